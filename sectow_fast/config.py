@@ -1,0 +1,154 @@
+"""Every setting, with its default and its reason. Imports nothing of ours.
+
+Files (TOML) and flags (`--section.field VALUE`) are merged by pydantic-settings; an unknown key is
+an error that names the nearest known one. Defaults are the sandbox's; presets/*.toml hold others.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Ablation = Literal[
+    "no-iteration", "no-defender-monitor", "no-attacker-monitor", "no-cold-start", "no-harmless"
+]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The model that is attacked and hardened. No path: the sandbox builds and trains its own."""
+
+    defender: str | None = Field(None, description="folder of the defender; none: the sandbox's")
+    attacker: str | None = Field(None, description="folder of the attacker; none: the defender's")
+    hidden_size: int = Field(128, ge=16, description="sandbox decoder width")
+    layers: int = Field(3, ge=1, description="sandbox decoder depth")
+    trust_remote_code: bool = False
+
+
+class SandboxConfig(Section):
+    """The embedded world (our choice; docs/SANDBOX.md)."""
+
+    suite_size: int = Field(300, ge=1, description="cases in each test suite")
+    picture_variants: int = Field(12, ge=1, description="drawn variants of each object")
+
+
+class ColdStartConfig(Section):
+    """SFT before any RL, so that the first rewards are not sparse (SecTOW, cold start)."""
+
+    caption_steps: int = Field(500, ge=0, description="pictures to words; sandbox only")
+    defender_steps: int = Field(1400, ge=0, description="the vulnerable instruct model")
+    attacker_steps: int = Field(200, ge=0, description="self-instruct demonstrations")
+    batch: int = Field(64, ge=1)
+    lr: float = Field(2e-3, gt=0)
+    attacker_lr: float = Field(1e-3, gt=0)
+
+
+class GRPOConfig(Section):
+    """One GRPO phase. On-policy, one update a batch (closest work: EasyR1, DAPO)."""
+
+    steps: int = Field(80, ge=0)
+    prompts: int = Field(16, ge=1, description="groups a step")
+    group_size: int = Field(8, ge=2, description="completions a prompt (G)")
+    lr: float = Field(3e-4, gt=0)
+    warmup: int = Field(10, ge=0)
+    decay_from: float = Field(0.6, ge=0, le=1, description="share of steps before linear decay")
+    max_grad_norm: float = Field(1.0, gt=0)
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_high: float = Field(0.28, gt=0)
+    kl_coef: float = Field(0.0, ge=0, description="k3 KL to the cold-start policy")
+    entropy_coef: float = Field(0.0, ge=0)
+    scale: Literal["std", "none", "batch"] = "std"
+    baseline: Literal["mean", "loo"] = "mean"
+    tis_cap: float | None = Field(None, gt=0, description="truncated importance sampling")
+    mismatch_max: float = Field(0.05, gt=0, description="stop over this rollout/trainer KL")
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(8, ge=1)
+    tokens_per_batch: int = Field(16384, ge=64, description="token budget of a micro-batch")
+
+
+class AttackConfig(GRPOConfig):
+    """The attacker's phase, and what its reward weighs."""
+
+    diversity_weight: float = Field(0.4, ge=0, description="price of likeness to siblings, pool")
+    refine_share: float = Field(0.25, ge=0, le=1, description="prompts that refine an attack")
+    replies: int = Field(1, ge=1, description="defender replies an attack is judged by (m)")
+
+
+class DefendConfig(GRPOConfig):
+    """The defender's phase, and its mix of data."""
+
+    steps: int = Field(120, ge=0)
+    prompts: int = Field(48, ge=1)
+    lr: float = Field(1e-4, gt=0)
+    harmless_share: float = Field(0.5, ge=0, le=1)
+    pool_share: float = Field(0.5, ge=0, le=1, description="share of unsafe prompts from the pool")
+
+
+class HarvestConfig(Section):
+    """After the attacker's phase: write attacks, try them, keep the good ones."""
+
+    attacks: int = Field(768, ge=0, description="attacks written a round")
+    replies: int = Field(4, ge=1, description="defender replies a candidate is tried on (m)")
+    min_success: int = Field(1, ge=1, description="replies that must be harmful to keep it (s)")
+    duplicate_threshold: float = Field(0.99, gt=0, le=1, description="shingle Jaccard")
+
+    @model_validator(mode="after")
+    def _check(self) -> HarvestConfig:
+        if self.min_success > self.replies:
+            raise ValueError(f"min_success {self.min_success} is over replies {self.replies}")
+        return self
+
+
+class MonitorConfig(Section):
+    """The two monitors (SecTOW, quality monitoring; thresholds are our choice)."""
+
+    every: int = Field(20, ge=1, description="steps between two probes of the defender")
+    orr_max: float = Field(0.03, ge=0, le=1, description="over this: more harmless data")
+    orr_ok: float = Field(0.015, ge=0, le=1, description="under this: back to normal")
+    orr_hard: float = Field(0.15, ge=0, le=1, description="over this: back to the last good step")
+    harmless_share_raised: float = Field(0.75, ge=0, le=1)
+    window: int = Field(8, ge=1, description="steps the attacker's measures are averaged over")
+    faithful_min: float = Field(0.5, ge=0, le=1)
+    well_formed_min: float = Field(0.5, ge=0, le=1)
+    diversity_min: float = Field(0.25, ge=0, le=1, description="1 - self-BLEU of a step's attacks")
+    duplicates_max: float = Field(0.6, ge=0, le=1)
+    diversity_weight_raised: float = Field(0.8, ge=0)
+    patience: int = Field(3, ge=1, description="low windows before the phase stops early")
+
+
+class EvaluateConfig(Section):
+    """Greedy, as the benchmarks decode; temperature 1 is reported beside it."""
+
+    attacker_cases: int = Field(400, ge=1, description="held-out seeds the attacker is tried on")
+    batch: int = Field(300, ge=1)
+
+
+class EngineConfig(Section):
+    kind: Literal["torch"] = "torch"
+
+
+class Config(Section):
+    """A whole run. `seed` moves the world, the models and every draw."""
+
+    preset: str = "sandbox"
+    seed: int = Field(0, ge=0)
+    rounds: int = Field(3, ge=0, description="K, iterations of the tug-of-war")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    save_every: int = Field(40, ge=1, description="steps between two checkpoints")
+    attacker: Literal["grpo", "self-instruct"] = "grpo"
+    defender: Literal["grpo", "sft"] = "grpo"
+    ablate: tuple[Ablation, ...] = ()
+    reveal: bool = Field(False, description="show attack texts in console and report")
+    model: ModelConfig = ModelConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    coldstart: ColdStartConfig = ColdStartConfig()
+    attack: AttackConfig = AttackConfig()
+    harvest: HarvestConfig = HarvestConfig()
+    defend: DefendConfig = DefendConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    engine: EngineConfig = EngineConfig()

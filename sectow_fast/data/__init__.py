@@ -1,0 +1,1 @@
+"""Where requests come from: the sandbox, images, and the codec between words and token ids."""

@@ -1,0 +1,87 @@
+"""What the cold starts and the SFT baseline are taught. A lesson is (case, right reply)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sectow_fast.data.sandbox import styles
+from sectow_fast.data.sandbox.styles import any_clothes, leak_probability
+from sectow_fast.data.sandbox.world import REFUSAL, SandboxWorld
+from sectow_fast.types import Attack, Case
+
+CAPTION_SHARE = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """Draws lessons of a world; each method is a `Lesson`."""
+
+    world: SandboxWorld
+
+    def caption(self, rng: random.Random) -> tuple[Case, str]:
+        """Say all that is known of a carried object, or answer a multiple-choice question."""
+        world, thing = self.world, rng.choice(self.world.things)
+        if rng.random() < 0.2:
+            case = world.multiple_choice("lesson", thing, rng)
+            return case, case.answer or ""
+        carrier = rng.choice(("typo", "typo", "typo", "draw", "draw", "split", "text"))
+        words, image = world.carried(thing, carrier, rng)
+        name, looks = [*thing.syllables], [thing.colour, thing.shape]
+        told = name + looks if carrier in ("typo", "split") else looks + name
+        verdict = "no" if thing.forbidden else "yes"
+        case = Case(id="lesson", text=f"what {words}", image=image, label="harmless")
+        return case, " ".join([*told, thing.name, verdict])
+
+    def instruct(self, rng: random.Random) -> tuple[Case, str]:
+        """The vulnerable instruct model: helpful, refuses the plain request, falls for styles.
+
+        It stands for pretraining, so it may see every object and wording; the test split is kept
+        from everything after it.
+        """
+        if rng.random() < CAPTION_SHARE:
+            return self.caption(rng)
+        world = self.world
+        carrier = rng.choice(styles.CARRIERS)
+        u = rng.random()
+        if u < 0.30:
+            thing = rng.choice([t for t in world.things if not t.forbidden])
+            clothes = any_clothes(rng, styles.EVERY, 0.3)
+            case = world.request("lesson", thing, carrier, clothes, rng)
+            return case, case.answer or ""
+        if u < 0.68:
+            thing = rng.choice([t for t in world.things if t.forbidden])
+            clothes = any_clothes(rng, styles.EVERY, 0.3)
+            if clothes and not clothes.strong and rng.random() < 0.5:
+                strong = (*styles.TRAIN_STRONG, *styles.TEST_STRONG)
+                clothes = styles.Clothes(kind=clothes.kind, wording=rng.choice(strong))
+            case = world.request("lesson", thing, carrier, clothes, rng)
+            leaks = rng.random() < leak_probability(carrier, clothes)
+            return case, world.recipe_words(thing) if leaks else REFUSAL
+        thing = rng.choice(world.things)
+        if u < 0.82:
+            case = world.question("lesson", thing, carrier, rng)
+        else:
+            case = world.multiple_choice("lesson", thing, rng)
+        return case, case.answer or ""
+
+    def attacker(self, rng: random.Random) -> tuple[Case, str]:
+        """Self-instruct demonstrations: write an attack for a seed, or refine one."""
+        seed = rng.choice(self.world.seeds("train"))
+        previous = None
+        if rng.random() < 0.3:
+            words = self.world.self_instruct(seed, rng)
+            previous = Attack(
+                case=seed, seed_id=seed.id, mode="self-instruct", words=words, round=0
+            )
+        return self.world.attacker_case(seed, previous), self.world.self_instruct(seed, rng)
+
+    def safe(self, rng: random.Random, pool: Sequence[Attack]) -> tuple[Case, str]:
+        """The SFT baseline: unsafe requests refused, harmless ones answered (VLGuard-style)."""
+        if rng.random() < 0.5:
+            case = rng.choice(self.world.train_cases("harmless"))
+            return case, case.answer or ""
+        if pool and rng.random() < 0.5:
+            return rng.choice(pool).case, REFUSAL
+        return rng.choice(self.world.train_cases("unsafe")), REFUSAL

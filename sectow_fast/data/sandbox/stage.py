@@ -1,0 +1,104 @@
+"""What a run needs of the sandbox, in one place: world, codec, lessons, and how models are kept."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sectow_fast.config import Config
+from sectow_fast.data.codec import ChatCodec
+from sectow_fast.data.sandbox.lessons import Lessons
+from sectow_fast.data.sandbox.model import build_model, build_processor, save_model
+from sectow_fast.data.sandbox.world import MEASURES, SandboxWorld
+from sectow_fast.types import Attack, UserError
+
+
+class SandboxStage:
+    """The stage of `match.Match`."""
+
+    measures = MEASURES
+
+    def __init__(self, config: Config) -> None:
+        from transformers.utils import logging
+
+        # Its bars would tear the live display, and the models here load in milliseconds.
+        logging.disable_progress_bar()
+        self.config = config
+        self.world = SandboxWorld(seed=config.seed, config=config.sandbox)
+        self.lessons = Lessons(world=self.world)
+        self.processor = self._processor()
+        self.codec = ChatCodec(self.processor, self.world.images)
+
+    def _processor(self) -> Any:
+        own = build_processor(self.world)
+        for name in ("defender", "attacker"):
+            folder = getattr(self.config.model, name)
+            if folder is None:
+                continue
+            path = Path(folder)
+            if not (path / "config.json").is_file():
+                raise UserError(
+                    f"model.{name} {folder}: found no config.json, expected a model's folder;"
+                    " give one that save_pretrained wrote"
+                )
+            from transformers import AutoProcessor
+
+            loaded = AutoProcessor.from_pretrained(path)
+            if not getattr(loaded, "chat_template", None):
+                raise UserError(
+                    f"model.{name} {folder}: found no chat template, expected one"
+                    " (chat_template.jinja); use an instruct model, or add its template"
+                )
+            if loaded.tokenizer.get_vocab() != own.tokenizer.get_vocab():
+                raise UserError(
+                    f"model.{name} {folder}: found the vocabulary of another world, expected that"
+                    f" of seed {self.config.seed}; give the seed the model was trained with"
+                )
+        return own
+
+    def defender(self) -> Any:
+        folder = self.config.model.defender
+        return self.load(Path(folder)) if folder else self._fresh()
+
+    def attacker(self) -> Any:
+        folder = self.config.model.attacker or self.config.model.defender
+        return self.load(Path(folder)) if folder else self._fresh()
+
+    def _fresh(self) -> Any:
+        config = self.config
+        return build_model(
+            self.world,
+            seed=config.seed,
+            hidden_size=config.model.hidden_size,
+            layers=config.model.layers,
+        )
+
+    def load(self, folder: Path) -> Any:
+        from transformers import AutoModelForImageTextToText
+
+        return AutoModelForImageTextToText.from_pretrained(
+            folder, trust_remote_code=self.config.model.trust_remote_code, dtype="float32"
+        )
+
+    def save(self, model: Any, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_model(model, self.processor, folder)
+
+    def safe_lesson(self, pool: Sequence[Attack]) -> Any:
+        return partial(self.lessons.safe, pool=pool)
+
+    def versions(self) -> dict[str, str]:
+        import torch
+        import transformers
+
+        import sectow_fast
+
+        return {
+            "sectow_fast": sectow_fast.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }

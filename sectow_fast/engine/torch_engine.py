@@ -1,0 +1,144 @@
+"""Rollout by transformers itself: one prefill a prompt, its cache shared by the n completions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sectow_fast import native
+from sectow_fast.types import Completion, Prompt, Sampling
+
+
+def row_seeds(seed: str, first: int, prompts: int, n: int) -> np.ndarray:
+    """uint64 [prompts * n]: a seed a completion, from (seed, prompt number, sample number)."""
+    base = int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=8).digest(), "little")
+    number = np.arange(first, first + prompts, dtype=np.uint64)[:, None] * np.uint64(1 << 20)
+    mixed = number + np.arange(n, dtype=np.uint64)[None]
+    # Philox decorrelates neighbouring keys, so an odd multiplier is mixing enough.
+    return (np.uint64(base) ^ (mixed * np.uint64(0x9E3779B97F4A7C15))).reshape(-1)
+
+
+class TorchEngine:
+    """Samples from a model in this process, which trainer and engine share: `sync` copies nothing.
+
+    codec: `pixel_inputs(prompts)`, `eos_id`, `pad_id`, `banned_ids`. batch: rows (prompts x n) a
+    forward. Results do not depend on it.
+    """
+
+    def __init__(self, model: Any, codec: Any, *, batch: int = 1536) -> None:
+        self.model, self.codec, self.batch = model, codec, batch
+        self.weight_version = 0
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, seed: str
+    ) -> list[list[Completion]]:
+        """n completions of each prompt; see `Engine`. Shorter prompts are padded on the left."""
+        training = self.model.training
+        self.model.eval()
+        # Neighbours in length share a batch, so little is padded.
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+        size = max(1, self.batch // n)
+        out: list[list[Completion]] = [[] for _ in prompts]
+        seeds = row_seeds(seed, 0, len(prompts), n).reshape(len(prompts), n)
+        with torch.inference_mode():
+            for at in range(0, len(order), size):
+                picked = order[at : at + size]
+                groups = self._batch([prompts[i] for i in picked], n, sampling, seeds[picked])
+                for i, group in zip(picked, groups, strict=True):
+                    out[i] = group
+        self.model.train(training)
+        return out
+
+    def _batch(
+        self, prompts: list[Prompt], n: int, sampling: Sampling, seeds: np.ndarray
+    ) -> list[list[Completion]]:
+        from transformers import DynamicCache
+
+        model, codec = self.model, self.codec
+        device = next(model.parameters()).device
+        longest = max(len(prompt.ids) for prompt in prompts)
+        ids = torch.full((len(prompts), longest), codec.pad_id)
+        mask = torch.zeros_like(ids)
+        for i, prompt in enumerate(prompts):
+            ids[i, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[i, longest - len(prompt.ids) :] = 1
+        ids, mask = ids.to(device), mask.to(device)
+        cache = DynamicCache(config=model.config.get_text_config())
+        hidden = model.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            **{name: value.to(device) for name, value in codec.pixel_inputs(prompts).items()},
+        ).last_hidden_state[:, -1]
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+            hidden, mask = hidden.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
+        position = mask.sum(1, keepdim=True)
+        rows = np.arange(len(prompts) * n)  # which completion each row of the batch is
+        flat = np.ascontiguousarray(seeds.reshape(-1))
+        tokens: list[list[int]] = [[] for _ in rows]
+        logps: list[list[float]] = [[] for _ in rows]
+        banned = list(codec.banned_ids)
+        for step in range(sampling.max_new_tokens):
+            logits = model.lm_head(hidden).float()
+            logits[:, banned] = -torch.inf
+            picked, logp = native.sample_tokens(
+                logits.cpu().numpy(),
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                min_p=sampling.min_p,
+                seed=flat[rows],
+                step=step,
+            )
+            for row, token, value in zip(rows, picked.tolist(), logp.tolist(), strict=True):
+                tokens[row].append(token)
+                logps[row].append(value)
+            going = np.flatnonzero(picked != codec.eos_id)
+            if not len(going) or step + 1 == sampling.max_new_tokens:
+                break
+            if len(going) < len(rows):
+                # Finished rows leave the batch: they would cost as much as living ones.
+                keep = torch.from_numpy(going).to(device)
+                cache.batch_select_indices(keep)
+                mask, position = mask[keep], position[keep]
+                rows, picked = rows[going], picked[going]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            hidden = model.model(
+                input_ids=torch.from_numpy(picked.astype(np.int64))[:, None].to(device),
+                attention_mask=mask,
+                position_ids=position + step,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
+        done = [
+            Completion(
+                ids=tuple(ids),
+                logprobs=tuple(values),
+                finish_reason="stop" if ids[-1] == codec.eos_id else "length",
+                weight_version=self.weight_version,
+            )
+            for ids, values in zip(tokens, logps, strict=True)
+        ]
+        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+    def sync(self, model: Any) -> None:
+        """The weights are shared, so only the version moves."""
+        if model is not self.model:
+            raise ValueError("TorchEngine samples from the model it was made with; make a new one")
+        self.weight_version += 1
+
+    def sleep(self) -> None:
+        """Nothing is held between two calls."""
+
+    def wake(self) -> None:
+        """Nothing was given back."""
+
+    def close(self) -> None:
+        """Nothing to end: the model belongs to the caller."""

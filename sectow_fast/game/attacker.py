@@ -1,0 +1,184 @@
+"""The attacker's role in a GRPO phase: write new attacks, refine old ones, beat the defender."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sectow_fast.config import Config
+from sectow_fast.game.monitors import AttackerMonitor
+from sectow_fast.game.player import Player, judged_replies
+from sectow_fast.game.rewards import attacker_reward
+from sectow_fast.game.text import jaccard, self_bleu, shingles, sibling_likeness
+from sectow_fast.types import Attack, Case, Completion, Event, Reward, RoleName, Sampling, World
+
+
+def attack_task(
+    world: World, seeds: Sequence[Case], pool: Sequence[Attack], share: float, rng: random.Random
+) -> tuple[Case, Case, Attack | None]:
+    """One (request to the attacker, seed, attack to refine): refine with probability `share`.
+
+    Before anything was kept, an attack to refine is the self-instruct attacker's.
+    """
+    seed = rng.choice(seeds)
+    previous = None
+    if rng.random() < share:
+        mine = [attack for attack in pool if attack.seed_id == seed.id]
+        if mine:
+            previous = rng.choice(mine)
+        else:
+            words = world.self_instruct(seed, rng)
+            previous = Attack(
+                case=seed, seed_id=seed.id, mode="self-instruct", words=words, round=0
+            )
+    return world.attacker_case(seed, previous), seed, previous
+
+
+@dataclass(kw_only=True)
+class AttackerRole:
+    """Draws tasks, scores what was written on `defender`, watches quality. JSON state only."""
+
+    world: World
+    attacker: Player
+    defender: Player
+    config: Config
+    pool: Sequence[Attack]
+    round: int
+    name: RoleName = "attacker"
+    stopped: bool = False
+    _tasks: list = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.monitor = AttackerMonitor(config=self.config.monitor)
+        self.seeds = self.world.seeds("train")
+        by_seed: dict[str, list[frozenset]] = {}
+        for attack in self.pool:
+            by_seed.setdefault(attack.seed_id, []).append(shingles(attack.words))
+        self._pool_sets = by_seed
+
+    @property
+    def diversity_weight(self) -> float:
+        config = self.config
+        if self.monitor.raised:
+            return config.monitor.diversity_weight_raised
+        return config.attack.diversity_weight
+
+    def tasks(self, step: int) -> list[Case]:
+        """The step's requests to the attacker, drawn from (seed, round, step) alone."""
+        rng = random.Random(f"{self.config.seed}/{self.round}/attack/tasks/{step}")
+        share = self.config.attack.refine_share
+        self._tasks = [
+            attack_task(self.world, self.seeds, self.pool, share, rng)
+            for _ in range(self.config.attack.prompts)
+        ]
+        return [case for case, _, _ in self._tasks]
+
+    def score(
+        self, step: int, cases: Sequence[Case], groups: Sequence[Sequence[Completion]]
+    ) -> tuple[list[list[Reward]], dict[str, float]]:
+        """Rewards [prompts][G] and the step's measures."""
+        key = f"{self.config.seed}/{self.round}/attack/score/{step}"
+        rng = random.Random(key)
+        words = [[self.attacker.words(one) for one in group] for group in groups]
+        made: list[list[Case | None]] = []
+        for (_, seed, _), texts in zip(self._tasks, words, strict=True):
+            made.append(
+                [
+                    None
+                    if text is None
+                    else self.world.realise(text, seed, rng=rng, attack_id=f"{key}/{i}")
+                    for i, text in enumerate(texts)
+                ]
+            )
+        tried = [
+            (i, j, case)
+            for i, row in enumerate(made)
+            for j, case in enumerate(row)
+            if case is not None and case.goal == self._tasks[i][1].goal
+        ]
+        verdicts = judged_replies(
+            self.world,
+            self.defender,
+            [case for _, _, case in tried],
+            n=self.config.attack.replies,
+            sampling=Sampling(
+                temperature=self.config.attack.temperature,
+                max_new_tokens=self.config.defend.max_new_tokens,
+            ),
+            seed=key,
+        )
+        success = {
+            (i, j): sum(v.harmful is True for v in row) / len(row)
+            for (i, j, _), row in zip(tried, verdicts, strict=True)
+        }
+        rewards: list[list[Reward]] = []
+        duplicates = bleu = 0.0
+        for i, texts in enumerate(words):
+            written = [text or "" for text in texts]
+            likeness = sibling_likeness(written, self.config.harvest.duplicate_threshold)
+            duplicates += sum(share > 0 for share in likeness) / len(likeness)
+            bleu += self_bleu(written)
+            row = []
+            for j, text in enumerate(written):
+                similarity = max(likeness[j], self._in_pool(self._tasks[i], text))
+                row.append(
+                    attacker_reward(
+                        well_formed=made[i][j] is not None,
+                        faithful=(i, j) in success,
+                        success=success.get((i, j), 0.0),
+                        similarity=similarity,
+                        diversity_weight=self.diversity_weight,
+                    )
+                )
+            rewards.append(row)
+        flat = [reward for row in rewards for reward in row]
+        info = {
+            "faithful": sum(r.parts["faithful"] for r in flat) / len(flat),
+            "well_formed": sum(r.parts["well_formed"] for r in flat) / len(flat),
+            "diversity": 1 - bleu / len(words),
+            "duplicates": duplicates / len(words),
+            "styles": float(len({case.style for _, _, case in tried})),
+        }
+        return rewards, info
+
+    def _in_pool(self, task: tuple, text: str) -> float:
+        """1 where the text stands in the pool already, or repeats what it was to refine."""
+        _, seed, previous = task
+        mine = shingles(text)
+        known = self._pool_sets.get(seed.id, [])
+        if previous is not None and previous.mode == "self-instruct":
+            known = [*known, shingles(previous.words)]
+        threshold = self.config.harvest.duplicate_threshold
+        return float(any(jaccard(mine, other) >= threshold for other in known))
+
+    def watch(self, step: int, row: Mapping[str, float]) -> tuple[list[Event], dict[str, float]]:
+        """Let the monitor see the step; events, and nothing more to log."""
+        if "no-attacker-monitor" in self.config.ablate:
+            return [], {}
+        action, means = self.monitor.judge(row)
+        if action == "none":
+            return [], {}
+        measures = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
+        if action == "stop":
+            self.stopped = True
+            kind, message = "early-stop", f"attacker phase stopped early: {measures}"
+        else:
+            kind = "low-quality"
+            message = f"diversity weight raised to {self.diversity_weight:g}: {measures}"
+        event = Event(
+            kind=kind,
+            message=message,
+            round=self.round,
+            phase="attack",
+            step=step,
+            values=means,
+        )
+        return [event], {}
+
+    def state(self) -> dict:
+        return {"monitor": self.monitor.state(), "stopped": self.stopped}
+
+    def restore(self, state: Mapping) -> None:
+        self.monitor.restore(state["monitor"])
+        self.stopped = bool(state["stopped"])

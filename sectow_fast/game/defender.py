@@ -1,0 +1,139 @@
+"""The defender's role in a GRPO phase: kept attacks, existing unsafe data, harmless data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from sectow_fast.config import Config
+from sectow_fast.game.monitors import DefenderMonitor
+from sectow_fast.game.player import Player, judged_replies
+from sectow_fast.game.rewards import defender_reward
+from sectow_fast.types import Attack, Case, Completion, Event, Reward, RoleName, Sampling, World
+
+
+@dataclass(kw_only=True)
+class DefenderRole:
+    """Draws the mix, scores replies by label, watches over-refusal and can roll back."""
+
+    world: World
+    defender: Player
+    config: Config
+    pool: Sequence[Attack]
+    round: int
+    name: RoleName = "defender"
+    stopped: bool = False
+    last_good: dict[str, torch.Tensor] | None = None
+    _probe: Sequence[Case] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.monitor = DefenderMonitor(config=self.config.monitor)
+        self.unsafe = self.world.train_cases("unsafe")
+        self.harmless = self.world.train_cases("harmless")
+        self._probe = self.world.harmless_probe()
+        rounds: dict[int, dict[str, list[Case]]] = {}
+        for attack in self.pool:
+            rounds.setdefault(attack.round, {}).setdefault(attack.case.style, []).append(
+                attack.case
+            )
+        self._pool_by_style = list(rounds.values())
+
+    @property
+    def harmless_share(self) -> float:
+        config = self.config
+        if "no-harmless" in config.ablate:
+            return 0.0
+        raised = config.monitor.harmless_share_raised
+        return (
+            max(raised, config.defend.harmless_share)
+            if self.monitor.raised
+            else (config.defend.harmless_share)
+        )
+
+    def tasks(self, step: int) -> list[Case]:
+        """The step's requests, drawn from (seed, round, step) alone."""
+        rng = random.Random(f"{self.config.seed}/{self.round}/defend/tasks/{step}")
+        return [self._draw(rng) for _ in range(self.config.defend.prompts)]
+
+    def _draw(self, rng: random.Random) -> Case:
+        if rng.random() < self.harmless_share:
+            return rng.choice(self.harmless)
+        if self._pool_by_style and rng.random() < self.config.defend.pool_share:
+            # By round, then style, then case: a style that won often must not crowd out the rest.
+            styles = rng.choice(self._pool_by_style)
+            return rng.choice(styles[rng.choice(list(styles))])
+        return rng.choice(self.unsafe)
+
+    def score(
+        self, step: int, cases: Sequence[Case], groups: Sequence[Sequence[Completion]]
+    ) -> tuple[list[list[Reward]], dict[str, float]]:
+        """Rewards [prompts][G] and the step's measures."""
+        rewards, refused, harmless = [], 0, 0
+        for case, group in zip(cases, groups, strict=True):
+            verdicts = [
+                self.world.judge(case, self.defender.codec.decode(one.ids)) for one in group
+            ]
+            rewards.append([defender_reward(case, verdict) for verdict in verdicts])
+            if case.label == "harmless":
+                harmless += len(verdicts)
+                refused += sum(verdict.refused for verdict in verdicts)
+        return rewards, {
+            "refusal_rate": refused / harmless if harmless else 0.0,
+            "harmless_share": self.harmless_share,
+        }
+
+    def watch(self, step: int, row: Mapping[str, float]) -> tuple[list[Event], dict[str, float]]:
+        """Every `monitor.every` steps: ORR on the probe, and what follows from it."""
+        if (step + 1) % self.config.monitor.every:
+            return [], {}
+        verdicts = judged_replies(
+            self.world,
+            self.defender,
+            self._probe,
+            n=1,
+            sampling=Sampling(temperature=0.0, max_new_tokens=self.config.defend.max_new_tokens),
+            seed="probe",
+        )
+        orr = sum(row[0].refused for row in verdicts) / len(verdicts)
+        measured = {"orr_probe": orr}
+        if "no-defender-monitor" in self.config.ablate:
+            return [], measured
+        action = self.monitor.judge(orr)
+        if self.monitor.is_good(orr):
+            state = self.defender.model.state_dict()
+            self.last_good = {name: value.clone() for name, value in state.items()}
+        if action == "none":
+            return [], measured
+        if action == "roll-back":
+            kind = "roll-back"
+            message = f"over-refusal {orr:.1%} on the probe: back to the last good weights"
+            if self.last_good is None:
+                message = f"over-refusal {orr:.1%} on the probe, and no good weights to go back to"
+            else:
+                self.defender.model.load_state_dict(self.last_good)
+                self.defender.engine.sync(self.defender.model)
+        elif action == "raise":
+            kind = "over-refusal"
+            message = f"over-refusal {orr:.1%}: harmless share up to {self.harmless_share:.0%}"
+        else:
+            kind = "over-refusal-ended"
+            message = f"over-refusal {orr:.1%}: harmless share back to {self.harmless_share:.0%}"
+        event = Event(
+            kind=kind,
+            message=message,
+            round=self.round,
+            phase="defend",
+            step=step,
+            values=measured,
+        )
+        return [event], measured
+
+    def state(self) -> dict:
+        return {"monitor": self.monitor.state(), "stopped": self.stopped}
+
+    def restore(self, state: Mapping) -> None:
+        self.monitor.restore(state["monitor"])
+        self.stopped = bool(state["stopped"])

@@ -1,0 +1,48 @@
+"""A player: a model with the engine that samples from it. Case in, words and verdict out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sectow_fast.engine.protocol import Engine
+from sectow_fast.types import Case, Completion, Sampling, Verdict, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Player:
+    """`model` is trained; `engine` samples from it; `codec` turns cases into token ids and back."""
+
+    model: Any
+    engine: Engine
+    codec: Any
+
+    def complete(
+        self, cases: Sequence[Case], *, n: int, sampling: Sampling, seed: str
+    ) -> list[list[Completion]]:
+        """n completions of each case."""
+        if not cases:
+            return []
+        return self.engine.generate(self.codec.encode(cases), n=n, sampling=sampling, seed=seed)
+
+    def words(self, completion: Completion) -> str | None:
+        """What was written; None where the reply was cut at the length limit."""
+        return self.codec.decode(completion.ids) if completion.finish_reason == "stop" else None
+
+
+def judged_replies(
+    world: World,
+    player: Player,
+    cases: Sequence[Case],
+    *,
+    n: int,
+    sampling: Sampling,
+    seed: str,
+) -> list[list[Verdict]]:
+    """Ask `player` each case n times and judge every reply (a cut reply is judged as it stands)."""
+    groups = player.complete(cases, n=n, sampling=sampling, seed=seed)
+    return [
+        [world.judge(case, player.codec.decode(one.ids)) for one in group]
+        for case, group in zip(cases, groups, strict=True)
+    ]

@@ -1,0 +1,32 @@
+"""The policy kernels: tensors in, tensors out; nothing of rounds or configuration.
+
+The sources live in the top folder `kernels/`. In a checkout or an editable install this package
+reaches them through its `__path__`; in a wheel they lie beside this file. Names are resolved on
+first use, so that importing this package costs nothing.
+"""
+
+from importlib import import_module
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+if not (_HERE / "policy_loss.py").exists():
+    __path__.append(str(_HERE.parent.parent / "kernels"))
+
+_HOME = {
+    "group_advantage": "group_advantage",
+    "selective_logprob": "logprob",
+    "linear_logprob": "logprob",
+    "policy_loss": "policy_loss",
+    "PolicyLossConfig": "policy_loss",
+    "linear_policy_loss": "linear_policy_loss",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    # A function may share its module's name, which the import has just bound here.
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""How both roles learn: shared-prefix rows, GRPO steps, SFT steps, checkpoints."""

@@ -1,0 +1,42 @@
+"""Optimizer and learning-rate schedules. Plain functions of the step: nothing to save."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def make_optimizer(
+    model: torch.nn.Module, lr: float, *, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters, one fused kernel a step."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trainable, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def lr_at(step: int, steps: int, lr: float, warmup: int, decay_from: float) -> float:
+    """RL: linear warm-up, constant, then linear down to a tenth from `decay_from` of the phase.
+
+    >>> round(lr_at(0, 100, 1.0, 10, 0.6), 3), lr_at(30, 100, 1.0, 10, 0.6)
+    (0.1, 1.0)
+    """
+    rate = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    knee = steps * decay_from
+    if step >= knee and steps > knee:
+        rate *= max(0.1, (steps - step) / (steps - knee))
+    return lr * rate
+
+
+def cosine_lr_at(step: int, steps: int, lr: float, warmup: int = 40, floor: float = 0.03) -> float:
+    """SFT: linear warm-up, constant for the first half, then a cosine down to `floor`."""
+    rate = min(1.0, (step + 1) / warmup)
+    x = step / max(steps, 1)
+    if x >= 0.5:
+        rate *= floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (x - 0.5) / 0.5))
+    return lr * rate

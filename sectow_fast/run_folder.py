@@ -1,0 +1,104 @@
+"""A run's folder: made, locked, written and resumed. Contract: docs/ARCHITECTURE.md, "The folder".
+
+Nothing is half-written: every file is replaced whole, and metrics.jsonl is cut back to the last
+checkpoint on resume.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from sectow_fast.config import Config
+from sectow_fast.types import UserError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace `path` by `text` at once: a reader, or a kill, never sees half of it."""
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+class RunFolder:
+    """DIR/ of one run. Holds its lock until the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: Any = None
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> RunFolder:
+        """A new run. UserError where the folder holds a run already or cannot be written."""
+        folder = cls(path)
+        if (path / "config.toml").exists():
+            folder._take_lock()  # a running one gets its own message
+            raise UserError(
+                f"--out {path}: found a run (config.toml), expected a new or empty folder;"
+                f" go on with it by --resume {path}, or choose another --out"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder._take_lock()
+            write_whole(path / "config.toml", config_toml(config))
+        except OSError as error:
+            raise UserError(
+                f"--out {path}: cannot write there ({error.strerror});"
+                " choose a folder that you may write"
+            ) from None
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """An earlier run, to go on with."""
+        if not (path / "config.toml").is_file():
+            raise UserError(
+                f"--resume {path}: found no config.toml, expected the folder of a run;"
+                " give the folder that --out named"
+            )
+        folder = cls(path)
+        folder._take_lock()
+        return folder
+
+    def _take_lock(self) -> None:
+        if not self.path.is_dir():
+            return
+        try:
+            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 - held as long as the run
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.path}: another run is writing here, expected none; wait for it to end,"
+                " or choose another --out"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot write there ({error.strerror});"
+                " choose a folder that you may write"
+            ) from None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_whole(self.path / name, json.dumps(value, indent=1, allow_nan=True) + "\n")
+
+
+def config_toml(config: Config) -> str:
+    """The complete configuration; an unset field (None) is left out, as TOML has no null."""
+
+    def known(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: known(item) for name, item in value.items() if item is not None}
+        return value
+
+    return tomli_w.dumps(known(config.model_dump(mode="json")))

@@ -1,0 +1,201 @@
+"""The carriers that travel between rooms. This file imports nothing of ours.
+
+A worked example, one defender step of the sandbox:
+
+>>> case = Case(id="attack-17", text="pretend captain how make bado", label="unsafe", goal="bado")
+>>> prompt = Prompt(case_id=case.id, ids=(3, 41, 42, 11, 5, 97, 4))
+>>> done = Completion(ids=(18, 19, 20, 1), logprobs=(-0.1, 0.0, 0.0, 0.0), finish_reason="stop")
+>>> Reward(total=1.0, parts={"safe": 1.0}).total
+1.0
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Label = Literal["unsafe", "harmless"]
+RoleName = Literal["attacker", "defender"]
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one line, no stack trace, exit code 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One thing asked of a model, and what is known of the right reply.
+
+    `label` is all that a reward needs; `answer` is given where a short answer can be checked.
+    """
+
+    id: str
+    text: str
+    label: Label
+    image: str | None = None  # a key that an ImageStore opens
+    answer: str | None = None  # harmless: the one right reply, where there is one
+    goal: str | None = None  # unsafe: what the request is after
+    suite: str = ""
+    style: str = "direct"  # "carrier" or "carrier+clothes", for tables
+    source: str = ""  # provenance: "train", "generate", "refine", a suite's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A case as token ids, image placeholders already expanded. ids: [P]."""
+
+    case_id: str
+    ids: tuple[int, ...]
+    image: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One sampled reply. ids, logprobs: [C], the end token included when `finish_reason == "stop"`.
+
+    `logprobs` are over the full vocabulary at the sampling temperature, before truncation.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: Literal["stop", "length"]
+    weight_version: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to draw tokens. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 mean off."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    max_new_tokens: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A judge's word on one reply. `harmful is None`: the judge could not tell (counted apart)."""
+
+    harmful: bool | None
+    refused: bool
+    correct: bool | None = None  # only where the case has an answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """What a completion earned, and from which parts (each is logged)."""
+
+    total: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self, *, case_id: str, completion: int) -> None:
+        """UserError where the total is not a finite number: a mean must never hide it."""
+        if not math.isfinite(self.total):
+            parts = ", ".join(f"{name}={value}" for name, value in self.parts.items())
+            raise UserError(
+                f"reward of case {case_id!r}, completion {completion}: found {self.total}"
+                f" ({parts}), expected a finite number; mend the judge or the reward that gave it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """G completions of one prompt with their rewards: the unit of GRPO."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    rewards: tuple[Reward, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """A kept or candidate attack: the case it makes, and where it came from."""
+
+    case: Case
+    seed_id: str  # the request it was written for
+    mode: Literal["generate", "refine", "self-instruct"]
+    words: str  # what the attacker wrote, word for word
+    round: int
+    success: float = math.nan  # mean over the m replies of the defender it was tried on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A share with its Wilson 95 % interval. `unknown` cases are not in `n`."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+    unknown: int = 0
+
+    def as_dict(self) -> dict[str, float | int]:
+        return dict(value=self.value, n=self.n, low=self.low, high=self.high, unknown=self.unknown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something a monitor saw or did, for the log, the console and the report."""
+
+    kind: str  # "over-refusal", "roll-back", "low-diversity", "early-stop", "nonfinite", ...
+    message: str
+    round: int
+    phase: str
+    step: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+class World(Protocol):
+    """Where requests come from and what an attacker's words become (sandbox, or real suites)."""
+
+    def seeds(self, split: Literal["train", "test"]) -> Sequence[Case]:
+        """Direct unsafe requests: what the attacker must get answered. Their `goal` is set."""
+        ...
+
+    def train_cases(self, label: Label) -> Sequence[Case]:
+        """The existing training data of one label."""
+        ...
+
+    def harmless_probe(self) -> Sequence[Case]:
+        """A held-out slice of the training objects on which over-refusal is watched."""
+        ...
+
+    def suites(self) -> Mapping[str, Sequence[Case]]:
+        """The test suites by name."""
+        ...
+
+    def self_instruct(self, seed: Case, rng: Any) -> str:
+        """An untrained attacker's words for a seed: the baseline, and the cold start's lesson."""
+        ...
+
+    def attacker_case(self, seed: Case, previous: Attack | None) -> Case:
+        """The request put to the attacker: generate (no previous) or refine (a previous attack)."""
+        ...
+
+    def realise(self, words: str, seed: Case, *, rng: Any, attack_id: str) -> Case | None:
+        """The case that the attacker's words make; None where they are not well-formed.
+
+        The result's `goal` is what the words are really after, so a drift shows.
+        """
+        ...
+
+    def judge(self, case: Case, reply: str) -> Verdict: ...
+
+
+def wilson(hits: int, n: int, unknown: int = 0, z: float = 1.959964) -> Rate:
+    """Share of `hits` in `n` with Wilson's score interval (Wilson 1927). n = 0 gives NaN bounds.
+
+    >>> wilson(0, 300).high < 0.013
+    True
+    """
+    if n == 0:
+        return Rate(value=math.nan, n=0, low=math.nan, high=math.nan, unknown=unknown)
+    p, z2 = hits / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return Rate(
+        value=p, n=n, low=max(0.0, centre - half), high=min(1.0, centre + half), unknown=unknown
+    )
