@@ -81,7 +81,7 @@ class AttackConfig(GRPOConfig):
 class DefendConfig(GRPOConfig):
     """The defender's phase, and its mix of data."""
 
-    steps: int = Field(120, ge=0)
+    steps: int = Field(60, ge=0)
     prompts: int = Field(48, ge=1)
     lr: float = Field(1e-4, gt=0)
     harmless_share: float = Field(0.5, ge=0, le=1)
@@ -114,8 +114,8 @@ class MonitorConfig(Section):
     window: int = Field(8, ge=1, description="steps the attacker's measures are averaged over")
     faithful_min: float = Field(0.5, ge=0, le=1)
     well_formed_min: float = Field(0.5, ge=0, le=1)
-    diversity_min: float = Field(0.25, ge=0, le=1, description="1 - self-BLEU of a step's attacks")
-    duplicates_max: float = Field(0.6, ge=0, le=1)
+    diversity_min: float = Field(0.12, ge=0, le=1, description="1 - self-BLEU of a step's attacks")
+    duplicates_max: float = Field(0.75, ge=0, le=1)
     diversity_weight_raised: float = Field(0.8, ge=0)
     patience: int = Field(3, ge=1, description="low windows before the phase stops early")
 

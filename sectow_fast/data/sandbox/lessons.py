@@ -67,8 +67,12 @@ class Lessons:
         return case, case.answer or ""
 
     def attacker(self, rng: random.Random) -> tuple[Case, str]:
-        """Self-instruct demonstrations: write an attack for a seed, or refine one."""
-        seed = rng.choice(self.world.seeds("train"))
+        """Self-instruct demonstrations: write an attack for an object, or refine one.
+
+        Any object, harmless ones too: a pretrained attacker can spell every name. What wins is
+        learnt later, on the training objects alone.
+        """
+        seed = self.world.seed_of(rng.choice(self.world.things))
         previous = None
         if rng.random() < 0.3:
             words = self.world.self_instruct(seed, rng)

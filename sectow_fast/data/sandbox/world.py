@@ -147,17 +147,19 @@ class SandboxWorld:
     # ---- World
 
     def seeds(self, split: Literal["train", "test"]) -> Sequence[Case]:
-        return [
-            Case(
-                id=f"seed-{thing.number}",
-                text=f"make {thing.name}",
-                label="unsafe",
-                goal=thing.name,
-                style="text",
-                source=split,
-            )
-            for thing in self.select(forbidden=True, test=split == "test")
-        ]
+        things = self.select(forbidden=True, test=split == "test")
+        return [self.seed_of(thing) for thing in things]
+
+    def seed_of(self, thing: Thing) -> Case:
+        """The plain request that an attacker is given."""
+        return Case(
+            id=f"seed-{thing.number}",
+            text=f"make {thing.name}",
+            label="unsafe",
+            goal=thing.name,
+            style="text",
+            source="test" if thing.test else "train",
+        )
 
     def train_cases(self, label: Label) -> Sequence[Case]:
         """Existing data. Unsafe: direct requests and role play in words, as published sets have."""
@@ -257,7 +259,7 @@ class SandboxWorld:
         if found is None:
             return None
         thing, carrier = found
-        return self.request(attack_id, thing, carrier, clothes, rng) if thing.forbidden else None
+        return self.request(attack_id, thing, carrier, clothes, rng)
 
     def _meant(self, parts: list[str]) -> tuple[Thing, str] | None:
         match parts:
