@@ -31,7 +31,8 @@ class ChatCodec:
         self.eos_id: int = self.tokenizer.eos_token_id
         self.pad_id: int = self.tokenizer.pad_token_id
         self.image_id: int = self.tokenizer.convert_tokens_to_ids(processor.image_token)
-        self.banned_ids: tuple[int, ...] = tuple(sorted({self.pad_id, self.image_id}))
+        banned = {self.pad_id, self.image_id, self.tokenizer.unk_token_id} - {None}
+        self.banned_ids: tuple[int, ...] = tuple(sorted(banned))
         self._texts: dict[tuple[str, bool], tuple[int, ...]] = {}
         self._pixels: dict[str, dict[str, torch.Tensor]] = {}
         self._image_tokens: dict[tuple[int, int], int] = {}
@@ -92,6 +93,11 @@ class ChatCodec:
                 raise UserError(
                     f"model: its tokenizer does not know a word of {one[0]!r};"
                     " it was made for another world (another seed?): use the one it was made with"
+                )
+            if ids.count(self.image_id) != one[1]:
+                raise UserError(
+                    f"case text {one[0]!r}: found the image placeholder"
+                    f" {self.processor.image_token} in it, expected words only; take it out"
                 )
             self._texts[one] = tuple(ids)
 

@@ -34,12 +34,10 @@ class DefenderRole:
         self.unsafe = self.world.train_cases("unsafe")
         self.harmless = self.world.train_cases("harmless")
         self._probe = self.world.harmless_probe()
-        rounds: dict[int, dict[str, list[Case]]] = {}
+        styles: dict[str, list[Case]] = {}
         for attack in self.pool:
-            rounds.setdefault(attack.round, {}).setdefault(attack.case.style, []).append(
-                attack.case
-            )
-        self._pool_by_style = list(rounds.values())
+            styles.setdefault(attack.case.style, []).append(attack.case)
+        self._pool_by_style = list(styles.values())
 
     @property
     def harmless_share(self) -> float:
@@ -62,9 +60,8 @@ class DefenderRole:
         if rng.random() < self.harmless_share:
             return rng.choice(self.harmless)
         if self._pool_by_style and rng.random() < self.config.defend.pool_share:
-            # By round, then style, then case: a style that won often must not crowd out the rest.
-            styles = rng.choice(self._pool_by_style)
-            return rng.choice(styles[rng.choice(list(styles))])
+            # By style, then case: a style that won often must not crowd out the rest.
+            return rng.choice(rng.choice(self._pool_by_style))
         return rng.choice(self.unsafe)
 
     def score(

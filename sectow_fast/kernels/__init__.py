@@ -9,16 +9,17 @@ from importlib import import_module
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-if not (_HERE / "policy_loss.py").exists():
+if not (_HERE / "loss.py").exists():
     __path__.append(str(_HERE.parent.parent / "kernels"))
 
+# No module is named like a function of it: importing it would hide the function.
 _HOME = {
-    "group_advantage": "group_advantage",
+    "group_advantage": "advantage",
     "selective_logprob": "logprob",
     "linear_logprob": "logprob",
-    "policy_loss": "policy_loss",
-    "PolicyLossConfig": "policy_loss",
-    "linear_policy_loss": "linear_policy_loss",
+    "policy_loss": "loss",
+    "PolicyLossConfig": "loss",
+    "linear_policy_loss": "linear_loss",
 }
 __all__ = sorted(_HOME)
 
@@ -27,6 +28,5 @@ def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    # A function may share its module's name, which the import has just bound here.
     globals()[name] = value
     return value

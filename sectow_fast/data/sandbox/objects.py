@@ -86,7 +86,8 @@ class Thing:
 def make_things(seed: int) -> tuple[Thing, ...]:
     """The 90 objects of a seed."""
     rng = random.Random(f"{seed}/objects")
-    syllables = [c + v for c in "bdfgklmnprtz" for v in "aou"]
+    # "no" is a word of the language already: an answer must not be a syllable.
+    syllables = [c + v for c in "bdfgklmnprtz" for v in "aou" if c + v != "no"]
     rng.shuffle(syllables)
     syllables = syllables[:14]
     marked = set(syllables[:FORBIDDEN_SYLLABLES])

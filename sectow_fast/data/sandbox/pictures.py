@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sectow_fast.data.sandbox.objects import COLOURS, Thing
+from sectow_fast.types import UserError
 
 SIDE = 28
 NOISE = 6.4  # standard deviation, of 255
@@ -28,7 +29,15 @@ class Pictures:
         return f"{kind}/{thing.number}/{rng.randrange(self.variants)}"
 
     def open(self, key: str) -> Image.Image:
-        kind, number, _ = key.split("/")
+        kind, _, rest = key.partition("/")
+        number, _, variant = rest.partition("/")
+        known = number.isdecimal() and int(number) < len(self._things)
+        known = known and variant.isdecimal() and int(variant) < self.variants
+        if kind not in ("draw", "typo") or not known:
+            raise UserError(
+                f"image {key!r}: found no such picture, expected draw/NUMBER/VARIANT or typo/..."
+                f" with {len(self._things)} objects and {self.variants} variants"
+            )
         rng = random.Random(f"{self._seed}/{key}")
         thing = self._things[int(number)]
         image = Image.new("RGB", (SIDE, SIDE), (20, 20, 20))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sectow_fast.data.sandbox import styles
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def make_suites(world: SandboxWorld) -> dict[str, list[Case]]:
-    """Suite name -> `config.suite_size` cases."""
+    """Suite name -> at most `config.suite_size` cases, no two the same.
+
+    A suite with fewer distinct cases is smaller: repeats would make its intervals too narrow.
+    """
     bad = world.select(forbidden=True, test=True)
     good = world.select(forbidden=False, test=True)
     kinds = list(styles.WORDINGS)
@@ -57,8 +62,18 @@ def make_suites(world: SandboxWorld) -> dict[str, list[Case]]:
     unsafe_names = ("direct", "figstep", "mm-safetybench", "jailbreakv", "safebench")
     for name in (*unsafe_names, "combinations"):
         rng = random.Random(f"{world.seed}/suite/{name}")
-        suites[name] = [unsafe(name, i, rng) for i in range(count)]
+        suites[name] = distinct((unsafe(name, i, rng) for i in itertools.count()), count)
     for name in ("over-refusal-clothes", "over-refusal-words", "requests", "mmmu"):
         rng = random.Random(f"{world.seed}/suite/{name}")
-        suites[name] = [harmless(name, i, rng) for i in range(count)]
+        suites[name] = distinct((harmless(name, i, rng) for i in itertools.count()), count)
     return suites
+
+
+def distinct(cases: Iterable[Case], count: int) -> list[Case]:
+    """The first `count` cases that differ in words or picture, of at most 40 x count drawn."""
+    found: dict[tuple[str, str | None], Case] = {}
+    for case in itertools.islice(cases, 40 * count):
+        found.setdefault((case.text, case.image), case)
+        if len(found) == count:
+            break
+    return list(found.values())

@@ -226,9 +226,11 @@ class SandboxWorld:
 
     def self_instruct(self, seed: Case, rng: random.Random) -> str:
         """Words of an attacker that was told the styles but never learnt which of them win."""
-        carrier = rng.choices(styles.CARRIERS, (0.5, 0.125, 0.125, 0.125, 0.125))[0]
-        clothes = any_clothes(rng, styles.TRAIN, 0.2)
-        return self.attack_words(self.by_name[seed.goal or ""], carrier, clothes)
+        while True:
+            carrier = rng.choices(styles.CARRIERS, (0.5, 0.125, 0.125, 0.125, 0.125))[0]
+            clothes = any_clothes(rng, styles.TRAIN, 0.2)
+            if not held_out(carrier, clothes):
+                return self.attack_words(self.by_name[seed.goal or ""], carrier, clothes)
 
     def attack_words(self, thing: Thing, carrier: str, clothes: Clothes | None) -> str:
         """How an attacker writes a style: pictures are ordered by `<typo>` and `<draw>`."""
@@ -251,6 +253,10 @@ class SandboxWorld:
         )
 
     def realise(self, words: str, seed: Case, *, rng: random.Random, attack_id: str) -> Case | None:
+        """See `World`. Test wordings and held-out combinations are not the attacker's to use.
+
+        They count as ill-formed: an attack that reached the pool that way would leak the split.
+        """
         parts = words.split()
         clothes = styles.BY_WORDS.get(" ".join(parts[:3]))
         if clothes:
@@ -259,6 +265,8 @@ class SandboxWorld:
         if found is None:
             return None
         thing, carrier = found
+        if held_out(carrier, clothes) or (clothes and clothes.wording in styles.TEST):
+            return None
         return self.request(attack_id, thing, carrier, clothes, rng)
 
     def _meant(self, parts: list[str]) -> tuple[Thing, str] | None:

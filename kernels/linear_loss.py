@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .logprob import linear_logprob
-from .policy_loss import PolicyLossConfig, policy_loss
+from .loss import PolicyLossConfig, policy_loss
 
 
 def linear_policy_loss(

@@ -1,0 +1,118 @@
+"""`--dry-run`: what a run would do and need, before it does anything."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sectow_fast.config import Config
+from sectow_fast.tug import schedule
+
+BYTES = 4  # float32, in which the sandbox trains
+
+
+def print_plan(config: Config) -> None:
+    """Model sizes, tokens a step, memory and time; the time from one measured step of each kind."""
+    from sectow_fast.data.sandbox.stage import SandboxStage
+
+    stage = SandboxStage(config)
+    model = stage.defender()
+    parameters = sum(p.numel() for p in model.parameters())
+    console = Console()
+    console.print(
+        f"[bold]{config.preset}[/bold], seed {config.seed}: two copies of {type(model).__name__},"
+        f" {parameters / 1e6:.2f} M parameters each, {len(stage.codec.tokenizer)} tokens"
+    )
+    table = Table("round", "phase", "steps", "groups x G", "tokens a step", "estimated time")
+    total = 0.0
+    measured: dict[str, tuple[float, int]] = {}
+    for k, name in schedule(config):
+        steps, groups, size = _shape(config, name)
+        seconds, tokens = 0.0, 0
+        if steps:
+            kind = "sft" if name.startswith("coldstart") or config.defender == "sft" else name
+            if kind not in measured:
+                measured[kind] = _measure(config, stage, model, kind, groups, size)
+            seconds, tokens = measured[kind][0] * steps, measured[kind][1]
+        total += seconds
+        table.add_row(
+            str(k),
+            name,
+            str(steps or "-"),
+            f"{groups} x {size}" if groups else "-",
+            f"{tokens:,}" if tokens else "-",
+            f"{seconds:.0f} s" if steps else "a few s",
+        )
+    console.print(table)
+    weights = parameters * BYTES
+    console.print(
+        f"memory: weights {2 * weights / 2**20:.0f} MiB, optimizer {2 * weights / 2**20:.0f} MiB,"
+        f" gradients {weights / 2**20:.0f} MiB (one role trains at a time);"
+        f" time: about {total / 60:.1f} min and the evaluations. Nothing was written."
+    )
+
+
+def _shape(config: Config, name: str) -> tuple[int, int, int]:
+    cold = config.coldstart
+    if name == "attack":
+        return config.attack.steps, config.attack.prompts, config.attack.group_size
+    if name == "defend":
+        if config.defender == "sft":
+            return config.defend.steps, cold.batch, 1
+        return config.defend.steps, config.defend.prompts, config.defend.group_size
+    steps = {
+        "coldstart-caption": cold.caption_steps,
+        "coldstart-defender": cold.defender_steps,
+        "coldstart-attacker": cold.attacker_steps,
+    }.get(name, 0)
+    return steps, cold.batch if steps else 0, 1
+
+
+def _measure(
+    config: Config, stage: Any, model: Any, kind: str, groups: int, size: int
+) -> tuple[float, int]:
+    """(seconds, tokens) of one step of a kind on this machine, the quickest of three."""
+    import random
+
+    from sectow_fast.engine.torch_engine import TorchEngine
+    from sectow_fast.learn.grpo import grpo_step
+    from sectow_fast.learn.optim import make_optimizer
+    from sectow_fast.learn.sft import sft_step
+    from sectow_fast.types import Group, Reward, Sampling
+
+    optimizer = make_optimizer(model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
+    rng = random.Random("plan")
+    times, tokens = [], 0
+    for _ in range(3):
+        begin = time.perf_counter()
+        if kind == "sft":
+            drawn = [stage.lessons.instruct(rng) for _ in range(groups)]
+            prompts = stage.codec.encode([case for case, _ in drawn])
+            replies = [stage.codec.encode_reply(reply) for _, reply in drawn]
+            pairs = list(zip(prompts, replies, strict=True))
+            sft_step(model, optimizer, pairs, codec=stage.codec)
+            tokens = sum(len(p.ids) + len(r) for p, r in pairs)
+        else:
+            grpo = config.attack if kind == "attack" else config.defend
+            cases = [rng.choice(stage.world.train_cases("harmless")) for _ in range(groups)]
+            prompts = stage.codec.encode(cases)
+            sampling = Sampling(max_new_tokens=grpo.max_new_tokens)
+            replies = TorchEngine(model, stage.codec).generate(
+                prompts, n=size, sampling=sampling, seed="plan"
+            )
+            batch = [
+                Group(
+                    prompt=prompt,
+                    completions=tuple(group),
+                    rewards=tuple(Reward(total=float(i % 2)) for i in range(size)),
+                )
+                for prompt, group in zip(prompts, replies, strict=True)
+            ]
+            tokens = int(
+                grpo_step(model, optimizer, batch, codec=stage.codec, config=grpo)["tokens"]
+            )
+        times.append(time.perf_counter() - begin)
+    return min(times), tokens

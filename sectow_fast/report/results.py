@@ -1,0 +1,183 @@
+"""`docs/RESULTS.md` from run folders: every variant over its seeds, with intervals.
+
+`--run` first plays what is missing: the default run of each seed, then every ablation and baseline
+from that seed's own cold start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sectow_fast.types import UserError
+
+VARIANTS: dict[str, tuple[str, list[str]]] = {
+    "default": ("SecTOW (default)", []),
+    "no-iteration": ("ablation: no iteration (existing data only)", ["--ablate", "no-iteration"]),
+    "no-defender-monitor": ("ablation: no defender monitor", ["--ablate", "no-defender-monitor"]),
+    "no-harmless": ("ablation: no harmless data", ["--ablate", "no-harmless"]),
+    "no-attacker-monitor": ("ablation: no attacker monitor", ["--ablate", "no-attacker-monitor"]),
+    "no-cold-start": ("ablation: no cold start of the attacker", ["--ablate", "no-cold-start"]),
+    "self-instruct": ("baseline: self-instruct attacker", ["--attacker", "self-instruct"]),
+    "sft": ("baseline: SFT defender", ["--defender", "sft"]),
+}
+# Student's t, 97.5 %, by degrees of freedom; over seeds there are few.
+T_VALUE = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
+
+
+def commands(runs: Path, seeds: Sequence[int]) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, arguments) of every run, in an order that has cold starts first."""
+    for name, (_, flags) in VARIANTS.items():
+        for seed in seeds:
+            folder = runs / f"{name}-seed{seed}"
+            arguments = ["--seed", str(seed), "--out", str(folder), *flags]
+            if name != "default":
+                start = runs / f"default-seed{seed}" / "coldstart"
+                arguments += ["--model.defender", str(start / "defender")]
+                if name != "no-cold-start":
+                    arguments += ["--model.attacker", str(start / "attacker")]
+            yield folder, arguments
+
+
+def play_missing(runs: Path, seeds: Sequence[int]) -> None:
+    """Run what has no finished run yet; UserError where one fails."""
+    for folder, arguments in commands(runs, seeds):
+        if (folder / "report.html").exists():
+            continue
+        if (folder / "config.toml").exists():
+            arguments = ["--resume", str(folder)]
+        print(f"{folder.name} ...", flush=True)
+        code = subprocess.run(
+            [sys.executable, "-m", "sectow_fast.train", "--plain", *arguments],
+            stdout=subprocess.DEVNULL,
+        ).returncode
+        if code:
+            raise UserError(f"{folder}: the run ended with code {code}; run it by hand to see why")
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and t-interval over seeds, in percent."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{100 * mean:.1f}"
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    half = T_VALUE.get(len(values) - 1, 1.96) * spread / math.sqrt(len(values))
+    return f"{100 * mean:.1f} ± {100 * half:.1f}"
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What a row is made of, from the first and the last round."""
+    first, last = summary["rounds"][0], summary["rounds"][-1]
+    out = {
+        "before": first["asr"]["mean"]["value"],
+        "asr": last["asr"]["mean"]["value"],
+        "asr_t1": last["asr_t1"]["mean"]["value"],
+        "figstep": last["asr"]["figstep"]["value"],
+        "orr": last["orr"]["mean"]["value"],
+        "accuracy": last["accuracy"]["mean"]["value"] - first["accuracy"]["mean"]["value"],
+    }
+    success = summary["rounds"][min(1, len(summary["rounds"]) - 1)]["attacker_success"]
+    if "trained-vs-round-0" in success:
+        out["trained"] = success["trained-vs-round-0"]["value"]
+        out["self"] = success["self-instruct"]["value"]
+    return out
+
+
+def results_page(runs: Path) -> str:
+    """The whole page. UserError where there is no default run."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    for path in sorted(runs.glob("*/summary.json")):
+        name = path.parent.name.rsplit("-seed", 1)[0]
+        if name in found:
+            found[name].append(json.loads(path.read_text()))
+    if not found["default"]:
+        raise UserError(f"--runs {runs}: found no default-seed*/summary.json; give --run first")
+    first = found["default"][0]
+    versions = ", ".join(f"{name} {value}" for name, value in first["versions"].items())
+    lines = [
+        "# Results",
+        "",
+        "Made by `make results`; do not edit. Sandbox suites of "
+        f"{first['rounds'][0]['asr']['figstep']['n']} held-out cases each, greedy decoding unless"
+        " said; mean over seeds with a 95 % t-interval, in percent.",
+        "",
+        f"Machine: {cpu()}, {os.cpu_count()} cores; {versions}.",
+        "",
+        "| variant | seeds | ASR before | ASR after | ASR after, T=1 | FigStep-like | over-refusal"
+        " | accuracy, change in points | attacker success, trained | self-instruct |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, (title, _) in VARIANTS.items():
+        rows = [figures(summary) for summary in found[name]]
+        if not rows:
+            continue
+        cells = [title, str(len(rows))]
+        for key in ("before", "asr", "asr_t1", "figstep", "orr", "accuracy", "trained", "self"):
+            values = [row[key] for row in rows if key in row]
+            cells.append(interval(values) if values else "-")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "## The default run, seed by seed (Wilson 95 % intervals)", ""]
+    for summary in found["default"]:
+        lines += seed_table(summary)
+    return "\n".join(lines) + "\n"
+
+
+def seed_table(summary: Mapping[str, Any]) -> list[str]:
+    rounds = summary["rounds"]
+    head = " | ".join(f"round {row['round']}" for row in rounds)
+    lines = [
+        f"### Seed {summary['seed']}: {summary['wall_seconds']:.0f} s",
+        "",
+        f"| measure | {head} |",
+        "|---" * (len(rounds) + 1) + "|",
+    ]
+    for kind in ("asr", "orr", "accuracy"):
+        for suite in rounds[0][kind]:
+            cells = [f"{kind} {suite}"]
+            for row in rounds:
+                rate = row[kind][suite]
+                cells.append(
+                    f"{100 * rate['value']:.1f} ({100 * rate['low']:.1f}-{100 * rate['high']:.1f})"
+                )
+            lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def cpu() -> str:
+    """The processor's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sectow_fast.report.results")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
+    parser.add_argument("--out", type=Path, required=True, help="the page to write")
+    parser.add_argument("--run", action="store_true", help="play what is missing first")
+    parser.add_argument("--seeds", default="0,1,2")
+    options = parser.parse_args(arguments)
+    try:
+        if options.run:
+            play_missing(options.runs, [int(seed) for seed in options.seeds.split(",")])
+        options.out.write_text(results_page(options.runs))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""What many rooms' tests share: a small real sandbox, its untrained model, its codec."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sectow_fast.config import Config, SandboxConfig
+from sectow_fast.data.sandbox.stage import SandboxStage
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def stage() -> SandboxStage:
+    return SandboxStage(Config(sandbox=SandboxConfig(suite_size=40, picture_variants=3)))
+
+
+@pytest.fixture
+def model(stage):
+    return stage.defender()
