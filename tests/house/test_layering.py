@@ -1,0 +1,74 @@
+"""Imports run downward only (docs/ARCHITECTURE.md). Read from the source, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "sectow_fast"
+# A room may import the rooms named here, and itself; `types` and `config` are open to all rooms.
+ALLOWED = {
+    "types": set(),
+    "config": set(),
+    "native": set(),
+    "kernels": set(),
+    "engine": {"native"},
+    "learn": {"kernels"},
+    "data": set(),
+    "report": set(),
+    "game": {"engine", "learn"},
+    "run_folder": set(),
+    "match": {"engine", "game", "learn", "report", "run_folder", "tug"},
+    "tug": {"game", "learn", "match"},
+    "plan": {"data", "engine", "learn", "tug"},
+    "train": {"data", "match", "plan", "report", "run_folder", "tug"},
+}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms of ours that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+            if node.module == "sectow_fast":
+                names = [f"sectow_fast.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {n.split(".")[1] for n in names if n.startswith("sectow_fast.")}
+    return found
+
+
+FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_downward(path):
+    mine = room(path)
+    below = {"types", "config"} if mine not in ("types", "config") else set()
+    extra = imported(path) - ALLOWED[mine] - below - {mine, "_C" if mine == "native" else mine}
+    assert not extra, f"{path.relative_to(ROOT)} imports {sorted(extra)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kernels").glob("*.py")), ids=lambda p: p.name)
+def test_kernels_know_nothing_of_the_package(path):
+    assert not imported(path)
+    assert "sectow_fast" not in path.read_text()
+
+
+def test_no_kernel_module_is_named_like_a_public_name():
+    # Importing `kernels/NAME.py` binds NAME on the package and would hide a function NAME.
+    from sectow_fast import kernels
+
+    assert not {p.stem for p in (ROOT / "kernels").glob("*.py")} & set(kernels.__all__)
+    for name in kernels.__all__:
+        assert callable(getattr(kernels, name))

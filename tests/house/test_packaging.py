@@ -1,0 +1,100 @@
+"""Checkout, editable install and wheel: one module identity each, and no heavy imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROBE = """
+import importlib, sys
+import sectow_fast, sectow_fast.kernels
+heavy = {"transformers", "sglang", "matplotlib", "rich", "torch"} & set(sys.modules)
+assert not heavy, heavy
+from sectow_fast.kernels import policy_loss, group_advantage
+loss = importlib.import_module("sectow_fast.kernels.loss")
+assert loss.policy_loss is policy_loss
+copies = [n for n, m in sys.modules.items()
+          if getattr(m, "__file__", None) == loss.__file__]
+assert copies == ["sectow_fast.kernels.loss"], copies
+assert "transformers" not in sys.modules
+print(sectow_fast.__file__, loss.__file__)
+"""
+
+
+def probe(folder: Path, path: list[Path]) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, path))
+    return subprocess.run(
+        [sys.executable, "-c", PROBE],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a clean copy of the sources, so that nothing stale slips in."""
+    source = tmp_path_factory.mktemp("source")
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
+            target = source / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(out), str(source)], check=True, capture_output=True)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+def test_bare_checkout(tmp_path):
+    assert str(ROOT / "kernels" / "loss.py") in probe(tmp_path, [ROOT])
+
+
+def test_wheel_in_an_empty_folder(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    tops = {name.split("/")[0] for name in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"sectow_fast"}
+    for wanted in (
+        "sectow_fast/kernels/__init__.py",
+        "sectow_fast/kernels/loss.py",
+        "sectow_fast/presets/sandbox.toml",
+        "sectow_fast/report/report.html.j2",
+    ):
+        assert wanted in names
+    assert any(name.startswith("sectow_fast/_C.") for name in names)
+    out = probe(tmp_path, [tmp_path / "site"])
+    assert str(ROOT) not in out and "site/sectow_fast/kernels/loss.py" in out
+
+
+def test_editable_install(tmp_path):
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*command, "--target", str(site), "-e", str(ROOT)], check=True, capture_output=True
+    )
+    # pip does not read .pth files below --target; this is what site does at start-up.
+    code = f"import site; site.addsitedir({str(site)!r})\n" + PROBE
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert str(ROOT / "kernels" / "loss.py") in out
+    assert not (site / "kernels").exists()
