@@ -60,25 +60,18 @@ class Match:
         self._interrupted = False
         if (folder.checkpoints / "latest").exists():
             self._resume()
+        else:
+            self.log.truncate(0)  # killed before its first checkpoint: the run begins anew
 
     # ---- models
 
     def _player(self, model: Any) -> Player:
         return Player(model=model, engine=TorchEngine(model, self.codec), codec=self.codec)
 
-    def fork_attacker(self, *, fresh: bool) -> None:
-        """The attacker starts as the defender's twin, unless it came from a folder of its own."""
-        untouched = self.config.model.attacker is None and "coldstart-attacker" not in (
-            name for _, name in self._finished()
-        )
-        if fresh or (untouched and not self.rounds):
-            self.attacker.model.load_state_dict(self.defender.model.state_dict())
-            self.attacker.engine.sync(self.attacker.model)
-
-    def _finished(self) -> Sequence[tuple[int, str]]:
-        from sectow_fast.tug import schedule
-
-        return schedule(self.config)[: self.cursor]
+    def fork_attacker(self) -> None:
+        """The attacker becomes the defender's twin: two copies of one model."""
+        self.attacker.model.load_state_dict(self.defender.model.state_dict())
+        self.attacker.engine.sync(self.attacker.model)
 
     def save_round_zero(self) -> None:
         """The cold-started players: what an ablation starts from, and the yardstick of attacks."""

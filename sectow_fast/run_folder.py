@@ -39,10 +39,10 @@ class RunFolder:
     def create(cls, path: Path, config: Config) -> RunFolder:
         """A new run. UserError where the folder holds a run already or cannot be written."""
         folder = cls(path)
-        if (path / "config.toml").exists():
+        if any((path / name).exists() for name in ("config.toml", "checkpoints", "metrics.jsonl")):
             folder._take_lock()  # a running one gets its own message
             raise UserError(
-                f"--out {path}: found a run (config.toml), expected a new or empty folder;"
+                f"--out {path}: found a run, expected a new or empty folder;"
                 f" go on with it by --resume {path}, or choose another --out"
             )
         try:

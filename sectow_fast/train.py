@@ -135,7 +135,7 @@ def split_options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
         if name not in known and name not in dict(settings()):
             raise UserError(unknown_key(f"--{name}", [*known, *dict(settings())], dash="--"))
         if not eq:
-            if i + 1 >= len(arguments):
+            if i + 1 >= len(arguments) or arguments[i + 1].startswith("--"):
                 raise UserError(f"--{name}: found no value, expected one; see --help")
             value = arguments[i + 1]
             i += 1

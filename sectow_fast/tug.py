@@ -70,7 +70,8 @@ def coldstart_defender(match: Match, k: int, start: int) -> None:
 
 def coldstart_attacker(match: Match, k: int, start: int) -> None:
     """The attacker learns to write what a self-instruct attacker writes."""
-    match.fork_attacker(fresh=start == 0)
+    if start == 0:
+        match.fork_attacker()
     config = match.config.coldstart
     player = match.attacker
     with match.phase(k, "coldstart-attacker", config.attacker_steps):
@@ -156,7 +157,8 @@ def evaluate(match: Match, k: int, start: int) -> None:
     config = match.config
     with match.phase(k, "evaluate", 1):
         if k == 0:
-            match.fork_attacker(fresh=False)
+            if config.model.attacker is None and (0, "coldstart-attacker") not in schedule(config):
+                match.fork_attacker()
             match.save_round_zero()
         row: dict = {"round": k}
         for suffix, temperature in (("", 0.0), ("_t1", 1.0)):

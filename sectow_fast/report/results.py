@@ -38,7 +38,8 @@ def commands(runs: Path, seeds: Sequence[int]) -> Iterator[tuple[Path, list[str]
     for name, (_, flags) in VARIANTS.items():
         for seed in seeds:
             folder = runs / f"{name}-seed{seed}"
-            arguments = ["--seed", str(seed), "--out", str(folder), *flags]
+            # One thread, so that the figures do not depend on how many cores there are.
+            arguments = ["--seed", str(seed), "--threads", "1", "--out", str(folder), *flags]
             if name != "default":
                 start = runs / f"default-seed{seed}" / "coldstart"
                 arguments += ["--model.defender", str(start / "defender")]

@@ -21,7 +21,7 @@ ALLOWED = {
     "report": set(),
     "game": {"engine", "learn"},
     "run_folder": set(),
-    "match": {"engine", "game", "learn", "report", "run_folder", "tug"},
+    "match": {"engine", "game", "learn", "report", "run_folder"},
     "tug": {"game", "learn", "match"},
     "plan": {"data", "engine", "learn", "tug"},
     "train": {"data", "match", "plan", "report", "run_folder", "tug"},

@@ -96,7 +96,7 @@ def test_forbidden_things_are_told_by_their_last_syllable() -> None:
 @pytest.mark.parametrize("kind", [None, *styles.WORDINGS])
 def test_attack_words_are_realised_as_what_they_mean(carrier: str, kind: str | None) -> None:
     if kind and (carrier, kind) in styles.HELD_OUT:
-        pytest.skip("kept for the test suites")
+        return  # kept for the test suites: see the split tests
     clothes = Clothes(kind=kind, wording=1) if kind else None
     for seed in WORLD.seeds("train"):
         words = WORLD.attack_words(WORLD.by_name[seed.goal], carrier, clothes)

@@ -1,0 +1,211 @@
+"""Whole runs through the real command: what is written, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("--rounds", "2", "--threads", "1", "--save_every", "3"),
+    *("--coldstart.caption_steps", "4", "--coldstart.defender_steps", "8"),
+    *("--coldstart.attacker_steps", "4", "--coldstart.batch", "16"),
+    *("--attack.steps", "5", "--attack.prompts", "4", "--attack.group_size", "4"),
+    *("--defend.steps", "5", "--defend.prompts", "6", "--defend.group_size", "4"),
+    *("--harvest.attacks", "12", "--harvest.replies", "1", "--monitor.every", "2"),
+    *("--evaluate.attacker_cases", "8", "--sandbox.suite_size", "8"),
+    *("--sandbox.picture_variants", "2"),
+]
+
+
+def start(*arguments: str, **more) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sectow_fast.train", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        **more,
+    )
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def steps(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for(folder: Path, lines: int, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 120
+    while steps(folder) < lines and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def comparable(folder: Path) -> str:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary.pop("wall_seconds")
+    return json.dumps(summary, sort_keys=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    code, out, err = run(*SMALL, "--out", str(folder))
+    assert code == 0, err
+    assert "report.html" in out
+    return folder
+
+
+def test_a_run_leaves_what_the_contract_names(whole):
+    for name in ("config.toml", "metrics.jsonl", "summary.json", "report.html", "pool.jsonl"):
+        assert (whole / name).is_file(), name
+    assert list((whole / "plots").glob("*.png"))
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["schema"] == 1 and [r["round"] for r in summary["rounds"]] == [0, 1, 2]
+    for row in summary["rounds"]:
+        for kind in ("asr", "orr", "accuracy"):
+            for rate in row[kind].values():
+                assert set(rate) == {"value", "n", "low", "high", "unknown"}
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    defend = [r for r in rows if r.get("phase") == "defend" and "step" in r]
+    assert len(defend) == 10
+    for name in ("reward", "seconds", "dead_groups", "tokens_per_second", "lr"):
+        assert name in defend[0], name
+    for row in (r for r in rows if r.get("phase") in ("attack", "defend") and "step" in r):
+        # A step whose groups are all dead has no trainer forward to compare with.
+        assert row["dead_groups"] == 1 or row["mismatch_kl"] < 1e-6
+
+
+@pytest.mark.parametrize("role", ["defender", "attacker"])
+def test_players_load_by_the_auto_classes(whole, role):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    assert AutoProcessor.from_pretrained(whole / role).chat_template
+    AutoModelForImageTextToText.from_pretrained(whole / role)
+
+
+@pytest.mark.parametrize("lines", [2, 9, 18, 24, 33])
+def test_resume_after_kill_9_gives_the_same_summary(whole, tmp_path, lines):
+    folder = tmp_path / "run"
+    process = start(*SMALL, "--out", str(folder), "--plain")
+    wait_for(folder, lines, process)
+    process.kill()
+    process.communicate()
+    code, _, err = run("--resume", str(folder))
+    assert code == 0, err
+    assert comparable(folder) == comparable(whole)
+    kept = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    full = [json.loads(x) for x in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [(r.get("phase"), r.get("step"), r.get("loss")) for r in kept] == [
+        (r.get("phase"), r.get("step"), r.get("loss")) for r in full
+    ]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(whole, tmp_path):
+    folder = tmp_path / "run"
+    process = start(*SMALL, "--out", str(folder), "--plain")
+    wait_for(folder, 14, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and f"--resume {folder}" in err and "Traceback" not in err
+    assert run("--resume", str(folder))[0] == 0
+    assert comparable(folder) == comparable(whole)
+
+
+def test_a_second_run_in_the_folder_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    long = [
+        x if x != "8" or SMALL[i - 1] != "--coldstart.defender_steps" else "5000"
+        for i, x in enumerate(SMALL)
+    ]
+    first = start(*long, "--out", str(folder), "--plain")
+    wait_for(folder, 1, first)
+    for arguments in (["--resume", str(folder)], [*SMALL, "--out", str(folder)]):
+        code, _, err = run(*arguments)
+        assert code == 2 and "another run is writing here" in err
+    first.kill()
+    first.communicate()
+
+
+def test_a_finished_run_is_not_overwritten(whole):
+    before = comparable(whole)
+    code, _, err = run(*SMALL, "--out", str(whole))
+    assert code == 2 and "found a run" in err and comparable(whole) == before
+
+
+def test_the_resumed_configuration_is_the_runs_own(whole):
+    code, _, err = run("--resume", str(whole), "--attack.steps", "9")
+    assert code == 2 and "found other settings" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--attak.steps", "3"], "did you mean --attack.steps?"),
+        (["--attack.steps", "x"], "attack.steps: found 'x'"),
+        (["--attack.lr", "nan"], "attack.lr: found 'nan'"),
+        (["--rounds", "-1"], "rounds: found '-1'"),
+        (["--ablate", "no-iter"], "ablate: found 'no-iter'"),
+        (["--attack.steps"], "--attack.steps: found no value"),
+        (["stray"], "'stray': found a bare word"),
+        (["--config", "nowhere.toml"], "nowhere.toml: found no such file"),
+        (["--preset", "nowhere"], "expected one of: sandbox"),
+        (["--resume", "/nowhere"], "found no config.toml"),
+        (["--model.defender", "/nowhere"], "model.defender /nowhere: found no config.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, arguments, words):
+    out = [] if "--resume" in arguments else ["--out", str(tmp_path / "run")]
+    code, _, err = run(*arguments, *out)
+    assert code == 2 and words in err
+    assert len(err.strip().splitlines()) == 1 and "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[defend]\nstep = 3\n")
+    code, _, err = run("--config", str(path), "--out", str(tmp_path / "run"))
+    assert code == 2 and "mine.toml" in err and "did you mean defend.steps?" in err
+    path.write_text("[defend\n")
+    code, _, err = run("--config", str(path), "--out", str(tmp_path / "run"))
+    assert code == 2 and "mine.toml: found no valid TOML" in err
+
+
+def test_an_unwritable_output_is_refused():
+    code, _, err = run("--out", "/proc/nowhere/run")
+    assert code == 2 and "cannot write there" in err and "Traceback" not in err
+
+
+def test_a_model_without_a_chat_template_is_refused(whole, tmp_path):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(whole / "defender", folder)
+    (folder / "chat_template.jinja").unlink()
+    code, _, err = run("--model.defender", str(folder), "--out", str(tmp_path / "run"))
+    assert code == 2 and "found no chat template" in err and not (tmp_path / "run").exists()
+
+
+def test_a_model_of_another_world_is_refused(whole, tmp_path):
+    arguments = ["--model.defender", str(whole / "defender"), "--seed", "7"]
+    code, _, err = run(*arguments, "--out", str(tmp_path / "run"))
+    assert code == 2 and "vocabulary of another world" in err
+
+
+def test_dry_run_plans_and_writes_nothing(tmp_path):
+    code, out, _ = run(*SMALL, "--dry-run", "--out", str(tmp_path / "run"))
+    assert code == 0 and "Nothing was written" in out and not (tmp_path / "run").exists()
