@@ -29,6 +29,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "grid.color": FAINT,
@@ -56,6 +57,12 @@ def legend(figure: Figure, axes: Axes, columns: int = 3) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def legend_below(axes: Axes, columns: int = 3) -> None:
+    """A legend under one panel of several; the panel must have no x label."""
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns)
 
 
 def binned(values: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -24,6 +24,7 @@ from markupsafe import Markup
 from sectow_fast.report.console import event_fields
 from sectow_fast.report.plots import draw_all
 from sectow_fast.report.rundata import (
+    ATTACKER_NAMES,
     OPEN_SHARE,
     PHASE_NAMES,
     RunData,
@@ -52,7 +53,8 @@ EXPLAINED = (
     "share of harmless questions with a short answer that it gets right (a refusal is wrong). "
     "Attacker gain is how many times as often the trained attacker's requests succeed as "
     "self-instruct requests do, both on held-out seeds against the round-0 defender. Round 0 is "
-    "the defender before any reinforcement learning. Small figures are Wilson 95 % intervals."
+    "the defender before any reinforcement learning. Small figures are 95 % intervals (Wilson; "
+    "those of a mean from its suites, in quadrature)."
 )
 
 
@@ -84,7 +86,7 @@ def headlines(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 {
                     "label": label,
                     "value": percent(after),
-                    "before": percent(before) if last is not first else "",
+                    "before": f"{100 * before:.1f}" if last is not first and before >= 0 else "",
                     "remark": remark,
                 }
             )
@@ -111,7 +113,13 @@ def round_table(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for item in found:
             unknown = item.get("unknown") or 0
             note = f"{unknown:.0f} unknown" if unknown > 0 else ""
-            cells.append({"value": percent(item["value"]), "bounds": interval(item), "note": note})
+            cells.append(
+                {
+                    "value": percent(item["value"]).removesuffix(" %"),
+                    "bounds": interval(item),
+                    "note": note,
+                }
+            )
         rows.append({"name": name, "kind": kind, "cells": cells})
 
     for title, key in (
@@ -131,9 +139,10 @@ def round_table(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for index, name in enumerate(dict.fromkeys(names)):
         if not index:
             rows.append({"name": "Attacker success", "kind": "head", "cells": [{}] * len(rounds)})
-        add(name, "part", [rate((r.get("attacker_success") or {}).get(name)) for r in rounds])
+        found = [rate((item.get("attacker_success") or {}).get(name)) for item in rounds]
+        add(ATTACKER_NAMES.get(name, name), "part", found)
     kept = [{"value": str(item["kept"]) if "kept" in item else "–"} for item in rounds]
-    rows.append({"name": "Attacks kept", "kind": "head", "cells": kept})
+    rows.append({"name": "Attacks kept (count)", "kind": "head", "cells": kept})
     return rows
 
 
@@ -233,9 +242,7 @@ def render(run: RunData, reveal: bool = False) -> str:
         # Our own drawing: its texts were escaped by the SVG writer.
         figures={key: (title, Markup(text)) for key, (title, text) in figures.items()},
         styles=style_rows(run.rounds),
-        style_rounds=[item["round"] for item in run.rounds if item.get("styles")],
         open_share=percent(OPEN_SHARE, 0),
-        percent=percent,
         pool=pool_view(run.pool, reveal),
         reveal=reveal,
         events=_event_rows(run.events),

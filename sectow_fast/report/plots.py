@@ -17,8 +17,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from sectow_fast.report.canvas import COLOURS, HEAT, INK, STYLE, binned, figure, legend, svg
+from sectow_fast.report.canvas import (
+    COLOURS,
+    HEAT,
+    INK,
+    STYLE,
+    binned,
+    figure,
+    legend,
+    legend_below,
+    svg,
+)
 from sectow_fast.report.rundata import (
+    ATTACKER_NAMES,
     PHASE_NAMES,
     RunData,
     number,
@@ -98,12 +109,10 @@ def usefulness(run: RunData) -> Figure | None:
         return None
     top.set_title("over-refusal rate (lower is better)")
     top.set_ylim(bottom=min(0, top.get_ylim()[0]))
-    bottom.set_title("accuracy (higher is better)")
-    _rounds_axis(bottom, run.rounds)
+    bottom.set_title("accuracy (higher is better), by round")
+    bottom.set_xticks([item["round"] for item in run.rounds])
     for axes in (top, bottom):
-        handles = axes.get_legend_handles_labels()[1]
-        if len(handles) > 1:
-            axes.legend(loc="best", ncols=2)
+        legend_below(axes)
     return fig
 
 
@@ -119,7 +128,13 @@ def attacker(run: RunData) -> Figure | None:
         found = [rate(item["attacker_success"].get(name)) for item in rounds]
         x = [item["round"] + width * (index - (len(names) - 1) / 2) for item in rounds]
         y = [100 * r["value"] for r in found]
-        axes.bar(x, y, width * 0.9, color=COLOURS[index % len(COLOURS)], label=name)
+        axes.bar(
+            x,
+            y,
+            width * 0.9,
+            color=COLOURS[index % len(COLOURS)],
+            label=ATTACKER_NAMES.get(name, name),
+        )
         axes.errorbar(x, y, yerr=_bounds(found), fmt="none", ecolor=INK, elinewidth=0.8)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.set_ylim(0, 105)
@@ -189,10 +204,8 @@ def _phases(
     drawn = False
     for axes, phase in zip(panels, ("attack", "defend"), strict=True):
         drawn |= _over_steps(axes, run, phase, lines(phase))
-        axes.set_title(PHASE_NAMES[phase])
-        if len(axes.get_legend_handles_labels()[1]) > 1:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
-    panels[-1].set_xlabel("step, rounds side by side", labelpad=18)
+        axes.set_title(f"{PHASE_NAMES[phase]}, by step")
+        legend_below(axes)
     return fig if drawn else None
 
 
@@ -216,14 +229,12 @@ def quality(run: RunData) -> Figure | None:
     fig, (top, bottom) = figure(4.4, 2)
     names = ("diversity", "faithful", "well_formed")
     drawn = _over_steps(top, run, "attack", {n.replace("_", "-"): _field(n) for n in names})
-    top.set_title("attacker monitor: quality of what it writes")
+    top.set_title("attacker monitor: quality of its attacks, by step")
     watched = {"refusals in training": "refusal_rate", "probe ORR": "orr_probe"}
     drawn |= _over_steps(bottom, run, "defend", {n: _field(k) for n, k in watched.items()})
-    bottom.set_title("defender monitor: refusals of harmless requests")
+    bottom.set_title("defender monitor: refusals of the harmless, by step")
     for axes in (top, bottom):
-        if len(axes.get_legend_handles_labels()[1]) > 1:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
-    bottom.set_xlabel("step, rounds side by side", labelpad=18)
+        legend_below(axes)
     return fig if drawn else None
 
 

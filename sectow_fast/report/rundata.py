@@ -27,6 +27,11 @@ PHASE_NAMES = {
     "defend": "defender GRPO",
     "evaluate": "evaluation",
 }
+ATTACKER_NAMES = {  # whose requests, tried on which defender
+    "self-instruct": "self-instruct, on round 0",
+    "trained": "trained, on its opponent",
+    "trained-vs-round-0": "trained, on round 0",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +163,7 @@ def style_rows(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 closed = item["round"]
             cells.append({"tried": tried, "won": won, "share": share})
         rows.append({"style": name, "cells": cells, "closed": closed, "opened": open_seen})
+        rows[-1] |= {key: sum(cell[key] for cell in cells) for key in ("tried", "won")}
     return rows
 
 
@@ -169,6 +175,8 @@ def phase_seconds(steps: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, flo
         if not isinstance(parts, Mapping):
             parts = {"all": parts}
         for part, seconds in parts.items():
+            if part == row.get("phase"):  # a phase that is not timed in parts
+                part = "all"
             if math.isfinite(number(seconds)):
                 cell = found.setdefault(str(row.get("phase")), {})
                 cell[part] = cell.get(part, 0.0) + float(seconds)

@@ -15,7 +15,7 @@ STYLES = [
     for carrier in ("text", "typo", "drawn", "split")
     for clothes in ("", "role", "persuasion", "template")
 ]
-SUITES = ("figstep-like", "mm-safety-like", "jailbreakv-like", "safebench-like", "held-out")
+SUITES = ("figstep", "mm-safety-like", "jailbreakv-like", "safebench-like", "held-out")
 SECRET = "bado"  # the goal of every synthetic attack: must never be seen without reveal
 NASTY = '<script>alert("x")</script> & <img src=x>'
 
