@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, write_pool
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.learn.phase import NonFiniteRun
 from sectow_fast.report.console import LiveConsole
 from sectow_fast.report.metrics import MetricsLog
 from sectow_fast.run_folder import RunFolder
@@ -167,6 +169,16 @@ class Match:
         self.write_summary()
 
     # ---- saving
+
+    @contextlib.contextmanager
+    def saving_the_failed_batch(self) -> Iterator[None]:
+        """Where three updates in a row were not finite, keep the batch for a look."""
+        try:
+            yield
+        except NonFiniteRun as error:
+            groups = [dataclasses.asdict(group) for group in error.groups]
+            self.folder.write_json("failed-batch.json", groups)
+            raise
 
     @property
     def elapsed(self) -> float:

@@ -219,7 +219,7 @@ def _grpo(match: Match, role: AttackerRole | DefenderRole, k: int, name: str, st
     match.role = role
     if match.role_state:
         role.restore(match.role_state)
-    with match.phase(k, name, config.steps):
+    with match.phase(k, name, config.steps), match.saving_the_failed_batch():
         run_phase(
             role,
             player=player,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sectow_fast.game.player import Player
-from sectow_fast.types import Case, Event
+from sectow_fast.types import Case, Event, UserError
 
 Lesson = Callable[[random.Random], tuple[Case, str]]
 
@@ -32,6 +32,7 @@ def run_lessons(
     from sectow_fast.learn.optim import cosine_lr_at, set_lr
     from sectow_fast.learn.sft import sft_step
 
+    skipped = 0
     for step in range(start, steps):
         begin = time.perf_counter()
         rate = cosine_lr_at(step, steps, lr)
@@ -52,3 +53,9 @@ def run_lessons(
             "tokens_per_second": tokens / seconds,
         }
         on_step(step, row, [])
+        skipped = skipped + 1 if metrics["skipped"] else 0
+        if skipped == 3:
+            raise UserError(
+                f"{key}, step {step}: loss or gradients were not finite 3 times in a row;"
+                " lower coldstart.lr"
+            )

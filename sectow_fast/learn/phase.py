@@ -133,6 +133,6 @@ class NonFiniteRun(UserError):
     def __init__(self, *, step: int, groups: Sequence[Group]) -> None:
         super().__init__(
             f"step {step}: loss or gradients were not finite {SKIPS_ALLOWED + 1} times in a row;"
-            " lower the learning rate, or look at the saved batch"
+            " lower the learning rate, or look at failed-batch.json in the run folder"
         )
         self.groups = groups
