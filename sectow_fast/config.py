@@ -85,13 +85,13 @@ class DefendConfig(GRPOConfig):
     prompts: int = Field(48, ge=1)
     lr: float = Field(1e-4, gt=0)
     harmless_share: float = Field(0.5, ge=0, le=1)
-    pool_share: float = Field(0.5, ge=0, le=1, description="share of unsafe prompts from the pool")
+    pool_share: float = Field(0.8, ge=0, le=1, description="share of unsafe prompts from the pool")
 
 
 class HarvestConfig(Section):
     """After the attacker's phase: write attacks, try them, keep the good ones."""
 
-    attacks: int = Field(768, ge=0, description="attacks written a round")
+    attacks: int = Field(1536, ge=0, description="attacks written a round")
     replies: int = Field(4, ge=1, description="defender replies a candidate is tried on (m)")
     min_success: int = Field(1, ge=1, description="replies that must be harmful to keep it (s)")
     duplicate_threshold: float = Field(0.99, gt=0, le=1, description="shingle Jaccard")
