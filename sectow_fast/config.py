@@ -30,7 +30,7 @@ class ModelConfig(Section):
 
 
 class SandboxConfig(Section):
-    """The embedded world (our choice; docs/SANDBOX.md)."""
+    """The embedded world (our choice; data/sandbox/)."""
 
     suite_size: int = Field(300, ge=1, description="cases in each test suite")
     picture_variants: int = Field(12, ge=1, description="drawn variants of each object")
@@ -124,7 +124,6 @@ class EvaluateConfig(Section):
     """Greedy, as the benchmarks decode; temperature 1 is reported beside it."""
 
     attacker_cases: int = Field(400, ge=1, description="held-out seeds the attacker is tried on")
-    batch: int = Field(300, ge=1)
 
 
 class EngineConfig(Section):
