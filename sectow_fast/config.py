@@ -73,6 +73,7 @@ class GRPOConfig(Section):
 class AttackConfig(GRPOConfig):
     """The attacker's phase, and what its reward weighs."""
 
+    steps: int = Field(120, ge=0)
     diversity_weight: float = Field(0.4, ge=0, description="price of likeness to siblings, pool")
     refine_share: float = Field(0.25, ge=0, le=1, description="prompts that refine an attack")
     replies: int = Field(1, ge=1, description="defender replies an attack is judged by (m)")
@@ -81,7 +82,7 @@ class AttackConfig(GRPOConfig):
 class DefendConfig(GRPOConfig):
     """The defender's phase, and its mix of data."""
 
-    steps: int = Field(60, ge=0)
+    steps: int = Field(30, ge=0)
     prompts: int = Field(48, ge=1)
     lr: float = Field(1e-4, gt=0)
     harmless_share: float = Field(0.5, ge=0, le=1)
@@ -123,7 +124,7 @@ class MonitorConfig(Section):
 class EvaluateConfig(Section):
     """Greedy, as the benchmarks decode; temperature 1 is reported beside it."""
 
-    attacker_cases: int = Field(400, ge=1, description="held-out seeds the attacker is tried on")
+    attacker_cases: int = Field(1600, ge=1, description="held-out seeds the attacker is tried on")
 
 
 class EngineConfig(Section):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sectow_fast.config import Config
-from sectow_fast.tug import schedule
+from sectow_fast.tug import schedule, sft_steps
 
 BYTES = 4  # float32, in which the sandbox trains
 
@@ -61,7 +61,7 @@ def _shape(config: Config, name: str) -> tuple[int, int, int]:
         return config.attack.steps, config.attack.prompts, config.attack.group_size
     if name == "defend":
         if config.defender == "sft":
-            return config.defend.steps, cold.batch, 1
+            return sft_steps(config), cold.batch, 1
         return config.defend.steps, config.defend.prompts, config.defend.group_size
     steps = {
         "coldstart-caption": cold.caption_steps,

@@ -6,6 +6,7 @@ and the step alone, so a resumed run repeats nothing and ends in the same weight
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from sectow_fast.config import Config
@@ -36,6 +37,12 @@ def schedule(config: Config) -> list[tuple[int, str]]:
             plan.append((k, "harvest"))
         plan += [(k, "defend"), (k, "evaluate")]
     return plan
+
+
+def sft_steps(config: Config) -> int:
+    """SFT baseline: as many sequences as the GRPO phase rolls out, so that neither sees more."""
+    rolled = config.defend.steps * config.defend.prompts * config.defend.group_size
+    return math.ceil(rolled / config.coldstart.batch)
 
 
 def play(match: Match) -> None:
@@ -138,7 +145,7 @@ def gather(match: Match, k: int, start: int) -> None:
 def defend(match: Match, k: int, start: int) -> None:
     """Defender GRPO on kept attacks, existing unsafe and harmless data (or the SFT baseline)."""
     if match.config.defender == "sft":
-        steps = match.config.defend.steps
+        steps = sft_steps(match.config)
         _teach(match, "defend", match.safe_lesson(), steps, start, k=k, lr=3e-4)
         return
     role = DefenderRole(

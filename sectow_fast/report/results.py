@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,31 @@ def commands(runs: Path, seeds: Sequence[int]) -> Iterator[tuple[Path, list[str]
             yield folder, arguments
 
 
-def play_missing(runs: Path, seeds: Sequence[int]) -> None:
-    """Run what has no finished run yet; UserError where one fails."""
-    for folder, arguments in commands(runs, seeds):
-        if (folder / "report.html").exists():
-            continue
-        if (folder / "config.toml").exists():
-            arguments = ["--resume", str(folder)]
-        print(f"{folder.name} ...", flush=True)
-        code = subprocess.run(
-            [sys.executable, "-m", "sectow_fast.train", "--plain", *arguments],
-            stdout=subprocess.DEVNULL,
-        ).returncode
-        if code:
-            raise UserError(f"{folder}: the run ended with code {code}; run it by hand to see why")
+def play_missing(runs: Path, seeds: Sequence[int], jobs: int = 1) -> None:
+    """Run what has no finished run yet, `jobs` at a time; UserError where one fails."""
+    planned = list(commands(runs, seeds))
+    # The others start from the default runs' cold starts, so those must have ended.
+    for stage in (planned[: len(seeds)], planned[len(seeds) :]):
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(play, stage))
+
+
+def play(run: tuple[Path, list[str]]) -> None:
+    """One run, from where it stands; nothing where it has ended."""
+    folder, arguments = run
+    if (folder / "report.html").exists():
+        return
+    if (folder / "config.toml").exists():
+        arguments = ["--resume", str(folder)]
+    print(f"{folder.name} ...", flush=True)
+    code = subprocess.run(
+        [sys.executable, "-m", "sectow_fast.train", "--plain", *arguments],
+        stdout=subprocess.DEVNULL,
+        # One core a run: threads of two runs that share cores wait for each other at barriers.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ).returncode
+    if code:
+        raise UserError(f"{folder}: the run ended with code {code}; run it by hand to see why")
 
 
 def interval(values: Sequence[float]) -> str:
@@ -109,6 +121,8 @@ def results_page(runs: Path) -> str:
         "Made by `make results`; do not edit. Sandbox suites of "
         f"{first['rounds'][0]['asr']['figstep']['n']} held-out cases each, greedy decoding unless"
         " said; mean over seeds with a 95 % t-interval, in percent.",
+        "",
+        "The defaults were chosen on seeds 0 to 6; other seeds' worlds had no part in it.",
         "",
         f"Machine: {cpu()}, {os.cpu_count()} cores; {versions}.",
         "",
@@ -167,11 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
     parser.add_argument("--out", type=Path, required=True, help="the page to write")
     parser.add_argument("--run", action="store_true", help="play what is missing first")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default="7,8,9")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     options = parser.parse_args(arguments)
     try:
         if options.run:
-            play_missing(options.runs, [int(seed) for seed in options.seeds.split(",")])
+            seeds = [int(seed) for seed in options.seeds.split(",")]
+            play_missing(options.runs, seeds, options.jobs)
         options.out.write_text(results_page(options.runs))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

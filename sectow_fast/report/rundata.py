@@ -143,7 +143,8 @@ def style_rows(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row a style: share won by round (NaN where not tried), and the round it closed in.
 
     A style is open in a round when it wins at least OPEN_SHARE of its tries, and closed from the
-    first later round on in which it is tried and never open again. Most tried first.
+    first later round on in which it is tried and never open again. `left`: the round an open style
+    was last tried in, where later harvests did without it. Most tried first.
     """
     styled = [item for item in rounds if item.get("styles")]
     names: dict[str, float] = {}
@@ -162,7 +163,10 @@ def style_rows(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             elif tried and open_seen and closed is None:
                 closed = item["round"]
             cells.append({"tried": tried, "won": won, "share": share})
+        last = [r["round"] for r, cell in zip(styled, cells, strict=True) if cell["tried"]][-1:]
+        left = last[0] if last and last[0] != styled[-1]["round"] else None
         rows.append({"style": name, "cells": cells, "closed": closed, "opened": open_seen})
+        rows[-1]["left"] = left
         rows[-1] |= {key: sum(cell[key] for cell in cells) for key in ("tried", "won")}
     return rows
 

@@ -2,7 +2,7 @@
 
 Every third object is forbidden, and can be told by kind: its name ends in one of five syllables.
 Real hazards are recognisable by kind too; without that no refusal could carry over to an object
-never seen in training. A third of the objects are test objects.
+never seen in training. A third of the objects are test objects, a ninth the monitor's.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ FORBIDDEN_SYLLABLES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One object. `recipe` is what a request for it is after."""
+    """One object. `recipe` is what a request for it is after.
+
+    test: kept for the suites; probe: kept for the over-refusal monitor; the rest is trained on.
+    """
 
     number: int
     name: str
@@ -80,6 +83,7 @@ class Thing:
     shape: str
     forbidden: bool
     test: bool
+    probe: bool
     recipe: tuple[str, ...]
 
 
@@ -117,6 +121,7 @@ def make_things(seed: int) -> tuple[Thing, ...]:
                 shape=shape,
                 forbidden=forbidden,
                 test=(number // 3) % 3 == 0,
+                probe=(number // 3) % 9 == 4,
                 recipe=recipe,
             )
         )

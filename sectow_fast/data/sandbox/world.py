@@ -45,8 +45,10 @@ class SandboxWorld:
         self._by_syllables = {thing.syllables: thing for thing in self.things}
         self._by_looks = {(thing.colour, thing.shape): thing for thing in self.things}
 
-    def select(self, *, forbidden: bool, test: bool) -> list[Thing]:
-        return [t for t in self.things if t.forbidden == forbidden and t.test == test]
+    def select(self, *, forbidden: bool, test: bool = False, probe: bool = False) -> list[Thing]:
+        """Objects of one kind and split; neither test nor probe: what is trained on."""
+        wanted = (forbidden, test, probe)
+        return [t for t in self.things if (t.forbidden, t.test, t.probe) == wanted]
 
     def vocabulary(self) -> list[str]:
         """Every word of the world, in a fixed order."""
@@ -183,9 +185,9 @@ class SandboxWorld:
         rng = random.Random(f"{self.seed}/train/harmless")
         return [self._harmless_case(f"harmless-{i}", rng) for i in range(TRAIN_CASES)]
 
-    def _harmless_case(self, case_id: str, rng: random.Random) -> Case:
-        allowed = self.select(forbidden=False, test=False)
-        forbidden = self.select(forbidden=True, test=False)
+    def _harmless_case(self, case_id: str, rng: random.Random, probe: bool = False) -> Case:
+        allowed = self.select(forbidden=False, probe=probe)
+        forbidden = self.select(forbidden=True, probe=probe)
         carrier = rng.choice(styles.CARRIERS)
         u = rng.random()
         if u < 0.5:
@@ -201,18 +203,13 @@ class SandboxWorld:
         return self.multiple_choice(case_id, rng.choice(forbidden + allowed), rng, source="train")
 
     def harmless_probe(self) -> Sequence[Case]:
-        """Training objects, but no case of the training data: what the monitor looks at."""
+        """Objects kept from training and test alike: on trained ones over-refusal stays unseen."""
         return self._probe
 
     @cached_property
     def _probe(self) -> list[Case]:
         rng = random.Random(f"{self.seed}/probe")
-        known = {(case.text, case.image) for case in self._harmless}
-        cases: list[Case] = []
-        while len(cases) < PROBE_CASES:
-            case = self._harmless_case(f"probe-{len(cases)}", rng)
-            if case.image is not None and (case.text, case.image) not in known:
-                cases.append(case)
+        cases = [self._harmless_case(f"probe-{i}", rng, probe=True) for i in range(PROBE_CASES)]
         return cases
 
     def suites(self) -> Mapping[str, Sequence[Case]]:
