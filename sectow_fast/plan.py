@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from sectow_fast.config import Config
-from sectow_fast.tug import schedule, sft_steps
+from sectow_fast.tug import defend_config, schedule, sft_steps
+
+if TYPE_CHECKING:
+    import torch
 
 BYTES = 4  # float32, in which the sandbox trains
 
@@ -26,9 +31,9 @@ def print_plan(config: Config) -> None:
         f"[bold]{config.preset}[/bold], seed {config.seed}: two copies of {type(model).__name__},"
         f" {parameters / 1e6:.2f} M parameters each, {len(stage.codec.tokenizer)} tokens"
     )
-    table = Table("round", "phase", "steps", "groups x G", "tokens a step", "estimated time")
+    table = Table("round", "phase", "steps", "groups x G", "tokens/step", "time")
     total = 0.0
-    measured: dict[str, tuple[float, int]] = {}
+    measured: dict[str, Step] = {}
     for k, name in schedule(config):
         steps, groups, size = _shape(config, name)
         seconds, tokens = 0.0, 0
@@ -36,7 +41,7 @@ def print_plan(config: Config) -> None:
             kind = "sft" if name.startswith("coldstart") or config.defender == "sft" else name
             if kind not in measured:
                 measured[kind] = _measure(config, stage, model, kind, groups, size)
-            seconds, tokens = measured[kind][0] * steps, measured[kind][1]
+            seconds, tokens = measured[kind].seconds * steps, measured[kind].tokens
         total += seconds
         table.add_row(
             str(k),
@@ -50,9 +55,48 @@ def print_plan(config: Config) -> None:
     weights = parameters * BYTES
     console.print(
         f"memory: weights {2 * weights / 2**20:.0f} MiB, optimizer {2 * weights / 2**20:.0f} MiB,"
-        f" gradients {weights / 2**20:.0f} MiB (one role trains at a time);"
+        f" gradients {weights / 2**20:.0f} MiB, activations"
+        f" {max((m.saved for m in measured.values()), default=0) / 2**20:.0f} MiB"
+        " (measured; one role trains at a time);"
         f" time: about {total / 60:.1f} min and the evaluations. Nothing was written."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step as it was measured here. saved: bytes that autograd kept for the backward pass."""
+
+    seconds: float
+    tokens: int
+    saved: int
+
+
+class SavedBytes:
+    """Counts the bytes autograd saves while it is entered; storage that is shared counts once."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
+        import torch
+
+        self._sizes: dict[int, int] = {}
+        self._known = {p.untyped_storage().data_ptr() for p in parameters}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda saved: saved)
+
+    def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> SavedBytes:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)
+
+    @property
+    def total(self) -> int:
+        return sum(self._sizes.values())
 
 
 def _shape(config: Config, name: str) -> tuple[int, int, int]:
@@ -62,7 +106,8 @@ def _shape(config: Config, name: str) -> tuple[int, int, int]:
     if name == "defend":
         if config.defender == "sft":
             return sft_steps(config), cold.batch, 1
-        return config.defend.steps, config.defend.prompts, config.defend.group_size
+        defend = defend_config(config)
+        return defend.steps, defend.prompts, defend.group_size
     steps = {
         "coldstart-caption": cold.caption_steps,
         "coldstart-defender": cold.defender_steps,
@@ -71,10 +116,8 @@ def _shape(config: Config, name: str) -> tuple[int, int, int]:
     return steps, cold.batch if steps else 0, 1
 
 
-def _measure(
-    config: Config, stage: Any, model: Any, kind: str, groups: int, size: int
-) -> tuple[float, int]:
-    """(seconds, tokens) of one step of a kind on this machine, the quickest of three."""
+def _measure(config: Config, stage: Any, model: Any, kind: str, groups: int, size: int) -> Step:
+    """One step of a kind on this machine, the quickest of three."""
     import random
 
     from sectow_fast.engine.torch_engine import TorchEngine
@@ -93,7 +136,8 @@ def _measure(
             prompts = stage.codec.encode([case for case, _ in drawn])
             replies = [stage.codec.encode_reply(reply) for _, reply in drawn]
             pairs = list(zip(prompts, replies, strict=True))
-            sft_step(model, optimizer, pairs, codec=stage.codec)
+            with SavedBytes(model.parameters()) as saved:
+                sft_step(model, optimizer, pairs, codec=stage.codec)
             tokens = sum(len(p.ids) + len(r) for p, r in pairs)
         else:
             grpo = config.attack if kind == "attack" else config.defend
@@ -111,8 +155,8 @@ def _measure(
                 )
                 for prompt, group in zip(prompts, replies, strict=True)
             ]
-            tokens = int(
-                grpo_step(model, optimizer, batch, codec=stage.codec, config=grpo)["tokens"]
-            )
+            with SavedBytes(model.parameters()) as saved:
+                row = grpo_step(model, optimizer, batch, codec=stage.codec, config=grpo)
+            tokens = int(row["tokens"])
         times.append(time.perf_counter() - begin)
-    return min(times), tokens
+    return Step(seconds=min(times), tokens=tokens, saved=saved.total)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from sectow_fast.config import Config
+from sectow_fast.config import Config, DefendConfig
 from sectow_fast.game.attacker import AttackerRole
 from sectow_fast.game.coldstart import Lesson, run_lessons
 from sectow_fast.game.defender import DefenderRole
@@ -39,9 +39,17 @@ def schedule(config: Config) -> list[tuple[int, str]]:
     return plan
 
 
+def defend_config(config: Config) -> DefendConfig:
+    """A round's defence; without iteration there is one round, as long as all of them."""
+    if "no-iteration" not in config.ablate:
+        return config.defend
+    return config.defend.model_copy(update={"steps": config.defend.steps * config.rounds})
+
+
 def sft_steps(config: Config) -> int:
     """SFT baseline: as many sequences as the GRPO phase rolls out, so that neither sees more."""
-    rolled = config.defend.steps * config.defend.prompts * config.defend.group_size
+    defend = defend_config(config)
+    rolled = defend.steps * defend.prompts * defend.group_size
     return math.ceil(rolled / config.coldstart.batch)
 
 
@@ -219,9 +227,7 @@ def _teach(
 
 
 def _grpo(match: Match, role: AttackerRole | DefenderRole, k: int, name: str, start: int) -> None:
-    config = match.config.attack if role.name == "attacker" else match.config.defend
-    if role.name == "defender" and "no-iteration" in match.config.ablate:
-        config = config.model_copy(update={"steps": config.steps * match.config.rounds})
+    config = match.config.attack if role.name == "attacker" else defend_config(match.config)
     player = match.attacker if role.name == "attacker" else match.defender
     match.role = role
     if match.role_state:

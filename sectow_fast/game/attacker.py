@@ -159,7 +159,7 @@ class AttackerRole:
         action, means = self.monitor.judge(row)
         if action == "none":
             return [], {}
-        measures = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
+        measures = ", ".join(self.monitor.crossed(means))
         if action == "stop":
             self.stopped = True
             kind, message = "early-stop", f"attacker phase stopped early: {measures}"

@@ -71,9 +71,7 @@ class AttackerMonitor:
             name: sum(row[name] for row in self.rows) / len(self.rows) for name in self.rows[0]
         }
         self.rows.clear()
-        low = any(means[name] < floor for name, floor in self.floors().items()) or any(
-            means[name] > ceiling for name, ceiling in self.ceilings().items()
-        )
+        low = bool(self.crossed(means))
         self.low_in_a_row = self.low_in_a_row + 1 if low else 0
         if self.low_in_a_row >= self.config.patience:
             return "stop", means
@@ -81,6 +79,20 @@ class AttackerMonitor:
             self.raised = True
             return "raise", means
         return "none", means
+
+    def crossed(self, means: Mapping[str, float]) -> list[str]:
+        """Each measure beyond its bound, in words."""
+        low = [
+            f"{name} {means[name]:.2f} under {floor:g}"
+            for name, floor in self.floors().items()
+            if means[name] < floor
+        ]
+        high = [
+            f"{name} {means[name]:.2f} over {ceiling:g}"
+            for name, ceiling in self.ceilings().items()
+            if means[name] > ceiling
+        ]
+        return low + high
 
     def floors(self) -> dict[str, float]:
         config = self.config

@@ -146,12 +146,8 @@ class LiveConsole:
     def event(self, event: Event | Mapping[str, Any]) -> None:
         """Something a monitor saw or did."""
         found = event_fields(event)
-        values = ", ".join(
-            f"{key} {number(value):.4g}" for key, value in (found.get("values") or {}).items()
-        )
         where = f"round {found.get('round', self._round)} {found.get('phase', self._name)}"
         text = f"{where} step {found.get('step', self._step)}: {found.get('message', '')}"
-        text += f" ({values})" if values else ""
         self._say(str(found.get("kind", "event")), text)
 
     def note(self, text: str, attack: str | None = None) -> None:
@@ -230,7 +226,10 @@ class LiveConsole:
         grid.add_column(ratio=1)
         grid.add_column(justify="right")
         spent = clock(time.monotonic() - self._start)
-        grid.add_row(Text(self._where() if self._name else "–", style="bold"), f"elapsed {spent}")
+        grid.add_row(
+            Text(self._where() if self._name else "between phases", style="bold"),
+            f"elapsed {spent}",
+        )
         if self._name and self._seen:
             grid.add_row(Text(self._progress()), "")
         parts: list[Any] = [grid]

@@ -209,8 +209,6 @@ def time_rows(run: RunData) -> list[dict[str, Any]]:
 def _event_rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for item in map(event_fields, events):
-        values = item.get("values") or {}
-        item["values"] = ", ".join(f"{k} {number(v):.4g}" for k, v in values.items())
         item["phase"] = PHASE_NAMES.get(str(item.get("phase")), item.get("phase"))
         rows.append(item)
     return rows

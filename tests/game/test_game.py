@@ -63,6 +63,13 @@ def test_defender_monitor_has_hysteresis_and_rolls_back():
     assert again.raised
 
 
+def test_attacker_monitor_names_what_crossed_its_bound():
+    config = MonitorConfig(faithful_min=0.5, diversity_min=0.2, duplicates_max=0.6)
+    row = {"faithful": 0.9, "well_formed": 0.9, "diversity": 0.1, "duplicates": 0.7}
+    crossed = AttackerMonitor(config=config).crossed(row)
+    assert crossed == ["diversity 0.10 under 0.2", "duplicates 0.70 over 0.6"]
+
+
 def test_attacker_monitor_raises_then_stops_and_survives_a_resume():
     config = MonitorConfig(window=2, patience=2)
     good = {"faithful": 1.0, "well_formed": 1.0, "diversity": 0.9, "duplicates": 0.0}
