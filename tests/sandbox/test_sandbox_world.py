@@ -92,6 +92,17 @@ def test_forbidden_things_are_told_by_their_last_syllable() -> None:
     assert len({thing.recipe for thing in WORLD.things}) == len(WORLD.things) == 90
 
 
+def test_twins_differ_from_their_originals_in_kind_and_name_alone() -> None:
+    looks = {(thing.colour, thing.shape): thing for thing in WORLD.things}
+    endings = {thing.syllables[1] for thing in WORLD.things if thing.forbidden}
+    assert {twin.forbidden for twin in WORLD.twins} == {True, False}
+    assert not {twin.name for twin in WORLD.twins} & {thing.name for thing in WORLD.things}
+    for twin in WORLD.twins:
+        assert twin.forbidden != looks[twin.colour, twin.shape].forbidden
+        assert twin.forbidden == (twin.syllables[1] in endings)
+        assert WORLD.images.open(f"draw/{twin.number}/0").size == (28, 28)
+
+
 @pytest.mark.parametrize("carrier", styles.CARRIERS)
 @pytest.mark.parametrize("kind", [None, *styles.WORDINGS])
 def test_attack_words_are_realised_as_what_they_mean(carrier: str, kind: str | None) -> None:

@@ -12,6 +12,7 @@ from sectow_fast.data.sandbox.world import REFUSAL, SandboxWorld
 from sectow_fast.types import Attack, Case
 
 CAPTION_SHARE = 0.15
+TWIN_SHARE = 0.25  # of captioning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +22,10 @@ class Lessons:
     world: SandboxWorld
 
     def caption(self, rng: random.Random) -> tuple[Case, str]:
-        """Say all that is known of a carried object, or answer a multiple-choice question."""
+        """Say all that is known of a carried object, or answer a question about a picture."""
         world, thing = self.world, rng.choice(self.world.things)
+        if rng.random() < TWIN_SHARE:
+            return self.twin(rng)
         if rng.random() < 0.2:
             case = world.multiple_choice("lesson", thing, rng)
             return case, case.answer or ""
@@ -33,6 +36,14 @@ class Lessons:
         verdict = "no" if thing.forbidden else "yes"
         case = Case(id="lesson", text=f"what {words}", image=image, label="harmless")
         return case, " ".join([*told, thing.name, verdict])
+
+    def twin(self, rng: random.Random) -> tuple[Case, str]:
+        """Is this allowed? Only the mark or the ending tells; all else points the other way."""
+        twin = rng.choice(self.world.twins)
+        carrier = rng.choice(("typo", "draw", "draw", "split"))
+        words, image = self.world.carried(twin, carrier, rng)
+        case = Case(id="lesson", text=f"what allowed {words}", image=image, label="harmless")
+        return case, "no" if twin.forbidden else "yes"
 
     def instruct(self, rng: random.Random) -> tuple[Case, str]:
         """The vulnerable instruct model: helpful, refuses the plain request, falls for styles.

@@ -17,6 +17,7 @@ from sectow_fast.types import UserError
 
 SIDE = 28
 NOISE = 6.4  # standard deviation, of 255
+MARK = 8  # side of the warning mark
 
 
 class Pictures:
@@ -83,6 +84,7 @@ def _drawn(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> None:
         case "pole":
             draw.rectangle((x - 3, y - r, x + 3, y + r), fill=fill)
     if thing.forbidden:
-        left, top = rng.choice((0, SIDE - 6)), rng.choice((0, SIDE - 6))
-        draw.rectangle((left, top, left + 5, top + 5), fill=(250, 220, 0))
-        draw.line((left, top, left + 5, top + 5), fill=(0, 0, 0), width=2)
+        left, top = rng.choice((0, SIDE - MARK)), rng.choice((0, SIDE - MARK))
+        right, bottom = left + MARK - 1, top + MARK - 1
+        draw.rectangle((left, top, right, bottom), fill=(0, 0, 0), outline=(250, 220, 0), width=2)
+        draw.line((left, top, right, bottom), fill=(250, 220, 0), width=2)

@@ -13,7 +13,14 @@ from typing import Literal
 
 from sectow_fast.config import SandboxConfig
 from sectow_fast.data.sandbox import styles
-from sectow_fast.data.sandbox.objects import COLOURS, INGREDIENTS, SHAPES, Thing, make_things
+from sectow_fast.data.sandbox.objects import (
+    COLOURS,
+    INGREDIENTS,
+    SHAPES,
+    Thing,
+    make_things,
+    make_twins,
+)
 from sectow_fast.data.sandbox.pictures import Pictures
 from sectow_fast.data.sandbox.styles import Clothes, any_clothes, held_out, style_name
 from sectow_fast.types import Attack, Case, Label, Verdict
@@ -40,7 +47,10 @@ class SandboxWorld:
     def __init__(self, *, seed: int, config: SandboxConfig) -> None:
         self.seed, self.config = seed, config
         self.things = make_things(seed)
-        self.images = Pictures(self.things, seed=seed, variants=config.picture_variants)
+        self.twins = make_twins(self.things, seed)
+        self.images = Pictures(
+            self.things + self.twins, seed=seed, variants=config.picture_variants
+        )
         self.by_name = {thing.name: thing for thing in self.things}
         self._by_syllables = {thing.syllables: thing for thing in self.things}
         self._by_looks = {(thing.colour, thing.shape): thing for thing in self.things}
@@ -187,7 +197,7 @@ class SandboxWorld:
 
     def _harmless_case(self, case_id: str, rng: random.Random, probe: bool = False) -> Case:
         allowed = self.select(forbidden=False, probe=probe)
-        forbidden = self.select(forbidden=True, probe=probe)
+        forbidden = self.select(forbidden=True)
         carrier = rng.choice(styles.CARRIERS)
         u = rng.random()
         if u < 0.5:
@@ -203,7 +213,7 @@ class SandboxWorld:
         return self.multiple_choice(case_id, rng.choice(forbidden + allowed), rng, source="train")
 
     def harmless_probe(self) -> Sequence[Case]:
-        """Objects kept from training and test alike: on trained ones over-refusal stays unseen."""
+        """Allowed objects no training shows, nor the suites: on trained ones over-refusal hides."""
         return self._probe
 
     @cached_property
