@@ -213,13 +213,18 @@ class SandboxWorld:
         return self.multiple_choice(case_id, rng.choice(forbidden + allowed), rng, source="train")
 
     def harmless_probe(self) -> Sequence[Case]:
-        """Allowed objects no training shows, nor the suites: on trained ones over-refusal hides."""
+        """No training case; its allowed objects are in none: on trained ones over-refusal hides."""
         return self._probe
 
     @cached_property
     def _probe(self) -> list[Case]:
         rng = random.Random(f"{self.seed}/probe")
-        cases = [self._harmless_case(f"probe-{i}", rng, probe=True) for i in range(PROBE_CASES)]
+        known = {(case.text, case.image) for case in self._harmless}
+        cases: list[Case] = []
+        while len(cases) < PROBE_CASES:
+            case = self._harmless_case(f"probe-{len(cases)}", rng, probe=True)
+            if (case.text, case.image) not in known:
+                cases.append(case)
         return cases
 
     def suites(self) -> Mapping[str, Sequence[Case]]:
