@@ -39,7 +39,7 @@ class SandboxConfig(Section):
 class ColdStartConfig(Section):
     """SFT before any RL, so that the first rewards are not sparse (SecTOW, cold start)."""
 
-    caption_steps: int = Field(500, ge=0, description="pictures to words; sandbox only")
+    caption_steps: int = Field(800, ge=0, description="pictures to words; sandbox only")
     defender_steps: int = Field(1400, ge=0, description="the vulnerable instruct model")
     attacker_steps: int = Field(200, ge=0, description="self-instruct demonstrations")
     batch: int = Field(64, ge=1)

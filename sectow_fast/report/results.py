@@ -109,7 +109,8 @@ def results_page(runs: Path) -> str:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
     for path in sorted(runs.glob("*/summary.json")):
         name = path.parent.name.rsplit("-seed", 1)[0]
-        if name in found:
+        # The report is the last thing a run writes: without it the summary is of a part.
+        if name in found and (path.parent / "report.html").exists():
             found[name].append(json.loads(path.read_text()))
     if not found["default"]:
         raise UserError(f"--runs {runs}: found no default-seed*/summary.json; give --run first")
