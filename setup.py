@@ -27,11 +27,11 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "sectow_fast._C",
-            ["csrc/module.cpp", "csrc/sampling.cpp"],
-            depends=["csrc/philox.hpp", "csrc/sampling.hpp"],
+            sorted(str(path) for path in Path("csrc").glob("*.cpp")),
+            depends=sorted(str(path) for path in Path("csrc").glob("*.hpp")),
             include_dirs=["csrc"],
             cxx_std=17,
-            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],
+            extra_compile_args=["-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"],
             extra_link_args=["-pthread"],
         )
     ],

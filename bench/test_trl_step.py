@@ -154,7 +154,8 @@ def test_step_against_trl(tmp_path, monkeypatch):
         ratio = here["tokens_per_second"] / there["tokens_per_second"]
         table.append({"live_groups": live, "ratio": ratio, "ours": here, "trl": there})
         print(
-            f"\nlive groups {live:.0%}: ours {here['seconds']:.3f} s (rollout {here['rollout']:.3f},"
-            f" train {here['train']:.3f}), TRL {there['seconds']:.3f} s; {ratio:.2f}x tokens/s"
+            f"\nlive groups {live:.0%}: ours {here['seconds']:.3f} s"
+            f" (rollout {here['rollout']:.3f}, train {here['train']:.3f}),"
+            f" TRL {there['seconds']:.3f} s; {ratio:.2f}x tokens/s"
         )
     record("cpu-step", table, what=__doc__)
