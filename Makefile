@@ -6,7 +6,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test bench lint results gpu-check clean
+.PHONY: train test bench lint results sanitize gpu-check clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
@@ -24,6 +24,23 @@ bench: $(VENV)/.installed-bench
 # Three seeds that had no part in choosing the defaults, every ablation and baseline.
 results: $(VENV)/.installed
 	$(RUN) -m sectow_fast.report.results --run --jobs 2 --seeds 10,11,12 --runs runs/results --out docs/RESULTS.md
+
+# The native tests under AddressSanitizer + UndefinedBehaviorSanitizer, then ThreadSanitizer (gcc).
+# Python itself leaks by design, so leaks are not looked for; libstdc++ is preloaded because the
+# sanitizer must see its `throw` before Python, which is plain C, has loaded it.
+sanitize: $(VENV)/.installed-test
+	$(call sanitized,asan,address$(comma)undefined,libasan.so)
+	$(call sanitized,tsan,thread,libtsan.so)
+
+comma := ,
+define sanitized
+	rm -rf build/$(1)
+	CC=gcc CXX=g++ SECTOW_SANITIZE=$(2) $(RUN) setup.py -q build --build-lib build/$(1) \
+	  --build-temp build/$(1)-temp
+	cd build/$(1) && LD_PRELOAD="$$(gcc -print-file-name=$(3)) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=print_stacktrace=1 $(abspath $(RUN)) -m pytest $(abspath tests/native) \
+	  -c /dev/null -q -p no:cacheprovider --noconftest --import-mode=importlib
+endef
 
 gpu-check:
 	OUT=$(OUT) $(PYTHON) -m pytest tests -m gpu

@@ -1,5 +1,6 @@
 """Builds the C++ extension and puts kernels/ beside its shim; the rest is pyproject.toml."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,10 @@ class BuildWithShim(build_py):
             shutil.copyfile(shim, target)
 
 
+# SECTOW_SANITIZE=address,undefined (or thread): see `make sanitize`.
+SANITIZE = os.environ.get("SECTOW_SANITIZE")
+FLAGS = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-g", "-O1"] if SANITIZE else []
+
 packages = find_packages(include=["sectow_fast", "sectow_fast.*"])
 setup(
     packages=packages,
@@ -27,12 +32,12 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "sectow_fast._C",
-            ["csrc/module.cpp", "csrc/sampling.cpp"],
-            depends=["csrc/philox.hpp", "csrc/sampling.hpp"],
+            sorted(str(path) for path in Path("csrc").glob("*.cpp")),
+            depends=sorted(str(path) for path in Path("csrc").glob("*.hpp")),
             include_dirs=["csrc"],
             cxx_std=17,
-            extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],
-            extra_link_args=["-pthread"],
+            extra_compile_args=["-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", *FLAGS],
+            extra_link_args=["-pthread", *FLAGS],
         )
     ],
 )

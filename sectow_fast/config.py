@@ -87,6 +87,9 @@ class DefendConfig(GRPOConfig):
     lr: float = Field(7e-5, gt=0)
     harmless_share: float = Field(0.5, ge=0, le=1)
     pool_share: float = Field(0.8, ge=0, le=1, description="share of unsafe prompts from the pool")
+    exploration: float = Field(
+        0.5, ge=0, le=1, description="share of prompts drawn uniformly, not by p(1-p); 1: all"
+    )
 
 
 class HarvestConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,38 @@ from sectow_fast.config import Config
 from sectow_fast.game.monitors import DefenderMonitor
 from sectow_fast.game.player import Player, judged_replies
 from sectow_fast.game.rewards import defender_reward
+from sectow_fast.native import PrioritySampler
 from sectow_fast.types import Attack, Case, Completion, Event, Reward, RoleName, Sampling, World
+
+
+class Source:
+    """Cases to draw from, the least certain first; a share `exploration` of the draws is uniform.
+
+    A case that is always right or always wrong makes a dead group (see `PrioritySampler`).
+    """
+
+    def __init__(
+        self, cases: Sequence[Case], key: str, exploration: float, strata: list[int] | None = None
+    ) -> None:
+        self.cases = cases
+        seed = random.Random(key).getrandbits(64)
+        self.priorities = PrioritySampler(
+            len(cases), strata=strata, seed=seed, exploration=exploration
+        )
+
+    def draw(self, count: int, step: int) -> list[int]:
+        """Places of `count` cases; all different, as far as there are as many."""
+        drawn: list[int] = []
+        while len(drawn) < count:
+            size = min(count - len(drawn), len(self.cases))
+            # Each turn through a small pool is a draw of its own.
+            turn = (step << 16) + len(drawn)
+            drawn += self.priorities.sample(size, step=turn).tolist()
+        return drawn
+
+    def learn(self, at: int, rewards: Sequence[float]) -> None:
+        """Count what a case earned, rewards 0..1."""
+        self.priorities.update([at], successes=[sum(rewards)], trials=[len(rewards)])
 
 
 @dataclass(kw_only=True)
@@ -28,16 +60,23 @@ class DefenderRole:
     stopped: bool = False
     last_good: dict[str, torch.Tensor] | None = None
     _probe: Sequence[Case] = field(default_factory=list)
+    _drawn: list[tuple[str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.monitor = DefenderMonitor(config=self.config.monitor)
-        self.unsafe = self.world.train_cases("unsafe")
-        self.harmless = self.world.train_cases("harmless")
         self._probe = self.world.harmless_probe()
-        styles: dict[str, list[Case]] = {}
-        for attack in self.pool:
-            styles.setdefault(attack.case.style, []).append(attack.case)
-        self._pool_by_style = list(styles.values())
+        attacks = [attack.case for attack in self.pool]
+        styles = sorted({case.style for case in attacks})
+        key = f"{self.config.seed}/{self.round}/defend"
+        exploration = self.config.defend.exploration
+        self.sources = {
+            "harmless": Source(self.world.train_cases("harmless"), key, exploration),
+            "unsafe": Source(self.world.train_cases("unsafe"), key, exploration),
+        }
+        if attacks:
+            # By style, then case: a style that won often must not crowd out the rest.
+            strata = [styles.index(case.style) for case in attacks]
+            self.sources["pool"] = Source(attacks, key, exploration, strata)
 
     @property
     def harmless_share(self) -> float:
@@ -52,17 +91,22 @@ class DefenderRole:
         )
 
     def tasks(self, step: int) -> list[Case]:
-        """The step's requests, drawn from (seed, round, step) alone."""
+        """The step's requests: a function of (seed, round, step) and what came of earlier ones."""
         rng = random.Random(f"{self.config.seed}/{self.round}/defend/tasks/{step}")
-        return [self._draw(rng) for _ in range(self.config.defend.prompts)]
+        wanted = Counter(self._source(rng) for _ in range(self.config.defend.prompts))
+        self._drawn = [
+            (name, at)
+            for name in sorted(wanted)
+            for at in self.sources[name].draw(wanted[name], step)
+        ]
+        return [self.sources[name].cases[at] for name, at in self._drawn]
 
-    def _draw(self, rng: random.Random) -> Case:
+    def _source(self, rng: random.Random) -> str:
         if rng.random() < self.harmless_share:
-            return rng.choice(self.harmless)
-        if self._pool_by_style and rng.random() < self.config.defend.pool_share:
-            # By style, then case: a style that won often must not crowd out the rest.
-            return rng.choice(rng.choice(self._pool_by_style))
-        return rng.choice(self.unsafe)
+            return "harmless"
+        if "pool" in self.sources and rng.random() < self.config.defend.pool_share:
+            return "pool"
+        return "unsafe"
 
     def score(
         self, step: int, cases: Sequence[Case], groups: Sequence[Sequence[Completion]]
@@ -77,6 +121,8 @@ class DefenderRole:
             if case.label == "harmless":
                 harmless += len(verdicts)
                 refused += sum(verdict.refused for verdict in verdicts)
+        for (name, at), group in zip(self._drawn, rewards, strict=True):
+            self.sources[name].learn(at, [reward.total for reward in group])
         return rewards, {
             "refusal_rate": refused / harmless if harmless else 0.0,
             "harmless_share": self.harmless_share,
@@ -129,8 +175,15 @@ class DefenderRole:
         return [event], measured
 
     def state(self) -> dict:
-        return {"monitor": self.monitor.state(), "stopped": self.stopped}
+        priorities = {name: source.priorities.state() for name, source in self.sources.items()}
+        return {
+            "monitor": self.monitor.state(),
+            "stopped": self.stopped,
+            "priorities": priorities,
+        }
 
     def restore(self, state: Mapping) -> None:
         self.monitor.restore(state["monitor"])
         self.stopped = bool(state["stopped"])
+        for name, source in self.sources.items():
+            source.priorities.restore(state["priorities"][name])

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from sectow_fast.config import GRPOConfig
@@ -17,6 +18,7 @@ from sectow_fast.kernels import (
 )
 from sectow_fast.learn.packing import micro_batches, pack, row_length
 from sectow_fast.learn.policy import banned_bias, completion_hidden
+from sectow_fast.native import select_groups
 from sectow_fast.types import Group, UserError
 
 
@@ -37,10 +39,10 @@ def advantages_of(
     rewards = torch.tensor([r.total for g in groups for r in g.rewards], dtype=torch.float64)
     sizes = torch.tensor([len(g.rewards) for g in groups])
     ids = torch.repeat_interleave(torch.arange(len(groups)), sizes)
-    values, signal = group_advantage(rewards, ids, baseline=config.baseline, scale=config.scale)
+    values, _ = group_advantage(rewards, ids, baseline=config.baseline, scale=config.scale)
     ends = [0, *sizes.cumsum(0).tolist()]
     rows = [values[a:b].tolist() for a, b in itertools.pairwise(ends)]
-    return rows, [bool(signal[a]) for a in ends[:-1]]
+    return rows, select_groups(rewards.numpy(), np.array(ends)).tolist()
 
 
 def grpo_step(

@@ -1,26 +1,10 @@
-"""The C++ core, and its plain Python twins. The only importer of `sectow_fast._C`.
-
-Each function has a twin `NAME_oracle` in numpy with the same answers: the oracle of the tests, and
-what serves where the extension was not built (with one warning, for it is slower).
-"""
+"""`sample_tokens` and its twin."""
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-try:
-    from sectow_fast import _C
-
-    HAVE_EXTENSION = True
-except ImportError:
-    HAVE_EXTENSION = False
-    warnings.warn(
-        "sectow_fast._C is not built, the slower numpy twins serve;"
-        " build it by `python setup.py build_ext --inplace` or `pip install .`",
-        stacklevel=2,
-    )
+from sectow_fast.native.core import core
 
 
 def sample_tokens(
@@ -48,9 +32,11 @@ def sample_tokens(
     Raises ValueError, with the row, for NaN, +inf, a row of -inf, and options out of range.
     """
     array, seeds, per_row = _checked(logits, temperature, top_k, top_p, min_p, seed, step)
-    if not HAVE_EXTENSION:
-        return _sample(array, seeds, per_row, step, temperature, top_k, top_p, min_p)
-    return _C.sample_tokens(array, seeds, per_row, step, temperature, top_k, top_p, min_p, threads)
+    if core is None:
+        return sample_rows(array, seeds, per_row, step, temperature, top_k, top_p, min_p)
+    return core.sample_tokens(
+        array, seeds, per_row, step, temperature, top_k, top_p, min_p, threads
+    )
 
 
 def sample_tokens_oracle(
@@ -63,9 +49,9 @@ def sample_tokens_oracle(
     seed: int | np.ndarray,
     step: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`sample_tokens` in numpy."""
+    """`sample_tokens`, row by row."""
     array, seeds, per_row = _checked(logits, temperature, top_k, top_p, min_p, seed, step)
-    return _sample(array, seeds, per_row, step, temperature, top_k, top_p, min_p)
+    return sample_rows(array, seeds, per_row, step, temperature, top_k, top_p, min_p)
 
 
 def _checked(logits, temperature, top_k, top_p, min_p, seed, step):
@@ -96,7 +82,7 @@ def _checked(logits, temperature, top_k, top_p, min_p, seed, step):
     return np.ascontiguousarray(array), seeds, per_row
 
 
-def _sample(logits, seeds, per_row, step, temperature, top_k, top_p, min_p):
+def sample_rows(logits, seeds, per_row, step, temperature, top_k, top_p, min_p):
     rows = len(logits)
     ids, logp = np.zeros(rows, np.int32), np.zeros(rows, np.float32)
     heat = temperature or 1.0
@@ -124,14 +110,14 @@ def _sample(logits, seeds, per_row, step, temperature, top_k, top_p, min_p):
             kept = np.sort(ranked)
             mass = np.cumsum(weight[kept])
             seed, number = (seeds[row], 0) if per_row else (seeds[0], row)
-            target = _uniform(int(seed), number, step) * mass[-1]
+            target = uniform(int(seed), number, step) * mass[-1]
             chosen = int(kept[min(int(np.searchsorted(mass, target, "right")), len(kept) - 1)])
         ids[row] = chosen
         logp[row] = (values[chosen] - top) / heat - np.log(weight.sum())
     return ids, logp
 
 
-def _uniform(seed: int, row: int, step: int) -> float:
+def uniform(seed: int, row: int, step: int) -> float:
     low, high = _philox(
         (step & 0xFFFFFFFF, step >> 32, row & 0xFFFFFFFF, row >> 32),
         (seed & 0xFFFFFFFF, seed >> 32),

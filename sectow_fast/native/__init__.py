@@ -1,0 +1,26 @@
+"""The C++ core of what the host does between two GPU phases, each function with its plain twin.
+
+A twin `NAME_oracle` is in plain Python and gives the same answers: the oracle of the tests, and
+what serves where the extension was not built. Only `core.py` imports `sectow_fast._C`.
+"""
+
+from sectow_fast.native.batches import (
+    pack_groups,
+    pack_groups_oracle,
+    select_groups,
+    select_groups_oracle,
+)
+from sectow_fast.native.core import HAVE_EXTENSION
+from sectow_fast.native.priority import PrioritySampler
+from sectow_fast.native.sampling import sample_tokens, sample_tokens_oracle
+
+__all__ = [
+    "HAVE_EXTENSION",
+    "PrioritySampler",
+    "pack_groups",
+    "pack_groups_oracle",
+    "sample_tokens",
+    "sample_tokens_oracle",
+    "select_groups",
+    "select_groups_oracle",
+]
