@@ -27,8 +27,8 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "sectow_fast._C",
-            ["csrc/module.cpp", "csrc/sampling.cpp"],
-            depends=["csrc/philox.hpp", "csrc/sampling.hpp"],
+            sorted(map(str, Path("csrc").glob("*.cpp"))),
+            depends=sorted(map(str, Path("csrc").glob("*.hpp"))),
             include_dirs=["csrc"],
             cxx_std=17,
             extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],

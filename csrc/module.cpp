@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "bind_text.hpp"
 #include "philox.hpp"
 #include "sampling.hpp"
 
@@ -67,4 +68,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("sample_tokens", &sample_tokens, py::arg("logits").noconvert(), py::arg("seeds").noconvert(),
              py::arg("seed_per_row"), py::arg("step"), py::arg("temperature"), py::arg("top_k"),
              py::arg("top_p"), py::arg("min_p"), py::arg("threads"));
+  bind_text(module);
 }

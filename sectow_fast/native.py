@@ -1,7 +1,8 @@
 """The C++ core, and its plain Python twins. The only importer of `sectow_fast._C`.
 
-Each function has a twin `NAME_oracle` in numpy with the same answers: the oracle of the tests, and
-what serves where the extension was not built (with one warning, for it is slower).
+Each function has a twin `NAME_oracle` with the same answers (those over texts are in
+`native_oracles.py`): the oracle of the tests, and what serves where the extension was not built
+(with one warning, for it is slower).
 """
 
 from __future__ import annotations
@@ -9,6 +10,15 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+
+from sectow_fast import native_text
+from sectow_fast.native_text import (
+    DuplicateIndex,
+    distinct_n,
+    near_duplicates,
+    repetition,
+    self_bleu,
+)
 
 try:
     from sectow_fast import _C
@@ -21,6 +31,18 @@ except ImportError:
         " build it by `python setup.py build_ext --inplace` or `pip install .`",
         stacklevel=2,
     )
+native_text.hand_over(_C if HAVE_EXTENSION else None)
+
+__all__ = [
+    "HAVE_EXTENSION",
+    "DuplicateIndex",
+    "distinct_n",
+    "near_duplicates",
+    "repetition",
+    "sample_tokens",
+    "sample_tokens_oracle",
+    "self_bleu",
+]
 
 
 def sample_tokens(
