@@ -109,13 +109,13 @@ double distinct_n(const Tokens& tokens, const Longs& offsets, int64_t n) {
   return sectow::distinct_n(documents, n);
 }
 
-py::array_t<double> repetition(const Tokens& tokens, const Longs& offsets, int64_t n) {
+py::array_t<double> repetition(const Tokens& tokens, const Longs& offsets, int64_t n, int64_t threads) {
   py::array_t<double> out(count_of(offsets));
   const auto documents = view(tokens, offsets);
   double* data = out.mutable_data();
   {
     py::gil_scoped_release release;
-    sectow::repetition(documents, n, data);
+    sectow::repetition(documents, n, threads, data);
   }
   return out;
 }
@@ -135,5 +135,5 @@ void bind_text(py::module_& module) {
            offsets);
   module.def("self_bleu", &self_bleu, tokens, offsets, py::arg("order"));
   module.def("distinct_n", &distinct_n, tokens, offsets, py::arg("n"));
-  module.def("repetition", &repetition, tokens, offsets, py::arg("n"));
+  module.def("repetition", &repetition, tokens, offsets, py::arg("n"), py::arg("threads"));
 }

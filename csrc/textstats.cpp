@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <stdexcept>
 #include <vector>
+
+#include "threads.hpp"
 
 namespace sectow {
 namespace {
@@ -185,19 +186,21 @@ double distinct_n(const Documents& documents, int64_t n) {
   return static_cast<double>(grams.distinct()) / static_cast<double>(total);
 }
 
-void repetition(const Documents& documents, int64_t n, double* out) {
-  std::fill(out, out + documents.count, 0.0);
-  if (n > longest(documents)) return;
-  Grams grams(documents);
-  for (int64_t order = 0; order < n; ++order) grams.next_order();
-  Counts counts(grams.distinct());
-  for (int64_t d = 0; d < documents.count; ++d) {
-    const int64_t total = grams.count(d);
-    if (!total) continue;
-    int64_t repeated = 0;
-    counts.each(grams.of(d), total, [&](uint32_t, int64_t times) { repeated += times - 1; });
-    out[d] = static_cast<double>(repeated) / static_cast<double>(total);
-  }
+void repetition(const Documents& documents, int64_t n, int64_t threads, double* out) {
+  constexpr int64_t grain = 16;
+  const int64_t workers = worker_count(documents.count, threads, grain);
+  parallel_for(documents.count, workers, grain, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t d = begin; d < end; ++d) {
+      const int64_t offsets[2] = {0, documents.length(d)};
+      const int64_t total = offsets[1] - n + 1;
+      out[d] = 0;
+      if (total < 1) continue;
+      const Documents alone{documents.begin(d), offsets, 1};
+      Grams grams(alone);
+      for (int64_t order = 0; order < n; ++order) grams.next_order();
+      out[d] = static_cast<double>(total - grams.distinct()) / static_cast<double>(total);
+    }
+  });
 }
 
 }  // namespace sectow

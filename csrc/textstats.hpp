@@ -14,6 +14,6 @@ void self_bleu(const Documents& documents, int64_t order, double* out);
 double distinct_n(const Documents& documents, int64_t n);
 
 // The share of each document's n-grams that occurred before in it; 0 where it has none.
-void repetition(const Documents& documents, int64_t n, double* out);
+void repetition(const Documents& documents, int64_t n, int64_t threads, double* out);
 
 }  // namespace sectow

@@ -120,10 +120,14 @@ def _bleu(row: list[int], others: list[list[int]], order: int) -> float:
 
 
 def distinct_n_oracle(tokens: np.ndarray, offsets: np.ndarray, n: int) -> float:
+    """`distinct_n` by two lists."""
     grams = [gram for row in _rows(tokens, offsets) for gram in _grams(row, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-def repetition_oracle(tokens: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+def repetition_oracle(
+    tokens: np.ndarray, offsets: np.ndarray, n: int, threads: int = 0
+) -> np.ndarray:
+    """`repetition`; `threads` is for the likeness of the call."""
     rows = [_grams(row, n) for row in _rows(tokens, offsets)]
     return np.array([1 - len(set(row)) / len(row) if row else 0.0 for row in rows])

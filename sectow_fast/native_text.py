@@ -70,11 +70,11 @@ class DuplicateIndex:
         Returns added bool [D], and match int64 [D]: the number of the kept twin with the lowest
         number, or -1. threads: 0 is one a core. Raises ValueError for bad CSR arrays.
         """
-        return self._index.add(*checked_csr(tokens, offsets), checked_threads(threads))
+        return self._index.add(*_checked_csr(tokens, offsets), _checked_threads(threads))
 
     def query(self, tokens: np.ndarray, offsets: np.ndarray, *, threads: int = 0) -> np.ndarray:
         """match int64 [D] as `add` gives it against what is kept; keeps nothing."""
-        return self._index.query(*checked_csr(tokens, offsets), checked_threads(threads))
+        return self._index.query(*_checked_csr(tokens, offsets), _checked_threads(threads))
 
     def save(self, path: str | Path) -> None:
         """Write the index to `path` through `path.part`: whole, or not at all."""
@@ -86,7 +86,7 @@ class DuplicateIndex:
         ngram, threshold, seen, numbers, *kept = index_file.read(Path(path))
         try:
             index = cls(ngram, threshold)
-            index._index.restore(seen, numbers, *checked_csr(*kept))
+            index._index.restore(seen, numbers, *_checked_csr(*kept))
         except ValueError as problem:
             raise ValueError(f"{path}: {problem}") from None
         return index
@@ -116,7 +116,7 @@ def self_bleu(tokens: np.ndarray, offsets: np.ndarray, *, order: int = 4) -> np.
     clipped by the most that one other document has. Time and memory are O(T), not O(D^2). Fewer
     than two documents: 0. Raises ValueError for bad CSR arrays and order < 1.
     """
-    tokens, offsets = checked_csr(tokens, offsets)
+    tokens, offsets = _checked_csr(tokens, offsets)
     order = _checked_order("order", order)
     core = self_bleu_oracle if _core is None else _core.self_bleu
     return core(tokens, offsets, order)
@@ -127,24 +127,26 @@ def distinct_n(tokens: np.ndarray, offsets: np.ndarray, *, n: int = 2) -> float:
 
     Distinct-n of Li et al. 2016. Raises ValueError for bad CSR arrays and n < 1.
     """
-    tokens, offsets = checked_csr(tokens, offsets)
+    tokens, offsets = _checked_csr(tokens, offsets)
     n = _checked_order("n", n)
     core = distinct_n_oracle if _core is None else _core.distinct_n
     return core(tokens, offsets, n)
 
 
-def repetition(tokens: np.ndarray, offsets: np.ndarray, *, n: int = 4) -> np.ndarray:
+def repetition(
+    tokens: np.ndarray, offsets: np.ndarray, *, n: int = 4, threads: int = 0
+) -> np.ndarray:
     """The share of each document's n-grams that stood in it before: float64 [D].
 
     0 where a document has no n-gram. Raises ValueError for bad CSR arrays and n < 1.
     """
-    tokens, offsets = checked_csr(tokens, offsets)
+    tokens, offsets = _checked_csr(tokens, offsets)
     n = _checked_order("n", n)
     core = repetition_oracle if _core is None else _core.repetition
-    return core(tokens, offsets, n)
+    return core(tokens, offsets, n, _checked_threads(threads))
 
 
-def checked_csr(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked_csr(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both arrays, C-contiguous; ValueError, with the position, where they are no CSR."""
     arrays = []
     for name, array, dtype in (("tokens", tokens, np.int32), ("offsets", offsets, np.int64)):
@@ -172,7 +174,7 @@ def checked_csr(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
     return ids, cuts
 
 
-def checked_threads(threads: int) -> int:
+def _checked_threads(threads: int) -> int:
     if not 0 <= threads <= 1024:
         raise ValueError(f"threads: found {threads}, expected 0 (one a core) to 1024")
     return int(threads)

@@ -96,6 +96,16 @@ def test_bad_arrays_are_named_with_their_position(function, tokens, offsets, mes
         function(*bad_arrays(tokens, offsets))
 
 
+def test_repetition_does_not_depend_on_the_thread_count():
+    rng = np.random.default_rng(0)
+    data = csr([rng.integers(0, 9, rng.integers(0, 40)).tolist() for _ in range(500)])
+    expected = repetition_oracle(*data, 2)
+    for threads in (0, 1, 2, 7):
+        np.testing.assert_allclose(native.repetition(*data, n=2, threads=threads), expected)
+    with pytest.raises(ValueError, match="threads: found -1"):
+        native.repetition(*data, threads=-1)
+
+
 def test_orders_out_of_range():
     data = csr([[1, 2]])
     for order in (0, -1, 2**31):
