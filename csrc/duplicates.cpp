@@ -91,11 +91,15 @@ int64_t DuplicateIndex::find(const int32_t* tokens, int64_t length, const uint32
                              int64_t from, bool ready, Scratch& scratch) const {
   auto& candidates = scratch.candidates;
   candidates.clear();
+  // Each band is a cache miss in a large index: all are asked for before the first is read.
+  uint32_t keys[kBins];
   for (size_t b = 0; b < bands_.size(); ++b) {
-    const uint32_t key = band_key(signature, static_cast<int64_t>(b));
-    for (int64_t id = bands_[b].newest(key); id >= from; id = bands_[b].older(id))
-      candidates.push_back(id);
+    keys[b] = band_key(signature, static_cast<int64_t>(b));
+    bands_[b].prefetch(keys[b]);
   }
+  for (size_t b = 0; b < bands_.size(); ++b)
+    for (int64_t id = bands_[b].newest(keys[b]); id >= from; id = bands_[b].older(id))
+      candidates.push_back(id);
   std::sort(candidates.begin(), candidates.end());
   candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
   for (const int64_t id : candidates) {

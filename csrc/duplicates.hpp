@@ -13,9 +13,14 @@ namespace sectow {
 // first. Two keys that fall together only make candidates, which are verified.
 class Band {
  public:
-  int64_t newest(uint32_t key) const;                      // or -1
-  int64_t older(int64_t id) const { return next_[static_cast<size_t>(id)]; }  // or -1
-  void insert(uint32_t key);                               // the next id, counted from 0
+  // The newest document with this key, the one before `id` with its key; -1 where there is none.
+  int64_t newest(uint32_t key) const;
+  int64_t older(int64_t id) const { return next_[static_cast<size_t>(id)]; }
+  // Takes in the next document; they are numbered from 0.
+  void insert(uint32_t key);
+  void prefetch(uint32_t key) const {
+    if (!slots_.empty()) __builtin_prefetch(&slots_[mix64(key) & (slots_.size() - 1)]);
+  }
 
  private:
   size_t slot_of(const std::vector<uint64_t>& slots, uint32_t key) const;

@@ -92,8 +92,9 @@ inline void sketch(const std::vector<uint64_t>& shingles, uint32_t* signature) {
   std::fill(signature, signature + kBins, UINT32_MAX);
   bool done[kBins] = {};
   int64_t left = kBins;
+  // The first throw takes the shingle as it is: it is a hash already.
   const auto hash = [](uint64_t shingle, int64_t round) {
-    return mix64(shingle + static_cast<uint64_t>(round + 1) * 0x9E3779B97F4A7C15ULL);
+    return round ? mix64(shingle + static_cast<uint64_t>(round) * 0x9E3779B97F4A7C15ULL) : shingle;
   };
   for (int64_t round = 0; round < kBins && left; ++round) {
     for (const uint64_t shingle : shingles) {
