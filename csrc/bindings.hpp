@@ -6,5 +6,6 @@
 namespace sectow {
 
 void bind_batches(pybind11::module_& module);
+void bind_text(pybind11::module_& module);
 
 }  // namespace sectow

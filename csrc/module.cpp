@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "bindings.hpp"
 #include "philox.hpp"
 #include "sampling.hpp"
+#include "threads.hpp"
 
 namespace py = pybind11;
 
@@ -31,33 +31,26 @@ py::tuple sample_tokens(const Logits& logits, const Seeds& seeds, bool seed_per_
   int32_t* out = ids.mutable_data();
   float* logp = logprobs.mutable_data();
   const sectow::SamplingOptions options{temperature, top_k, top_p, min_p};
-  const int64_t work = rows * vocabulary;
-  const int64_t hardware = std::max<int64_t>(1, std::thread::hardware_concurrency());
-  const int64_t wanted = threads > 0 ? threads : (work < (int64_t{1} << 18) ? 1 : hardware);
-  const int64_t count = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(rows, 1));
-  std::vector<std::string> problems(static_cast<size_t>(count));
+  // A row of a small vocabulary is not worth a thread.
+  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 17) / vocabulary);
+  std::vector<std::string> problems(static_cast<size_t>(rows));
   {
     py::gil_scoped_release release;
-    const auto run = [&](int64_t worker) {
-      for (int64_t row = rows * worker / count; row < rows * (worker + 1) / count; ++row) {
+    const int64_t workers = sectow::worker_count(rows, threads, grain);
+    sectow::parallel_for(rows, workers, grain, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
         const double u = sectow::uniform(seed_per_row ? seed[row] : seed[0],
                                          seed_per_row ? 0 : static_cast<uint64_t>(row), step);
-        const std::string problem =
+        problems[static_cast<size_t>(row)] =
             sectow::sample_row(in + row * vocabulary, vocabulary, options, u, out + row, logp + row);
-        if (!problem.empty()) {
-          problems[static_cast<size_t>(worker)] =
-              "logits row " + std::to_string(row) + ": " + problem;
-          return;
-        }
       }
-    };
-    std::vector<std::thread> pool;
-    for (int64_t worker = 1; worker < count; ++worker) pool.emplace_back(run, worker);
-    run(0);
-    for (auto& thread : pool) thread.join();
+    });
   }
-  for (const auto& problem : problems)
-    if (!problem.empty()) throw py::value_error(problem);
+  for (int64_t row = 0; row < rows; ++row) {
+    const std::string& problem = problems[static_cast<size_t>(row)];
+    if (!problem.empty())
+      throw py::value_error("logits row " + std::to_string(row) + ": " + problem);
+  }
   return py::make_tuple(ids, logprobs);
 }
 
@@ -69,4 +62,5 @@ PYBIND11_MODULE(_C, module) {
              py::arg("seed_per_row"), py::arg("step"), py::arg("temperature"), py::arg("top_k"),
              py::arg("top_p"), py::arg("min_p"), py::arg("threads"));
   sectow::bind_batches(module);
+  sectow::bind_text(module);
 }

@@ -98,7 +98,7 @@ class HarvestConfig(Section):
     attacks: int = Field(1536, ge=0, description="attacks written a round")
     replies: int = Field(4, ge=1, description="defender replies a candidate is tried on (m)")
     min_success: int = Field(1, ge=1, description="replies that must be harmful to keep it (s)")
-    duplicate_threshold: float = Field(0.99, gt=0, le=1, description="shingle Jaccard")
+    duplicate_threshold: float = Field(0.99, ge=0.1, le=1, description="shingle Jaccard")
 
     @model_validator(mode="after")
     def _check(self) -> HarvestConfig:

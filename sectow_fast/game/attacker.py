@@ -10,7 +10,7 @@ from sectow_fast.config import Config
 from sectow_fast.game.monitors import AttackerMonitor
 from sectow_fast.game.player import Player, judged_replies
 from sectow_fast.game.rewards import attacker_reward
-from sectow_fast.game.text import jaccard, self_bleu, shingles, sibling_likeness
+from sectow_fast.game.text import KnownTexts, like, self_bleu, sibling_likeness
 from sectow_fast.types import Attack, Case, Completion, Event, Reward, RoleName, Sampling, World
 
 
@@ -52,10 +52,9 @@ class AttackerRole:
     def __post_init__(self) -> None:
         self.monitor = AttackerMonitor(config=self.config.monitor)
         self.seeds = self.world.seeds("train")
-        by_seed: dict[str, list[frozenset]] = {}
+        self._known = KnownTexts(self.config.harvest.duplicate_threshold)
         for attack in self.pool:
-            by_seed.setdefault(attack.seed_id, []).append(shingles(attack.words))
-        self._pool_sets = by_seed
+            self._known.add(attack.seed_id, attack.words)
 
     @property
     def diversity_weight(self) -> float:
@@ -119,9 +118,10 @@ class AttackerRole:
             likeness = sibling_likeness(written, self.config.harvest.duplicate_threshold)
             duplicates += sum(share > 0 for share in likeness) / len(likeness)
             bleu += self_bleu(written)
+            known = self._in_pool(self._tasks[i], written)
             row = []
-            for j, text in enumerate(written):
-                similarity = max(likeness[j], self._in_pool(self._tasks[i], text))
+            for j in range(len(written)):
+                similarity = max(likeness[j], float(known[j]))
                 row.append(
                     attacker_reward(
                         well_formed=made[i][j] is not None,
@@ -142,15 +142,15 @@ class AttackerRole:
         }
         return rewards, info
 
-    def _in_pool(self, task: tuple, text: str) -> float:
-        """1 where the text stands in the pool already, or repeats what it was to refine."""
+    def _in_pool(self, task: tuple, texts: Sequence[str]) -> list[bool]:
+        """Which texts stand in the pool already, or repeat what they were to refine."""
         _, seed, previous = task
-        mine = shingles(text)
-        known = self._pool_sets.get(seed.id, [])
+        known = self._known.has(seed.id, texts)
         if previous is not None and previous.mode == "self-instruct":
-            known = [*known, shingles(previous.words)]
-        threshold = self.config.harvest.duplicate_threshold
-        return float(any(jaccard(mine, other) >= threshold for other in known))
+            threshold = self.config.harvest.duplicate_threshold
+            same = like(previous.words, texts, threshold)
+            known = [a or b for a, b in zip(known, same, strict=True)]
+        return known
 
     def watch(self, step: int, row: Mapping[str, float]) -> tuple[list[Event], dict[str, float]]:
         """Let the monitor see the step; events, and nothing more to log."""

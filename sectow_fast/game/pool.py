@@ -16,7 +16,7 @@ from pathlib import Path
 from sectow_fast.config import Config
 from sectow_fast.game.attacker import attack_task
 from sectow_fast.game.player import Player, judged_replies
-from sectow_fast.game.text import jaccard, shingles
+from sectow_fast.game.text import KnownTexts
 from sectow_fast.types import Attack, Case, Sampling, World
 
 DROP_REASONS = ("cut off", "ill-formed", "off target", "duplicate", "failed")
@@ -61,9 +61,9 @@ def harvest(
         words = [attacker.words(group[0]) for group in groups]
 
     dropped = Counter({reason: 0 for reason in DROP_REASONS})
-    known: dict[str, list[frozenset]] = {}
+    known = KnownTexts(config.harvest.duplicate_threshold)
     for attack in pool:
-        known.setdefault(attack.seed_id, []).append(shingles(attack.words))
+        known.add(attack.seed_id, attack.words)
     candidates: list[Attack] = []
     for i, ((_, seed, previous), text) in enumerate(zip(tasks, words, strict=True)):
         attack_id = f"attack-{round}-{i}"
@@ -74,12 +74,9 @@ def harvest(
             dropped["ill-formed"] += 1
         elif case.goal != seed.goal:
             dropped["off target"] += 1
+        elif not known.add(seed.id, text):
+            dropped["duplicate"] += 1
         else:
-            mine, siblings = shingles(text), known.setdefault(seed.id, [])
-            if any(jaccard(mine, s) >= config.harvest.duplicate_threshold for s in siblings):
-                dropped["duplicate"] += 1
-                continue
-            siblings.append(mine)
             mode = "refine" if previous is not None else "generate"
             if config.attacker == "self-instruct":
                 mode = "self-instruct"

@@ -1,73 +1,82 @@
-"""Measures on short lists of words: likeness and variety of attacks. Pure functions."""
+"""Likeness and variety of attacks: words to ids, then `sectow_fast.native`."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 
-def shingles(words: str, n: int = 2) -> frozenset[tuple[str, ...]]:
-    """The n-word shingles of `words` (shorter texts are one shingle)."""
-    parts = words.split()
-    if len(parts) <= n:
-        return frozenset([tuple(parts)])
-    return frozenset(tuple(parts[i : i + n]) for i in range(len(parts) - n + 1))
+from sectow_fast import native
+
+SHINGLE = 2  # words a shingle; a shorter text is one shingle
+BLEU_ORDER = 2
 
 
-def jaccard(a: frozenset, b: frozenset) -> float:
-    """Shared share of two shingle sets, 0..1.
+class WordIds:
+    """Words to token ids, by a vocabulary that grows. Which id a word has changes no measure."""
 
-    >>> jaccard(shingles("join ba do"), shingles("join ba do"))
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def csr(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """tokens int32 [T] and offsets int64 [D+1], as `native` takes them."""
+        rows = [
+            [self._ids.setdefault(word, len(self._ids)) for word in text.split()] for text in texts
+        ]
+        tokens = np.array([token for row in rows for token in row], np.int32)
+        return tokens, np.cumsum([0, *map(len, rows)], dtype=np.int64)
+
+
+class KnownTexts:
+    """Texts by group (the seed they attack); near duplicates are sought within a group."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._words = WordIds()
+        self._groups: dict[str, native.DuplicateIndex] = {}
+
+    def add(self, group: str, text: str) -> bool:
+        """Keep `text`; False where the group has its like already."""
+        if group not in self._groups:
+            self._groups[group] = native.DuplicateIndex(SHINGLE, self._threshold)
+        added, _ = self._groups[group].add(*self._words.csr([text]))
+        return bool(added[0])
+
+    def has(self, group: str, texts: Sequence[str]) -> list[bool]:
+        """For each text: has the group its like?"""
+        if group not in self._groups:
+            return [False] * len(texts)
+        return (self._groups[group].query(*self._words.csr(texts)) >= 0).tolist()
+
+
+def like(text: str, others: Sequence[str], threshold: float) -> list[bool]:
+    """For each of the others: is it a near duplicate of `text`?"""
+    match = native.near_duplicates(
+        *WordIds().csr([text, *others]), ngram=SHINGLE, threshold=threshold
+    )[1]
+    return (match[1:] == 0).tolist()
+
+
+def sibling_likeness(texts: Sequence[str], threshold: float) -> list[float]:
+    """For each text, the share of the others in its cluster of near duplicates.
+
+    >>> sibling_likeness(["join ba do", "join ba do", "ask"], 0.99)
+    [0.5, 0.5, 0.0]
+    """
+    if len(texts) < 2:
+        return [0.0] * len(texts)
+    keep, match = native.near_duplicates(*WordIds().csr(texts), ngram=SHINGLE, threshold=threshold)
+    first = np.where(keep, np.arange(len(texts)), match)
+    sizes = np.bincount(first, minlength=len(texts))
+    return ((sizes[first] - 1) / (len(texts) - 1)).tolist()
+
+
+def self_bleu(texts: Sequence[str]) -> float:
+    """Mean BLEU of each text against the others; 1: all are copies, fewer than two texts: 0.
+
+    >>> self_bleu(["join ba do", "join ba do"])
     1.0
     """
-    return len(a & b) / len(a | b) if a or b else 1.0
-
-
-def sibling_likeness(words: Sequence[str], threshold: float) -> list[float]:
-    """For each text, the share of the others whose shingles are alike (>= threshold)."""
-    sets = [shingles(text) for text in words]
-    if len(sets) < 2:
-        return [0.0] * len(sets)
-    return [
-        sum(jaccard(a, b) >= threshold for j, b in enumerate(sets) if j != i) / (len(sets) - 1)
-        for i, a in enumerate(sets)
-    ]
-
-
-def self_bleu(words: Sequence[str], order: int = 2) -> float:
-    """Mean BLEU of each text against the others (Zhu et al. 2018, add-nothing smoothing).
-
-    1 means that every text is a copy of another. Fewer than two texts give 0.
-    """
-    texts = [text.split() for text in words]
-    if len(texts) < 2:
+    if not texts:
         return 0.0
-    total = 0.0
-    counts = [[_ngrams(text, n) for text in texts] for n in range(1, order + 1)]
-    for i, text in enumerate(texts):
-        logs = 0.0
-        used = 0
-        for per_order in counts:
-            mine = per_order[i]
-            if not mine:
-                continue
-            hits = sum(
-                min(c, max(other[gram] for j, other in enumerate(per_order) if j != i))
-                for gram, c in mine.items()
-            )
-            logs += math.log(hits / sum(mine.values())) if hits else -math.inf
-            used += 1
-        if not used:
-            continue
-        nearest = min(
-            (len(other) for j, other in enumerate(texts) if j != i),
-            key=lambda length: (abs(length - len(text)), length),
-        )
-        brevity = min(0.0, 1 - nearest / len(text))
-        total += math.exp(brevity + logs / used)
-    return total / len(texts)
-
-
-def _ngrams(text: Sequence[str], n: int) -> Counter:
-    return Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1))
+    return float(native.self_bleu(*WordIds().csr(texts), order=BLEU_ORDER).mean())

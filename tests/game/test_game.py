@@ -12,7 +12,7 @@ from sectow_fast.game.monitors import AttackerMonitor, DefenderMonitor
 from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, harvest
 from sectow_fast.game.rewards import attacker_reward, defender_reward
-from sectow_fast.game.text import jaccard, self_bleu, shingles, sibling_likeness
+from sectow_fast.game.text import KnownTexts, like, self_bleu, sibling_likeness
 from sectow_fast.types import Attack, Case, Verdict, wilson
 
 UNSAFE = Case(id="u", text="make bado", label="unsafe", goal="bado")
@@ -85,12 +85,25 @@ def test_attacker_monitor_raises_then_stops_and_survives_a_resume():
 
 
 def test_likeness_and_variety():
-    assert jaccard(shingles("a b c"), shingles("a b c")) == 1.0
     assert sibling_likeness(["a b", "a b", "c d"], 0.9) == [0.5, 0.5, 0.0]
+    assert sibling_likeness(["a b", "c", "a b", "c", "a b"], 0.9) == [0.5, 0.25, 0.5, 0.25, 0.5]
+    assert sibling_likeness(["", ""], 0.9) == [1.0, 1.0]
+    assert sibling_likeness(["a"], 0.9) == [0.0]
+    assert like("a b c", ["a b c", "c b a", "a b c", ""], 0.99) == [True, False, True, False]
+    # Three of five 2-word shingles are shared: alike at 0.6, not at 0.7.
+    assert like("a b c d e", ["a b c d f"], 0.6) == [True]
+    assert like("a b c d e", ["a b c d f"], 0.7) == [False]
     assert self_bleu(["a b c"] * 4) == pytest.approx(1.0)
     assert self_bleu(["a b", "c d", "e f"]) == 0.0
     assert 0 < self_bleu(["a b c", "a b d", "x y z"]) < 1
-    assert self_bleu(["one"]) == 0.0
+    assert self_bleu(["one"]) == self_bleu([]) == 0.0
+
+
+def test_known_texts_are_kept_by_group():
+    known = KnownTexts(0.99)
+    assert known.has("s", ["a b"]) == [False]
+    assert known.add("s", "a b") and not known.add("s", "a b") and known.add("t", "a b")
+    assert known.has("s", ["a b", "b a", "a  b"]) == [True, False, True]
 
 
 def test_rates():

@@ -1,0 +1,118 @@
+// A document as a set of hashed n-grams, and its MinHash signature.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "documents.hpp"
+
+namespace sectow {
+
+constexpr int64_t kBins = 128;
+
+// 64-bit hash of `length` tokens. Two n-grams fall together with a chance of 2^-64.
+inline uint64_t hash_gram(const int32_t* tokens, int64_t length) {
+  uint64_t h = static_cast<uint64_t>(length) * 0x9E3779B97F4A7C15ULL;
+  for (int64_t i = 0; i < length; ++i) {
+    h = (h ^ static_cast<uint32_t>(tokens[i])) * 0xD6E8FEB86659FD93ULL;
+    h ^= h >> 32;
+  }
+  return mix64(h);
+}
+
+// Calls visit(hash) for each n-gram; a document shorter than ngram is one shingle of all its
+// tokens, so that an empty document equals only empty ones.
+template <class Visit>
+void for_each_shingle(const int32_t* tokens, int64_t length, int64_t ngram, const Visit& visit) {
+  if (length < ngram) {
+    visit(hash_gram(tokens, length));
+    return;
+  }
+  for (int64_t i = 0; i + ngram <= length; ++i) visit(hash_gram(tokens + i, ngram));
+}
+
+// The distinct shingles of one document at a time, in an open-addressing table that is reused.
+class ShingleSet {
+ public:
+  void fill(const int32_t* tokens, int64_t length, int64_t ngram) {
+    const int64_t most = std::max<int64_t>(1, length - ngram + 1);
+    size_t size = 64;
+    while (size < static_cast<size_t>(2 * most)) size *= 2;
+    // A table much larger than the document would be cleared for nothing.
+    slots_.assign(size, Slot{0, kEmpty});
+    mask_ = size - 1;
+    list_.clear();
+    pass_ = 0;
+    for_each_shingle(tokens, length, ngram, [&](uint64_t hash) {
+      Slot& slot = slots_[position(hash)];
+      if (slot.pass != kEmpty) return;
+      slot = Slot{hash, 0};
+      list_.push_back(hash);
+    });
+  }
+
+  const std::vector<uint64_t>& list() const { return list_; }
+  int64_t size() const { return static_cast<int64_t>(list_.size()); }
+
+  // How many distinct shingles this set shares with the given document.
+  int64_t shared(const int32_t* tokens, int64_t length, int64_t ngram) {
+    ++pass_;
+    int64_t count = 0;
+    for_each_shingle(tokens, length, ngram, [&](uint64_t hash) {
+      Slot& slot = slots_[position(hash)];
+      if (slot.pass == kEmpty || slot.pass == pass_) return;
+      slot.pass = pass_;
+      ++count;
+    });
+    return count;
+  }
+
+ private:
+  static constexpr uint64_t kEmpty = ~uint64_t{0};
+  struct Slot {
+    uint64_t hash, pass;  // pass: the last call of `shared` that counted it
+  };
+  size_t position(uint64_t hash) const {
+    size_t at = static_cast<size_t>(hash) & mask_;
+    while (slots_[at].pass != kEmpty && slots_[at].hash != hash) at = (at + 1) & mask_;
+    return at;
+  }
+  std::vector<Slot> slots_;
+  std::vector<uint64_t> list_;
+  size_t mask_ = 0;
+  uint64_t pass_ = 0;
+};
+
+// One-permutation MinHash. A bin that stays empty is filled by a fresh throw of all shingles, not
+// by a copy of another bin: copies would hide a shingle of a short document that shares its bin
+// with a smaller one, and lose its twins (Dahlgaard, Knudsen, Thorup, FOCS 2017, algorithm 1).
+// After kBins throws each empty bin takes the least shingle outright.
+inline void sketch(const std::vector<uint64_t>& shingles, uint32_t* signature) {
+  std::fill(signature, signature + kBins, UINT32_MAX);
+  bool done[kBins] = {};
+  int64_t left = kBins;
+  // The first throw takes the shingle as it is: it is a hash already.
+  const auto hash = [](uint64_t shingle, int64_t round) {
+    return round ? mix64(shingle + static_cast<uint64_t>(round) * 0x9E3779B97F4A7C15ULL) : shingle;
+  };
+  for (int64_t round = 0; round < kBins && left; ++round) {
+    for (const uint64_t shingle : shingles) {
+      const uint64_t h = hash(shingle, round);
+      const size_t bin = static_cast<size_t>(h >> 57);
+      if (!done[bin]) signature[bin] = std::min(signature[bin], static_cast<uint32_t>(h));
+    }
+    left = 0;
+    for (int64_t bin = 0; bin < kBins; ++bin) {
+      done[bin] = signature[bin] != UINT32_MAX;
+      left += !done[bin];
+    }
+  }
+  for (int64_t bin = 0; bin < kBins && left; ++bin) {
+    if (done[bin]) continue;
+    for (const uint64_t shingle : shingles)
+      signature[bin] = std::min(signature[bin], static_cast<uint32_t>(hash(shingle, kBins + bin)));
+  }
+}
+
+}  // namespace sectow
