@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .logprob import linear_logprob
+from .head import linear_logprob
 from .loss import PolicyLossConfig, policy_loss
 
 

@@ -16,7 +16,7 @@ if not (_HERE / "loss.py").exists():
 _HOME = {
     "group_advantage": "advantage",
     "selective_logprob": "logprob",
-    "linear_logprob": "logprob",
+    "linear_logprob": "head",
     "policy_loss": "loss",
     "PolicyLossConfig": "loss",
     "linear_policy_loss": "linear_loss",
