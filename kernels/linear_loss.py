@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from .head import linear_logprob
-from .loss import PolicyLossConfig, policy_loss
+from .loss import policy_loss
+from .loss_terms import PolicyLossConfig
 
 
 def linear_policy_loss(

@@ -37,7 +37,7 @@ def selective_logprob_oracle(
 def row_scores(
     logits: Tensor, bias: Tensor | None, softcap: float | None, temperature: float
 ) -> tuple[Tensor, Tensor | None]:
-    """(scores, slope) of a tile: scores is a fresh wide tensor, slope d capped / d logit or None."""
+    """(scores, slope) of a tile: scores is fresh and wide, slope is d capped / d logit or None."""
     scores = logits.to(wide(logits.dtype), copy=True)
     if bias is not None:
         scores += bias

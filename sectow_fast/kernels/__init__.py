@@ -18,7 +18,7 @@ _HOME = {
     "selective_logprob": "logprob",
     "linear_logprob": "head",
     "policy_loss": "loss",
-    "PolicyLossConfig": "loss",
+    "PolicyLossConfig": "loss_terms",
     "linear_policy_loss": "linear_loss",
 }
 __all__ = sorted(_HOME)
