@@ -142,6 +142,7 @@ def selective_backward_kernel(
     out,
     V,
     stride,
+    stride_out,
     ignore,
     inv_t,
     cap,
@@ -151,7 +152,7 @@ def selective_backward_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)
     label = tl.load(labels + row)
-    row_out = out + row * V
+    row_out = out + row * stride_out
     if label == ignore:
         for start in range(0, V, B):
             at = start + tl.arange(0, B)
@@ -244,7 +245,7 @@ def selective_backward(
     softcap: float | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """d logits [N, V]; `out` may be the (contiguous) logits themselves."""
+    """d logits [N, V]; `out` (columns side by side) may be the logits themselves."""
     logits, labels = unit_columns(logits), labels.contiguous()
     count, vocabulary = logits.shape
     if out is None:
@@ -261,6 +262,7 @@ def selective_backward(
                 out=out,
                 V=vocabulary,
                 stride=logits.stride(0),
+                stride_out=out.stride(0),
                 ignore=ignore_index,
                 inv_t=1 / temperature,
                 **head_options(bias, softcap, logits),

@@ -42,8 +42,7 @@ def token_terms_kernel_part(
     inside = tl.abs(log_ratio) <= bound
     ratio = tl.exp(bounded(log_ratio, -bound, bound))
     clipped = bounded(ratio, 1.0 - clip_low, 1.0 + clip_high)
-    zero = now * 0.0
-    zero = tl.where(zero == 0.0, zero, 0.0)
+    zero = tl.where(now == now, 0.0, 0.0)
     if CISPO:
         loss = -clipped * gain * now
         d_ratio = zero
