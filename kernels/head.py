@@ -110,7 +110,7 @@ def linear_logprob_op(
     live = labels != ignore_index
     checks.check_labels(labels, live, vocabulary, ignore_index)
     logp, entropy, lse = (hidden.new_zeros(count, dtype=wide(hidden.dtype)) for _ in range(3))
-    kept = _kept(hidden, weight, mode)
+    kept, place = _kept(hidden, weight, mode), None
     for rows, place in row_chunks(live_rows(live), count, chunk_rows(hidden, vocabulary, chunk)):
         states, wanted = hidden[rows], labels[rows]
         logits = states @ weight.T
@@ -125,6 +125,8 @@ def linear_logprob_op(
             kept[0, rows] = (slope @ weight).to(kept.dtype)
             slope = head_rows_backward(0 * one, one, *given, logits)
             kept[1, rows] = (slope @ weight).to(kept.dtype)
+    if mode == "cached":
+        kept[place.stop if place else 0 :] = 0.0  # what an operator returns is always the same
     return logp, entropy, lse, kept
 
 

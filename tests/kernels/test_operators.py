@@ -45,8 +45,7 @@ def test_opcheck(path):
     detached = [one.detach() for one in heads]
     CHECK(
         head.linear_logprob_backward_op,
-        (rows[0], rows[1], *detached, labels, rows[2], rows[3], rows[0, :0], 0.7, 3.0, -100, 5)
-        + ([True, True, True],),
+        (*rows[:2], *detached, labels, *rows[2:], rows[0, :0], 0.7, 3.0, -100, 5, [True] * 3),
     )
     CHECK(loss.policy_loss_op, (logp, entropy, *given, *flat))
     CHECK(linear_loss.linear_policy_loss_op, (*heads, labels, *given, *flat, 0.7, None, [True] * 3))
