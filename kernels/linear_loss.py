@@ -146,12 +146,14 @@ def linear_policy_loss_op(
     given = [clean(one) for one in (advantages, old_logp, ref_logp, rollout_logp)]
     logp, entropy, loss, ratio, kl = (hidden.new_zeros(count, dtype=dtype) for _ in range(5))
     gradients = HeadGradients(hidden, weight, bias, tuple(wanted))
-    for chunk, _ in row_chunks(rows, count, chunk_rows(hidden, vocabulary)):
+    size = min(chunk_rows(hidden, vocabulary), count if rows is None else len(rows))
+    buffer = hidden.new_empty(size, vocabulary)
+    for chunk, place in row_chunks(rows, count, max(size, 1)):
         states = hidden[chunk]
         if rows is None:
             # Every row takes part, dead ones too (a CUDA graph is being captured, or none is dead).
             states = states.where(scored[chunk, None], 0.0)
-        logits = states @ weight.T
+        logits = torch.mm(states, weight.T, out=buffer[: place.stop - place.start])
         mine = [None if one is None else one[chunk] for one in (*given, relative)]
         ids = labels[chunk].where(scored[chunk], 0)
         results = loss_rows(logits, ids, mine, bias, softcap, temperature, config, any(wanted))
@@ -190,8 +192,12 @@ def _setup(ctx, inputs, output) -> None:
 
 
 def _gradients(ctx, upstream, *_):
+    # Scaled in place where nobody can ask again (no retain_graph, not being traced): a copy of dW
+    # would double what the head costs.
+    traced = type(upstream) is not Tensor
+    again = traced or torch._C._autograd._get_current_graph_task_keep_graph()
     found = (
-        (upstream * d).to(d.dtype) if wanted else None
+        ((upstream * d).to(d.dtype) if again else d.mul_(upstream)) if wanted else None
         for d, wanted in zip(ctx.saved_tensors, ctx.wanted, strict=True)
     )
     return *found, *(None,) * 13
