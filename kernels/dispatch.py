@@ -13,9 +13,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-# Rows of logits that are held at once on a CPU are this many elements (32 MiB in float32); on CUDA
-# the accumulation of dW in float32 costs about 245 / chunk of the products' time, hence 4096 rows.
-CPU_ELEMENTS = 1 << 23
+# Rows of logits held at once on a CPU, in elements: 36 MiB in float32, just more than glibc ever
+# puts on its heap, where such buffers would fragment. On CUDA the accumulation of dW in float32
+# costs about 245 / chunk of the products' time, hence 4096 rows.
+CPU_ELEMENTS = 9 << 20
 CUDA_ROWS = 4096
 # Row arithmetic on a CPU works through pieces that stay in the cache.
 TILE_ELEMENTS = 1 << 18
