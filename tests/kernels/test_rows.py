@@ -141,17 +141,18 @@ def test_linear_logprob_modes(path, mode, softcap):
     within_twice(run(linear_logprob, torch.float32, mode=mode, chunk=5), plain, truth, 2e-6)
 
 
-def test_offsets_beyond_two_to_the_31(path):
-    """Rows 2^30 elements apart: the third one overflows int32. Untouched pages cost nothing."""
+def test_offsets_beyond_two_to_the_31(path, tmp_path):
+    """Rows 2^30 elements apart: the third overflows int32, to where 7 stands. The file is sparse."""
     if path == "plain":
         pytest.skip("torch's own indexing")
     from sectow_fast.kernels.linear_loss_triton import loss_rows_triton
     from sectow_fast.kernels.logprob_triton import selective_backward, selective_forward
 
-    torch.utils.deterministic.fill_uninitialized_memory = False
     stride, wide = 1 << 30, 40
-    far = torch.empty(2 * stride + wide, dtype=torch.float16).as_strided((3, wide), (stride, 1))
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    size = 4 * stride + wide
+    sparse = torch.from_file(str(tmp_path / "far"), shared=True, size=size, dtype=torch.float16)
+    sparse[:wide] = 7.0
+    far = sparse.as_strided((3, wide), (stride, 1), 2 * stride)
     near = torch.randn(3, wide).half()
     labels, one = torch.tensor([1, 2, 3]), torch.ones(3)
     wanted = selective_forward(near, labels, 1.0, -100)
