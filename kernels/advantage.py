@@ -46,7 +46,7 @@ def batch_std(values: Tensor, ddof: int) -> Tensor:
     return ((values - values.mean()).square().sum() / max(len(values) - ddof, 1)).sqrt()
 
 
-@torch.library.custom_op("sectow_fast::group_advantage", mutates_args=())
+@torch.library.custom_op("sectow::group_advantage", mutates_args=())
 def group_advantage_op(
     rewards: Tensor,
     group_ids: Tensor | None,

@@ -94,7 +94,7 @@ class HeadGradients:
 # --- the operators ------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("sectow_fast::linear_logprob", mutates_args=())
+@torch.library.custom_op("sectow::linear_logprob", mutates_args=())
 def linear_logprob_op(
     hidden: Tensor,
     weight: Tensor,
@@ -144,7 +144,7 @@ def _(hidden, weight, bias, labels, temperature, softcap, ignore_index, chunk, m
     return *rows, _kept(hidden, weight, mode)
 
 
-@torch.library.custom_op("sectow_fast::linear_logprob_backward", mutates_args=())
+@torch.library.custom_op("sectow::linear_logprob_backward", mutates_args=())
 def linear_logprob_backward_op(
     g_logp: Tensor,
     g_entropy: Tensor,
@@ -182,9 +182,17 @@ def _(g_logp, g_entropy, hidden, weight, bias, *rest):
     return HeadGradients(hidden, weight, bias, tuple(rest[-1])).result()
 
 
+def both_gradients(g_logp: Tensor | None, g_entropy: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Zeros for the one of two results that nothing was made of."""
+    if g_logp is None:
+        g_logp = torch.zeros_like(g_entropy)
+    return g_logp, torch.zeros_like(g_logp) if g_entropy is None else g_entropy
+
+
 def _setup(ctx, inputs, output) -> None:
     hidden, weight, bias, labels, *ctx.options, ctx.mode = inputs
     ctx.mark_non_differentiable(*output[2:])
+    ctx.set_materialize_grads(False)  # or zeros as large as what is kept would be made for it
     if ctx.mode == "frozen":
         ctx.save_for_backward(output[3])
         ctx.dtype = hidden.dtype
@@ -194,6 +202,9 @@ def _setup(ctx, inputs, output) -> None:
 
 def _gradients(ctx, g_logp, g_entropy, *_):
     rest = (None,) * 6
+    if g_logp is None and g_entropy is None:
+        return None, None, None, *rest
+    g_logp, g_entropy = both_gradients(g_logp, g_entropy)
     if ctx.mode == "frozen":
         (kept,) = ctx.saved_tensors
         d = g_logp[:, None] * kept[0] + g_entropy[:, None] * kept[1]

@@ -103,7 +103,7 @@ def loss_rows(
 # --- the operator -------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("sectow_fast::linear_policy_loss", mutates_args=())
+@torch.library.custom_op("sectow::linear_policy_loss", mutates_args=())
 def linear_policy_loss_op(
     hidden: Tensor,
     weight: Tensor,
@@ -187,11 +187,14 @@ def _(hidden, weight, bias, labels, *rest):
 
 def _setup(ctx, inputs, output) -> None:
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # or zeros as large as dW would be made for them
     ctx.wanted = inputs[-1]
     ctx.save_for_backward(*output[1:4])
 
 
 def _gradients(ctx, upstream, *_):
+    if upstream is None:  # nothing was made of the loss
+        return (None,) * 16
     # Scaled in place where nobody can ask again (no retain_graph, not being traced): a copy of dW
     # would double what the head costs.
     traced = type(upstream) is not Tensor

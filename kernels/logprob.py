@@ -136,7 +136,7 @@ def head_rows_backward(
 # --- the operators ------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("sectow_fast::selective_logprob", mutates_args=())
+@torch.library.custom_op("sectow::selective_logprob", mutates_args=())
 def selective_logprob_op(
     logits: Tensor, labels: Tensor, temperature: float, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,7 +149,7 @@ def _(logits, labels, temperature, ignore_index):
     return tuple(logits.new_empty(labels.shape, dtype=wide(logits.dtype)) for _ in range(3))
 
 
-@torch.library.custom_op("sectow_fast::selective_logprob_backward", mutates_args=())
+@torch.library.custom_op("sectow::selective_logprob_backward", mutates_args=())
 def selective_logprob_backward_op(
     g_logp: Tensor,
     g_entropy: Tensor,

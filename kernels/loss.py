@@ -103,7 +103,7 @@ def _reduce(
 # --- the operator -------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("sectow_fast::policy_loss", mutates_args=())
+@torch.library.custom_op("sectow::policy_loss", mutates_args=())
 def policy_loss_op(
     logp: Tensor,
     entropy: Tensor | None,

@@ -142,7 +142,7 @@ def test_linear_logprob_modes(path, mode, softcap):
 
 
 def test_offsets_beyond_two_to_the_31(path, tmp_path):
-    """Rows 2^30 elements apart: the third overflows int32, to where 7 stands. The file is sparse."""
+    """Rows 2^30 elements apart, in a sparse file: the third overflows int32, to where 7 stands."""
     if path == "plain":
         pytest.skip("torch's own indexing")
     from sectow_fast.kernels.linear_loss_triton import loss_rows_triton
