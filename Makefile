@@ -44,6 +44,7 @@ endef
 
 gpu-check:
 	OUT=$(OUT) $(PYTHON) -m pytest tests -m gpu
+	OUT=$(OUT) $(PYTHON) -m pytest -s bench/test_kernels.py -m gpu
 
 # torch first and by itself, so that the build the machine offers (CPU or CUDA) is the one taken.
 $(VENV)/.torch:

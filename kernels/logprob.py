@@ -1,40 +1,191 @@
-"""Log-probabilities of labels and entropies, from logits or straight from hidden states.
+"""Log-probabilities of labels, and entropies, from logits: forward and backward in one pass each.
 
-`linear_logprob` never holds the whole [N, V]: it goes through the head in chunks of rows and
-computes a chunk's logits again in the backward pass.
+With s = logits / T, m = max s, e = exp(s - m), Z = sum e, log p = s - m - log Z:
+
+    logp = s_y - m - log Z        H = log Z - (sum e (s - m)) / Z
+    d logp / d s_v = [v = y] - p_v        d H / d s_v = -p_v (log p_v + H)
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from . import checks
+from .dispatch import tile_rows, use_triton, wide
+
+# exp(FLOOR) is 0 in float64 too, and 0 * FLOOR is 0 where 0 * -inf would be NaN.
+FLOOR = -1e4
 
 
-def check_labels(labels: Tensor, vocabulary: int, ignore_index: int) -> Tensor:
-    """Live rows [N] bool. Raises ValueError where a live label is outside the vocabulary."""
+def selective_logprob_oracle(
+    logits: Tensor, labels: Tensor, temperature: float = 1.0, ignore_index: int = -100
+) -> tuple[Tensor, Tensor]:
+    """What `selective_logprob` means, in autograd's own words, with everything kept."""
     live = labels != ignore_index
-    wrong = live & ((labels < 0) | (labels >= vocabulary))
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"labels[{row}]: found {int(labels[row])}, expected 0..{vocabulary - 1}"
-            f" or {ignore_index}"
-        )
-    return live
-
-
-def _rows(logits: Tensor, labels: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-    """(logp, entropy) of float32-or-wider logits; rows that are not live give 0 and no gradient."""
-    logp = logits.log_softmax(-1)
-    picked = logp.gather(-1, labels.where(live, 0)[:, None])[:, 0]
-    # A token of probability 0 adds 0 to the entropy, and 0 * -inf would be NaN.
-    entropy = -(logp.exp() * logp.masked_fill(logits == -torch.inf, 0.0)).sum(-1)
+    # The row is replaced, not multiplied away: 0 * NaN is NaN, in the backward pass too.
+    scores = torch.where(live[:, None], logits.to(wide(logits.dtype)), 0.0) / temperature
+    full = scores.log_softmax(-1)
+    picked = full.gather(-1, labels.where(live, 0).long()[:, None])[:, 0]
+    entropy = -(full.exp() * full.masked_fill(scores == -torch.inf, 0.0)).sum(-1)
     return picked.where(live, 0.0), entropy.where(live, 0.0)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+# --- the plain path: one tile of rows at a time -------------------------------------------------
+
+
+def row_scores(
+    logits: Tensor, bias: Tensor | None, softcap: float | None, temperature: float
+) -> tuple[Tensor, Tensor | None]:
+    """(scores, slope) of a tile: scores is fresh and wide, slope is d capped / d logit or None."""
+    scores = logits.to(wide(logits.dtype), copy=True)
+    if bias is not None:
+        scores += bias
+    slope = None
+    if softcap is not None:
+        cap = torch.tanh(scores / softcap)
+        scores = cap * softcap
+        slope = 1 - cap.square()
+    return scores.div_(temperature), slope
+
+
+class RowStats:
+    """Softmax statistics of a tile of scores [n, V], which it takes over; labels are in range."""
+
+    def __init__(self, scores: Tensor, labels: Tensor) -> None:
+        top = scores.amax(-1, keepdim=True)
+        self.labels = labels.long()[:, None]
+        picked = scores.gather(-1, self.labels)
+        # A row of nothing but -inf has no distribution: -inf - 0 keeps exp at 0 and the sum at 0.
+        top = top.masked_fill(top == -torch.inf, 0.0)
+        self.shifted = scores.sub_(top).clamp_(min=FLOOR)
+        self.weights = self.shifted.exp()
+        self.total = self.weights.sum(-1, keepdim=True)
+        self.log_total = self.total.log()
+        self.logp = (picked - top - self.log_total)[:, 0]
+        mean = torch.linalg.vecdot(self.weights, self.shifted) / self.total[:, 0]
+        self.entropy = self.log_total[:, 0] - mean
+
+    def gradient(self, g_logp: Tensor, g_entropy: Tensor | None) -> Tensor:
+        """d / d scores of sum(g_logp * logp + g_entropy * entropy); uses the tile up."""
+        g_logp = g_logp[:, None]
+        if g_entropy is None:
+            result = self.weights.mul_(-g_logp / self.total)
+        else:
+            offset = g_logp - g_entropy[:, None] * (self.log_total - self.entropy[:, None])
+            slope = self.shifted.mul_(g_entropy[:, None]).add_(offset)
+            result = self.weights.mul_(slope).div_(-self.total)
+        return result.scatter_add_(-1, self.labels, g_logp)
+
+
+def nonzero_or_none(gradient: Tensor) -> Tensor | None:
+    """None where a gradient is all zero, so that the plain path leaves its terms out."""
+    return gradient if gradient.any() else None
+
+
+def head_rows_forward(
+    logits: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    temperature: float,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(logp, entropy, lse) of rows of logits [n, V], by either path; lse is Triton's only."""
+    if use_triton(logits):
+        from .logprob_triton import selective_forward
+
+        return selective_forward(logits, labels, temperature, ignore_index, bias, softcap)
+    logp, entropy, lse = (logits.new_zeros(len(labels), dtype=wide(logits.dtype)) for _ in range(3))
+    for rows in (labels != ignore_index).nonzero()[:, 0].split(tile_rows(logits.shape[1])):
+        stats = RowStats(row_scores(logits[rows], bias, softcap, temperature)[0], labels[rows])
+        logp[rows], entropy[rows] = stats.logp, stats.entropy
+    return logp, entropy, lse
+
+
+def head_rows_backward(
+    g_logp: Tensor,
+    g_entropy: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    entropy: Tensor,
+    lse: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    temperature: float,
+    ignore_index: int,
+    out: Tensor,
+) -> Tensor:
+    """d logits, written to `out`, which may be the logits; the plain path makes its own lse."""
+    if use_triton(logits):
+        from .logprob_triton import selective_backward
+
+        return selective_backward(
+            *(g_logp, g_entropy, logits, labels, entropy, lse),
+            *(temperature, ignore_index, bias, softcap, out),
+        )
+    out[labels == ignore_index] = 0.0
+    for rows in (labels != ignore_index).nonzero()[:, 0].split(tile_rows(logits.shape[1])):
+        scores, slope = row_scores(logits[rows], bias, softcap, temperature)
+        d = RowStats(scores, labels[rows]).gradient(g_logp[rows], nonzero_or_none(g_entropy[rows]))
+        d.div_(temperature)
+        out[rows] = (d if slope is None else d.mul_(slope)).to(out.dtype)
+    return out
+
+
+# --- the operators ------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("sectow::selective_logprob", mutates_args=())
+def selective_logprob_op(
+    logits: Tensor, labels: Tensor, temperature: float, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    checks.check_labels(labels, labels != ignore_index, logits.shape[1], ignore_index)
+    return head_rows_forward(logits, labels, None, None, temperature, ignore_index)
+
+
+@selective_logprob_op.register_fake
+def _(logits, labels, temperature, ignore_index):
+    return tuple(logits.new_empty(labels.shape, dtype=wide(logits.dtype)) for _ in range(3))
+
+
+@torch.library.custom_op("sectow::selective_logprob_backward", mutates_args=())
+def selective_logprob_backward_op(
+    g_logp: Tensor,
+    g_entropy: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    entropy: Tensor,
+    lse: Tensor,
+    temperature: float,
+    ignore_index: int,
+) -> Tensor:
+    out = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    return head_rows_backward(
+        *(g_logp, g_entropy, logits, labels, entropy, lse),
+        *(None, None, temperature, ignore_index, out),
+    )
+
+
+@selective_logprob_backward_op.register_fake
+def _(g_logp, g_entropy, logits, labels, entropy, lse, temperature, ignore_index):
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _setup(ctx, inputs, output) -> None:
+    logits, labels, ctx.temperature, ctx.ignore_index = inputs
+    ctx.mark_non_differentiable(output[2])
+    ctx.save_for_backward(logits, labels, output[1], output[2])
+
+
+def _gradients(ctx, g_logp, g_entropy, _):
+    gradient = selective_logprob_backward_op(
+        g_logp, g_entropy, *ctx.saved_tensors, ctx.temperature, ctx.ignore_index
+    )
+    return gradient, None, None, None
+
+
+selective_logprob_op.register_autograd(_gradients, setup_context=_setup)
 
 
 def selective_logprob(
@@ -42,61 +193,14 @@ def selective_logprob(
 ) -> tuple[Tensor, Tensor]:
     """(logp [N], entropy [N]) of labels [N] under softmax(logits [N, V] / temperature), float32.
 
-    A row whose label is `ignore_index` gives 0 and 0, whatever it holds. -inf logits are allowed;
-    a NaN in a live row gives NaN. Raises ValueError for a live label out of range.
+    A row whose label is `ignore_index` gives 0 and 0, whatever it holds, and no gradient. -inf
+    logits are allowed; a NaN in a live row gives NaN. A live label out of range is a ValueError on
+    a CPU and NaN (value and gradient) on CUDA, where looking would wait for the device.
     """
-    live = check_labels(labels, logits.shape[-1], ignore_index)
-    # The row is replaced, not multiplied away: 0 * NaN is NaN, in the backward pass too.
-    safe = torch.where(live[:, None], _wide(logits), 0.0)
-    return _rows(safe / temperature, labels, live)
-
-
-def linear_logprob(
-    hidden: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    *,
-    bias: Tensor | None = None,
-    temperature: float = 1.0,
-    softcap: float | None = None,
-    ignore_index: int = -100,
-    chunk: int = 4096,
-) -> tuple[Tensor, Tensor]:
-    """`selective_logprob` of hidden [N, H] @ weight.T [H, V] (+ bias [V]), chunk rows at a time.
-
-    Gradients go to hidden, weight and bias for any upstream gradient of both results. softcap:
-    logits become softcap * tanh(logits / softcap), before the temperature. Rows to ignore are
-    left out before the product, so they cost nothing.
-    """
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)}:"
-            " expected [N, H] and [V, H]"
-        )
-    live = check_labels(labels, weight.shape[0], ignore_index)
-    rows = live.nonzero()[:, 0]
-
-    def part(states: Tensor, wanted: Tensor, weight: Tensor, bias: Tensor | None):
-        logits = _wide(torch.nn.functional.linear(states, weight))
-        if bias is not None:
-            logits = logits + bias
-        if softcap is not None:
-            logits = softcap * torch.tanh(logits / softcap)
-        return _rows(logits / temperature, wanted, torch.ones_like(wanted, dtype=torch.bool))
-
-    dtype = torch.promote_types(hidden.dtype, torch.float32)
-    # Connected to the inputs even where no row is live: a rank without gradients would hang DDP.
-    anchor = (hidden[:0].sum() + weight[:0].sum()).to(dtype)
-    logp = torch.zeros(len(labels), dtype=dtype, device=hidden.device) + anchor
-    entropy = torch.zeros_like(logp) + anchor
-    parts = []
-    for piece in rows.split(chunk):
-        arguments = (hidden[piece], labels[piece], weight, bias)
-        if len(rows) > chunk:
-            parts.append(checkpoint(part, *arguments, use_reentrant=False))
-        else:
-            parts.append(part(*arguments))
-    if parts:
-        logp = logp.index_put((rows,), torch.cat([one[0] for one in parts]))
-        entropy = entropy.index_put((rows,), torch.cat([one[1] for one in parts]))
+    checks.check_matrix("logits", logits, (None, None))
+    if logits.shape[1] == 0:
+        raise ValueError("logits: found an empty vocabulary, expected V >= 1")
+    checks.check_rows("labels", labels, logits.shape[0], logits.device, kind="int")
+    checks.check_positive("temperature", temperature)
+    logp, entropy, _ = selective_logprob_op(logits, labels, float(temperature), ignore_index)
     return logp, entropy

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Triton reads this when it is first imported. Only tests/kernels goes through the interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from sectow_fast.config import Config, SandboxConfig
 from sectow_fast.data.sandbox.stage import SandboxStage

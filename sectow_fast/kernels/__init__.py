@@ -16,9 +16,9 @@ if not (_HERE / "loss.py").exists():
 _HOME = {
     "group_advantage": "advantage",
     "selective_logprob": "logprob",
-    "linear_logprob": "logprob",
+    "linear_logprob": "head",
     "policy_loss": "loss",
-    "PolicyLossConfig": "loss",
+    "PolicyLossConfig": "loss_terms",
     "linear_policy_loss": "linear_loss",
 }
 __all__ = sorted(_HOME)

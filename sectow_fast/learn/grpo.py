@@ -21,6 +21,9 @@ from sectow_fast.learn.policy import banned_bias, completion_hidden
 from sectow_fast.native import select_groups
 from sectow_fast.types import Group, UserError
 
+# Which tokens each of the loss's measures is a mean over.
+MEANS = {"entropy": "scored", "kl": "scored", "clip_low": "live", "clip_high": "live"}
+
 
 def loss_config(config: GRPOConfig) -> PolicyLossConfig:
     return PolicyLossConfig(
@@ -82,6 +85,7 @@ def grpo_step(
     device = next(model.parameters()).device
     bias = banned_bias(model, codec)
     sums: dict[str, float] = {}
+    counts = {"scored": 0.0, "live": 0.0}
     gaps: list[torch.Tensor] = []
     lengths = [row_length(groups[i].prompt, groups[i].completions) for i in live]
     for picked in micro_batches(lengths, config.tokens_per_batch):
@@ -117,14 +121,16 @@ def grpo_step(
             temperature=config.temperature,
         )
         loss.backward()
-        gaps.append(batch.rollout_logp - measured["logp"])
-        share = float(measured["live"])
+        # Tokens of advantage 0 teach nothing and may not have gone through the head.
+        scored = measured["scored"]
+        gaps.append((batch.rollout_logp - measured["logp"])[scored])
+        share = {"scored": float(scored.sum()), "live": float(measured["live"])}
         metrics["loss"] += float(loss.detach())
         metrics["tokens_trained"] += float(batch.input_ids.numel())
-        for name in ("entropy", "kl", "clip_low", "clip_high"):
-            sums[name] = sums.get(name, 0.0) + float(measured[name]) * share
-        sums["live"] = sums.get("live", 0.0) + share
-    metrics |= {name: value / sums["live"] for name, value in sums.items() if name != "live"}
+        counts = {over: counts[over] + share[over] for over in counts}
+        for name, over in MEANS.items():
+            sums[name] = sums.get(name, 0.0) + float(measured[name]) * share[over]
+    metrics |= {name: value / max(counts[MEANS[name]], 1.0) for name, value in sums.items()}
     metrics |= mismatch(torch.cat(gaps), config.mismatch_max)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     metrics["grad_norm"] = float(norm)

@@ -1,0 +1,61 @@
+"""Inputs that several tests share, and the tolerance rule."""
+
+from __future__ import annotations
+
+import torch
+
+OPTIONS = [
+    {},
+    {"clip_low": 0.1, "clip_high": 0.5, "dual_clip": 1.5},
+    {"kl_coef": 0.3, "kl": "k1"},
+    {"kl_coef": 0.3, "kl": "k2", "tis_cap": 1.1},
+    {"kl_coef": 0.3, "kl": "k3", "entropy_coef": 0.2},
+    {"ratio": "cispo", "entropy_coef": 0.1},
+    {"ratio": "sequence", "reduction": "seq-mean"},
+    {"reduction": "seq-mean", "tis_cap": 2.0},
+    {"reduction": "seq-sum", "kl_coef": 0.1, "kl": "k3"},
+]
+GRADIENTS = ("hidden", "weight", "bias")
+
+
+def head_case(count=17, width=8, vocabulary=100, seed=0) -> dict[str, torch.Tensor]:
+    """float64; labels hold a -100, advantages an exact 0, and the ratios cross the clip range."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    hidden, weight, bias = normal(count, width), normal(vocabulary, width) / 2, normal(vocabulary)
+    labels = torch.randint(0, vocabulary, (count,), generator=generator)
+    advantages = normal(count)
+    logp = (hidden @ weight.T + bias).log_softmax(-1).gather(1, labels[:, None])[:, 0]
+    if count > 8:
+        labels[3] = -100
+        advantages[7] = 0.0
+    return {
+        **{"hidden": hidden, "weight": weight, "bias": bias},
+        **{"labels": labels, "advantages": advantages, "old_logp": logp + 0.3 * normal(count)},
+        "ref_logp": logp + 0.3 * normal(count),
+        "rollout_logp": logp + 0.3 * normal(count),
+        "sequence_ids": torch.arange(count) // 4,
+        "mask": torch.arange(count) % 5 != 0,
+    }
+
+
+def in_dtype(case: dict, dtype: torch.dtype) -> dict:
+    """The same numbers, rounded to dtype, as leaves that want a gradient where a head's do."""
+    made = {k: v.to(dtype) if v.is_floating_point() else v for k, v in case.items()}
+    return {k: v.clone().requires_grad_(k in GRADIENTS) for k, v in made.items()}
+
+
+def gradients(case: dict) -> list[torch.Tensor]:
+    return [case[name].grad for name in GRADIENTS if name in case]
+
+
+def within_twice(ours, plain, truth, epsilon) -> None:
+    """Ours is off the truth by no more than twice what plain torch in the same dtype is."""
+    for a, b, c in zip(ours, plain, truth, strict=True):
+        bound = 2 * (b.double() - c).abs().max().item() if b.numel() else 0.0
+        error = (a.double() - c).abs().max().item() if a.numel() else 0.0
+        scale = c.abs().max().item() if c.numel() else 0.0
+        assert error <= bound + epsilon * (1 + scale), (error, bound, scale)

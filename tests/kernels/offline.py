@@ -1,0 +1,146 @@
+"""Compiles every Triton kernel for real cards, without one, and reads what came out.
+
+    python tests/kernels/offline.py              # a JSON list of what was compiled
+    python tests/kernels/offline.py --markdown   # the table of docs/KERNELS.md
+
+Run it in a process without TRITON_INTERPRET.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from sectow_fast.kernels import (
+    advantage_triton,
+    linear_loss_triton,
+    logprob_triton,
+    loss_triton,
+)
+
+CARDS = {80: "A100", 90: "H100, H200", 100: "B200"}
+# A block's shared memory at most, as CUDA documents it (bytes).
+SHARED = {80: 166_912, 90: 232_448, 100: 232_448}
+QWEN = 151_936
+POINTERS = {  # float32 unless said
+    **{"labels": "*i64", "order": "*i64", "ends": "*i64", "signal_out": "*i1"},
+}
+WHOLE = {"V": "i32", "stride": "i64", "stride_out": "i64", "ignore": "i32"}
+WHOLE |= {"count": "i32", "groups": "i32", "group_size": "i32"}
+REAL = ("inv_t", "cap", "eps", "clip_low", "clip_high", "dual_clip", "kl_coef", "entropy_coef")
+REAL += ("tis_cap", "bound")
+
+
+def configurations():
+    """(name, kernel, dtype of the logits, constants, vocabulary divisible by 16)."""
+    head = {"HAS_BIAS": False, "CAP": False}
+    loss = {"CISPO": False, "KL": 3, "HAS_OLD": False, "HAS_REF": False, "HAS_ROLLOUT": False}
+    full = {"CISPO": False, "KL": 3, "HAS_OLD": True, "HAS_REF": True, "HAS_ROLLOUT": True}
+    logp = logprob_triton
+    fused = linear_loss_triton.linear_loss_kernel
+    for dtype in ("bf16", "fp16", "fp32"):
+        for vocabulary in (QWEN, 1000):
+            for extra in (head, {"HAS_BIAS": True, "CAP": True}):
+                shape = logp.row_shape(vocabulary)
+                given = (dtype, extra | shape, vocabulary)
+                yield "selective forward", logp.selective_forward_kernel, *given
+                yield "selective backward", logp.selective_backward_kernel, *given
+                for more in (loss | {"GRADIENT": True}, full | {"GRADIENT": True}):
+                    yield "linear loss", fused, dtype, extra | more | shape, vocabulary
+    shape = logp.row_shape(QWEN)
+    for more in ({"CISPO": True}, {"KL": 1}, {"KL": 2}, {"GRADIENT": False}):
+        yield "linear loss", fused, "bf16", head | full | {"GRADIENT": True} | more | shape, QWEN
+    for kind in (1, 2, 3):
+        for cispo in (False, True):
+            more = {"KL": kind, "CISPO": cispo, "HAS_REF": True, "HAS_ROLLOUT": True}
+            more |= {"HAS_ENTROPY": True, "B": 1024, "num_warps": 4}
+            yield "policy loss", loss_triton.policy_loss_kernel, "fp32", more, 1024
+    for scale in (0, 1, 2):
+        for ordered, tile, block in ((False, 64, 16), (False, 1, 1024), (True, 64, 16)):
+            more = {"DDOF": 1, "LOO": True, "SCALE": scale, "ORDERED": ordered, "G": tile}
+            more |= {"B": block, "num_warps": 4}
+            yield "group advantage", advantage_triton.group_advantage_kernel, "fp32", more, 1024
+
+
+def compiled(name, kernel, dtype, constants, vocabulary, card):
+    warps = constants["num_warps"]
+    constants = {k: v for k, v in constants.items() if k != "num_warps"}
+    signature, attributes = {}, {}
+    for i, argument in enumerate(kernel.arg_names):
+        if argument in constants:
+            signature[argument] = "constexpr"
+        elif argument in WHOLE:
+            signature[argument] = WHOLE[argument]
+            if argument in ("V", "stride", "stride_out", "count") and vocabulary % 16 == 0:
+                attributes[(i,)] = [["tt.divisibility", 16]]
+        elif argument in REAL:
+            signature[argument] = "fp32"
+        else:
+            matrix = argument == "logits" or (name == "selective backward" and argument == "out")
+            signature[argument] = f"*{dtype}" if matrix else POINTERS.get(argument, "*fp32")
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    made = triton.compile(
+        ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes),
+        target=GPUTarget("cuda", card, 32),
+        options={"num_warps": warps},
+    )
+    ptx = made.asm["ptx"]
+    return {
+        "kernel": name,
+        "dtype": dtype,
+        "V": vocabulary,
+        "options": {k: v for k, v in constants.items() if not isinstance(v, bool) or v},
+        "warps": warps,
+        "sm": card,
+        "shared": made.metadata.shared,
+        "wide": len(re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64|4\.f32|2\.f64|8\.b16)", ptx)),
+        **resources(made.asm["cubin"]),
+    }
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    tool = next(Path(triton.__file__).parent.rglob("cuobjdump*"))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {
+        "registers": int(re.search(r"REG:(\d+)", text)[1]),
+        "stack": int(re.search(r"STACK:(\d+)", text)[1]),
+        "local": int(re.search(r"LOCAL:(\d+)", text)[1]),
+    }
+
+
+def markdown(rows: list[dict]) -> str:
+    """One line a kernel, dtype and vocabulary: the largest of its configurations, by card."""
+    cells: dict[tuple, dict[int, list[dict]]] = {}
+    for row in rows:
+        cells.setdefault((row["kernel"], row["dtype"], row["V"]), {}).setdefault(
+            row["sm"], []
+        ).append(row)
+    head = " | ".join(f"sm_{card} ({CARDS[card]})" for card in CARDS)
+    lines = [f"| kernel | dtype | V | {head} |", "|---" * (3 + len(CARDS)) + "|"]
+    for (kernel, dtype, vocabulary), by_card in cells.items():
+        text = " | ".join(
+            f"{max(r['registers'] for r in by_card[card])} registers,"
+            f" {max(r['shared'] for r in by_card[card])} B shared"
+            for card in CARDS
+        )
+        shown = vocabulary if kernel.startswith(("sel", "lin")) else ""
+        lines.append(f"| {kernel} | {dtype} | {shown} | {text} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    found = [compiled(*one, card) for card in CARDS for one in configurations()]
+    print(markdown(found) if "--markdown" in sys.argv else json.dumps(found))
