@@ -8,7 +8,7 @@ from csr import BAD, bad_arrays, csr, documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sectow_fast import native
+from sectow_fast import native, native_text
 from sectow_fast.native_oracles import distinct_n_oracle, repetition_oracle, self_bleu_oracle
 
 FUNCTIONS = [native.self_bleu, native.distinct_n, native.repetition]
@@ -104,6 +104,15 @@ def test_repetition_does_not_depend_on_the_thread_count():
         np.testing.assert_allclose(native.repetition(*data, n=2, threads=threads), expected)
     with pytest.raises(ValueError, match="threads: found -1"):
         native.repetition(*data, threads=-1)
+
+
+def test_the_twins_serve_where_the_extension_is_absent(monkeypatch):
+    data = csr([[1, 2, 3, 1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 1, 2, 3], []])
+    functions = [*FUNCTIONS, native.near_duplicates]
+    expected = [function(*data) for function in functions]
+    monkeypatch.setattr(native_text, "_core", None)
+    for function, answer in zip(functions, expected, strict=True):
+        np.testing.assert_allclose(function(*data), answer)
 
 
 def test_orders_out_of_range():
