@@ -17,7 +17,7 @@ import torch
 from sectow_fast.report.results import cpu
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "triton", "transformers", "trl", "numpy")
+PACKAGES = ("torch", "triton", "transformers", "trl", "numpy", "datasketch", "rensa", "sacrebleu")
 
 
 def record(name: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> Path:

@@ -79,52 +79,76 @@ uint32_t DuplicateIndex::band_key(const uint32_t* signature, int64_t band) const
   return static_cast<uint32_t>(mix64(h));
 }
 
+void DuplicateIndex::sketch_into(Sketches& sketches, int64_t at, const int32_t* tokens,
+                                 int64_t length, Scratch& scratch) const {
+  uint32_t* signature = sketches.signatures.data() + at * kBins;
+  hash_shingles(tokens, length, ngram_, scratch.shingles);
+  sketch(scratch.shingles, signature);
+  uint32_t* keys = sketches.keys.data() + static_cast<size_t>(at) * bands_.size();
+  for (size_t b = 0; b < bands_.size(); ++b)
+    keys[b] = band_key(signature, static_cast<int64_t>(b));
+}
+
 bool DuplicateIndex::alike(int64_t id, Scratch& scratch) const {
   const auto at = static_cast<size_t>(id);
-  const int64_t both = scratch.set.shared(tokens_.data() + offsets_[at],
-                                          offsets_[at + 1] - offsets_[at], ngram_);
-  const int64_t either = scratch.set.size() + shingle_counts_[at] - both;
+  hash_shingles(tokens_.data() + offsets_[at], offsets_[at + 1] - offsets_[at], ngram_,
+                scratch.other_shingles);
+  int64_t size = __atomic_load_n(&shingle_counts_[at], __ATOMIC_RELAXED);
+  if (!size) {
+    scratch.other_set.fill(scratch.other_shingles);
+    size = scratch.other_set.size();
+    __atomic_store_n(&shingle_counts_[at], size, __ATOMIC_RELAXED);
+  }
+  const int64_t both = scratch.set.shared(scratch.other_shingles);
+  const int64_t either = scratch.set.size() + size - both;
   return static_cast<double>(both) / static_cast<double>(either) >= threshold_;
 }
 
-int64_t DuplicateIndex::find(const int32_t* tokens, int64_t length, const uint32_t* signature,
-                             int64_t from, bool ready, Scratch& scratch) const {
+int64_t DuplicateIndex::find(const Sketches& sketches, int64_t at, const int32_t* tokens,
+                             int64_t length, int64_t from, bool hashed, Scratch& scratch) const {
+  const uint32_t* signature = sketches.signatures.data() + at * kBins;
+  const uint32_t* keys = sketches.keys.data() + static_cast<size_t>(at) * bands_.size();
   auto& candidates = scratch.candidates;
   candidates.clear();
   // Each band is a cache miss in a large index: all are asked for before the first is read.
-  uint32_t keys[kBins];
-  for (size_t b = 0; b < bands_.size(); ++b) {
-    keys[b] = band_key(signature, static_cast<int64_t>(b));
-    bands_[b].prefetch(keys[b]);
-  }
+  for (size_t b = 0; b < bands_.size(); ++b) bands_[b].prefetch(keys[b]);
   for (size_t b = 0; b < bands_.size(); ++b)
     for (int64_t id = bands_[b].newest(keys[b]); id >= from; id = bands_[b].older(id))
       candidates.push_back(id);
   std::sort(candidates.begin(), candidates.end());
   candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
+  bool filled = false;
   for (const int64_t id : candidates) {
     const uint32_t* other = signatures_.data() + id * kBins;
     int64_t agreed = 0;
     for (int64_t bin = 0; bin < kBins; ++bin) agreed += signature[bin] == other[bin];
     if (agreed < agreement_) continue;
-    if (!ready) scratch.set.fill(tokens, length, ngram_);
-    ready = true;
+    const auto kept = static_cast<size_t>(id);
+    const bool same_length = offsets_[kept + 1] - offsets_[kept] == length;
+    if (same_length && std::equal(tokens, tokens + length, tokens_.data() + offsets_[kept]))
+      return id;
+    if (!filled) {
+      if (!hashed) hash_shingles(tokens, length, ngram_, scratch.shingles);
+      scratch.set.fill(scratch.shingles);
+      filled = true;
+    }
     if (alike(id, scratch)) return id;
   }
   return -1;
 }
 
-void DuplicateIndex::keep(const int32_t* tokens, int64_t length, const uint32_t* signature,
-                          int64_t shingles, int64_t number) {
+void DuplicateIndex::keep(const Sketches& sketches, int64_t at, const int32_t* tokens,
+                          int64_t length, int64_t number) {
   if (numbers_.size() >= INT32_MAX)
     throw std::invalid_argument("duplicate index: found 2^31 - 1 kept documents, expected fewer");
+  const uint32_t* signature = sketches.signatures.data() + at * kBins;
+  const uint32_t* keys = sketches.keys.data() + static_cast<size_t>(at) * bands_.size();
   tokens_.insert(tokens_.end(), tokens, tokens + length);
   offsets_.push_back(static_cast<int64_t>(tokens_.size()));
   signatures_.insert(signatures_.end(), signature, signature + kBins);
-  shingle_counts_.push_back(shingles);
+  shingle_counts_.push_back(0);
   numbers_.push_back(number);
-  for (size_t b = 0; b < bands_.size(); ++b)
-    bands_[b].insert(band_key(signature, static_cast<int64_t>(b)));
+  for (size_t b = 0; b < bands_.size(); ++b) bands_[b].insert(keys[b]);
 }
 
 // A batch is sketched and looked up among what was kept before it by all threads; what is left
@@ -132,10 +156,10 @@ void DuplicateIndex::keep(const int32_t* tokens, int64_t length, const uint32_t*
 // has the lower number, so both passes together give the lowest.
 void DuplicateIndex::add(const Documents& documents, int64_t threads, bool* added,
                          int64_t* match) {
-  const int64_t workers = worker_count(std::min(documents.count, kBatch), threads, kGrain);
+  const int64_t batch = std::min(documents.count, kBatch);
+  const int64_t workers = worker_count(batch, threads, kGrain);
   std::vector<Scratch> scratch(static_cast<size_t>(workers));
-  std::vector<uint32_t> signatures(static_cast<size_t>(std::min(documents.count, kBatch) * kBins));
-  std::vector<int64_t> sizes(static_cast<size_t>(std::min(documents.count, kBatch)));
+  Sketches sketches(batch, bands_.size());
   for (int64_t first = 0; first < documents.count; first += kBatch) {
     const int64_t count = std::min(kBatch, documents.count - first);
     parallel_for(count, workers, kGrain, [&](int64_t worker, int64_t begin, int64_t end) {
@@ -143,11 +167,8 @@ void DuplicateIndex::add(const Documents& documents, int64_t threads, bool* adde
       for (int64_t i = begin; i < end; ++i) {
         const int32_t* tokens = documents.begin(first + i);
         const int64_t length = documents.length(first + i);
-        mine.set.fill(tokens, length, ngram_);
-        sizes[static_cast<size_t>(i)] = mine.set.size();
-        uint32_t* signature = signatures.data() + i * kBins;
-        sketch(mine.set.list(), signature);
-        match[first + i] = find(tokens, length, signature, 0, true, mine);
+        sketch_into(sketches, i, tokens, length, mine);
+        match[first + i] = find(sketches, i, tokens, length, 0, true, mine);
       }
     });
     const auto old = static_cast<int64_t>(numbers_.size());
@@ -155,11 +176,10 @@ void DuplicateIndex::add(const Documents& documents, int64_t threads, bool* adde
       const int64_t d = first + i;
       const int32_t* tokens = documents.begin(d);
       const int64_t length = documents.length(d);
-      const uint32_t* signature = signatures.data() + i * kBins;
-      if (match[d] < 0) match[d] = find(tokens, length, signature, old, false, scratch[0]);
+      if (match[d] < 0) match[d] = find(sketches, i, tokens, length, old, false, scratch[0]);
       added[d] = match[d] < 0;
       if (added[d])
-        keep(tokens, length, signature, sizes[static_cast<size_t>(i)], seen_);
+        keep(sketches, i, tokens, length, seen_);
       else
         match[d] = numbers_[static_cast<size_t>(match[d])];
       ++seen_;
@@ -172,12 +192,12 @@ void DuplicateIndex::query(const Documents& documents, int64_t threads, int64_t*
   std::vector<Scratch> scratch(static_cast<size_t>(workers));
   parallel_for(documents.count, workers, kGrain, [&](int64_t worker, int64_t begin, int64_t end) {
     Scratch& mine = scratch[static_cast<size_t>(worker)];
-    uint32_t signature[kBins];
+    Sketches one(1, bands_.size());
     for (int64_t d = begin; d < end; ++d) {
-      mine.set.fill(documents.begin(d), documents.length(d), ngram_);
-      sketch(mine.set.list(), signature);
-      const int64_t id =
-          find(documents.begin(d), documents.length(d), signature, 0, true, mine);
+      const int32_t* tokens = documents.begin(d);
+      const int64_t length = documents.length(d);
+      sketch_into(one, 0, tokens, length, mine);
+      const int64_t id = find(one, 0, tokens, length, 0, true, mine);
       match[d] = id < 0 ? -1 : numbers_[static_cast<size_t>(id)];
     }
   });
@@ -185,23 +205,19 @@ void DuplicateIndex::query(const Documents& documents, int64_t threads, int64_t*
 
 void DuplicateIndex::restore(const Documents& kept, const int64_t* numbers, int64_t seen,
                              int64_t threads) {
-  const int64_t workers = worker_count(std::min(kept.count, kBatch), threads, kGrain);
-  std::vector<ShingleSet> sets(static_cast<size_t>(workers));
-  std::vector<uint32_t> signatures(static_cast<size_t>(std::min(kept.count, kBatch) * kBins));
-  std::vector<int64_t> sizes(static_cast<size_t>(std::min(kept.count, kBatch)));
+  const int64_t batch = std::min(kept.count, kBatch);
+  const int64_t workers = worker_count(batch, threads, kGrain);
+  std::vector<Scratch> scratch(static_cast<size_t>(workers));
+  Sketches sketches(batch, bands_.size());
   for (int64_t first = 0; first < kept.count; first += kBatch) {
     const int64_t count = std::min(kBatch, kept.count - first);
     parallel_for(count, workers, kGrain, [&](int64_t worker, int64_t begin, int64_t end) {
-      ShingleSet& set = sets[static_cast<size_t>(worker)];
-      for (int64_t i = begin; i < end; ++i) {
-        set.fill(kept.begin(first + i), kept.length(first + i), ngram_);
-        sizes[static_cast<size_t>(i)] = set.size();
-        sketch(set.list(), signatures.data() + i * kBins);
-      }
+      for (int64_t i = begin; i < end; ++i)
+        sketch_into(sketches, i, kept.begin(first + i), kept.length(first + i),
+                    scratch[static_cast<size_t>(worker)]);
     });
     for (int64_t i = 0; i < count; ++i)
-      keep(kept.begin(first + i), kept.length(first + i), signatures.data() + i * kBins,
-           sizes[static_cast<size_t>(i)], numbers[first + i]);
+      keep(sketches, i, kept.begin(first + i), kept.length(first + i), numbers[first + i]);
   }
   seen_ = seen;
 }

@@ -54,15 +54,25 @@ class DuplicateIndex {
 
  private:
   struct Scratch {
-    ShingleSet set;
+    std::vector<uint64_t> shingles, other_shingles;
+    ShingleSet set, other_set;
     std::vector<int64_t> candidates;
   };
+  // What is known of the documents of one batch: signatures [kBins] and keys [bands] of each.
+  struct Sketches {
+    Sketches(int64_t documents, size_t bands)
+        : signatures(static_cast<size_t>(documents * kBins)),
+          keys(static_cast<size_t>(documents) * bands) {}
+    std::vector<uint32_t> signatures, keys;
+  };
   uint32_t band_key(const uint32_t* signature, int64_t band) const;
-  // The lowest kept id >= from that is a twin, or -1. `ready`: scratch.set holds the document.
-  int64_t find(const int32_t* tokens, int64_t length, const uint32_t* signature, int64_t from,
-               bool ready, Scratch& scratch) const;
+  void sketch_into(Sketches& sketches, int64_t at, const int32_t* tokens, int64_t length,
+                   Scratch& scratch) const;
+  // The lowest kept id >= from that is a twin, or -1. `hashed`: scratch.shingles are its own.
+  int64_t find(const Sketches& sketches, int64_t at, const int32_t* tokens, int64_t length,
+               int64_t from, bool hashed, Scratch& scratch) const;
   bool alike(int64_t id, Scratch& scratch) const;
-  void keep(const int32_t* tokens, int64_t length, const uint32_t* signature, int64_t shingles,
+  void keep(const Sketches& sketches, int64_t at, const int32_t* tokens, int64_t length,
             int64_t number);
 
   int64_t ngram_;
@@ -71,11 +81,13 @@ class DuplicateIndex {
   int64_t agreement_;  // a candidate whose signatures agree in fewer bins is no twin
   std::vector<Band> bands_;
   int64_t seen_ = 0;
-  std::vector<int64_t> numbers_;         // [kept] number as offered
-  std::vector<int64_t> offsets_{0};      // [kept + 1] into tokens_
+  std::vector<int64_t> numbers_;      // [kept] number as offered
+  std::vector<int64_t> offsets_{0};   // [kept + 1] into tokens_
   std::vector<int32_t> tokens_;
-  std::vector<uint32_t> signatures_;     // [kept, kBins]
-  std::vector<int64_t> shingle_counts_;  // [kept] distinct shingles
+  std::vector<uint32_t> signatures_;  // [kept, kBins]
+  // [kept] distinct shingles, 0 until first asked for. Threads may write the same answer at the
+  // same time, so it is read and written atomically.
+  mutable std::vector<int64_t> shingle_counts_;
 };
 
 }  // namespace sectow

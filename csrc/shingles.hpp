@@ -21,50 +21,48 @@ inline uint64_t hash_gram(const int32_t* tokens, int64_t length) {
   return mix64(h);
 }
 
-// Calls visit(hash) for each n-gram; a document shorter than ngram is one shingle of all its
-// tokens, so that an empty document equals only empty ones.
-template <class Visit>
-void for_each_shingle(const int32_t* tokens, int64_t length, int64_t ngram, const Visit& visit) {
-  if (length < ngram) {
-    visit(hash_gram(tokens, length));
-    return;
-  }
-  for (int64_t i = 0; i + ngram <= length; ++i) visit(hash_gram(tokens + i, ngram));
+// The hash of each n-gram, repeated ones too; a document shorter than ngram is one shingle of all
+// its tokens, so that an empty document equals only empty ones.
+inline void hash_shingles(const int32_t* tokens, int64_t length, int64_t ngram,
+                          std::vector<uint64_t>& out) {
+  out.resize(static_cast<size_t>(std::max<int64_t>(1, length - ngram + 1)));
+  if (length < ngram)
+    out[0] = hash_gram(tokens, length);
+  else
+    for (size_t i = 0; i < out.size(); ++i) out[i] = hash_gram(tokens + i, ngram);
 }
 
-// The distinct shingles of one document at a time, in an open-addressing table that is reused.
+// The distinct ones of some shingles, in an open-addressing table that is used again and again.
 class ShingleSet {
  public:
-  void fill(const int32_t* tokens, int64_t length, int64_t ngram) {
-    const int64_t most = std::max<int64_t>(1, length - ngram + 1);
+  void fill(const std::vector<uint64_t>& shingles) {
     size_t size = 64;
-    while (size < static_cast<size_t>(2 * most)) size *= 2;
-    // A table much larger than the document would be cleared for nothing.
+    while (size < 2 * shingles.size()) size *= 2;
+    // Not larger than needed: a table left by a long document would be cleared for nothing.
     slots_.assign(size, Slot{0, kEmpty});
     mask_ = size - 1;
-    list_.clear();
+    count_ = 0;
     pass_ = 0;
-    for_each_shingle(tokens, length, ngram, [&](uint64_t hash) {
+    for (const uint64_t hash : shingles) {
       Slot& slot = slots_[position(hash)];
-      if (slot.pass != kEmpty) return;
+      if (slot.pass != kEmpty) continue;
       slot = Slot{hash, 0};
-      list_.push_back(hash);
-    });
+      ++count_;
+    }
   }
 
-  const std::vector<uint64_t>& list() const { return list_; }
-  int64_t size() const { return static_cast<int64_t>(list_.size()); }
+  int64_t size() const { return count_; }
 
-  // How many distinct shingles this set shares with the given document.
-  int64_t shared(const int32_t* tokens, int64_t length, int64_t ngram) {
+  // How many distinct shingles this set shares with the others.
+  int64_t shared(const std::vector<uint64_t>& others) {
     ++pass_;
     int64_t count = 0;
-    for_each_shingle(tokens, length, ngram, [&](uint64_t hash) {
+    for (const uint64_t hash : others) {
       Slot& slot = slots_[position(hash)];
-      if (slot.pass == kEmpty || slot.pass == pass_) return;
+      if (slot.pass == kEmpty || slot.pass == pass_) continue;
       slot.pass = pass_;
       ++count;
-    });
+    }
     return count;
   }
 
@@ -79,7 +77,7 @@ class ShingleSet {
     return at;
   }
   std::vector<Slot> slots_;
-  std::vector<uint64_t> list_;
+  int64_t count_ = 0;
   size_t mask_ = 0;
   uint64_t pass_ = 0;
 };

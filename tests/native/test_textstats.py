@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sectow_fast import native
+from sectow_fast.native import text
 from sectow_fast.native.text_oracles import distinct_n_oracle, repetition_oracle, self_bleu_oracle
 
 FUNCTIONS = [native.self_bleu, native.distinct_n, native.repetition]
@@ -106,6 +107,15 @@ def test_repetition_does_not_depend_on_the_thread_count():
         native.repetition(*data, threads=-1)
 
 
+def test_the_twins_serve_where_the_extension_is_absent(monkeypatch):
+    data = csr([[1, 2, 3, 1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 1, 2, 3], []])
+    functions = [*FUNCTIONS, native.near_duplicates]
+    expected = [function(*data) for function in functions]
+    monkeypatch.setattr(text, "core", None)
+    for function, answer in zip(functions, expected, strict=True):
+        np.testing.assert_allclose(function(*data), answer)
+
+
 def test_orders_out_of_range():
     data = csr([[1, 2]])
     for order in (0, -1, 2**31):
@@ -135,8 +145,8 @@ def sacrebleus(rows: list[list[int]], order: int = 4) -> list[float]:
     )
     words = [" ".join(f"w{token}" for token in row) for row in rows]
     return [
-        bleu.sentence_score(text, words[:i] + words[i + 1 :]).score / 100
-        for i, text in enumerate(words)
+        bleu.sentence_score(one, words[:i] + words[i + 1 :]).score / 100
+        for i, one in enumerate(words)
     ]
 
 

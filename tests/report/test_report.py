@@ -72,6 +72,8 @@ def test_results_page_has_a_row_a_variant_with_intervals(tmp_path):
             for kind in ("asr", "asr_t1", "orr", "accuracy"):
                 row[kind].setdefault("mean", next(iter(row[kind].values())))
         (folder / "summary.json").write_text(json.dumps(summary))
+        (folder / "report.html").touch()
+    write_run(tmp_path / "default-seed3", seed=3)  # not finished: no report
     page = results_page(tmp_path)
     assert "| SecTOW (default) | 3 |" in page and page.count("### Seed") == 3
     assert interval([0.1, 0.1, 0.1]) == "10.0 ± 0.0"
