@@ -1,11 +1,11 @@
 """The same step in TRL's own GRPOTrainer, driven by its own `train()`.
 
-TRL in its best settings for this work: one update per rollout on-policy (no old log-probs), beta 0
-(no reference model), no checkpointing, SDPA attention in float32, fused AdamW, micro-batches of the
-size that is fastest here, no padding to a multiple, no logging, saving or progress bar, pictures
-decoded in memory, and a data set of one epoch, so that its loader is made once. Not compiled, as
-ours is not. Its loss is set to ours: token mean over the batch (dapo), clip 0.2 / 0.28, advantages
-scaled by the group's standard deviation, gradients clipped at 1.
+TRL in the fastest uncompiled settings found for this work: one update per rollout on-policy (no old
+log-probs), beta 0 (no reference model), no checkpointing, SDPA attention in float32, fused AdamW,
+micro-batches of the size that is fastest here, no padding to a multiple, no logging, saving or
+progress bar, pictures decoded in memory, and a data set of one epoch, so that its loader is made
+once. Its loss is set to ours: token mean over the batch (dapo), clip 0.2 / 0.28, advantages scaled
+by the group's standard deviation, gradients clipped at 1.
 """
 
 from __future__ import annotations

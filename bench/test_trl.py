@@ -31,7 +31,7 @@ def peer():
 def test_both_make_the_same_update(stage, peer, tmp_path, live):
     """Trained on TRL's own completions, our gradients (clipped, as the optimizer sees them) are
     TRL's: the two steps that are timed are one and the same update."""
-    work = Work(stage=stage, prompts=8, live=live)
+    work = Work(stage=stage, live=live)
     model = stage.defender()
     trainer, between = peer.make_trainer(work, stage.defender(), tmp_path, lambda _: None, steps=1)
     trainer.train()
