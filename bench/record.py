@@ -1,49 +1,98 @@
-"""`bench/results/NAME.json`: figures with the machine, versions and commit they belong to."""
+"""Where and with what a figure was measured, the file it is kept in, and the table of a run."""
 
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sectow_fast.report.results import cpu
+ROOT = Path(__file__).parents[1]
+PACKAGES = (
+    *("torch", "triton", "transformers", "trl", "accelerate", "datasets", "numpy", "liger-kernel"),
+    *("datasketch", "rensa", "sacrebleu"),
+)
 
-RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "triton", "transformers", "trl", "numpy", "datasketch", "rensa", "sacrebleu")
 
-
-def record(name: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> Path:
-    """Write the rows; `about` says how they were taken."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    git = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--abbrev=10"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    page = {
-        "name": name,
-        "date": datetime.date.today().isoformat(),
-        "commit": commit or "unknown",
-        "device": card or cpu(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": versions,
+def write(folder: Path, name: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> Path:
+    """NAME.json, replaced whole. `about` says what was measured and how."""
+    content = {
         **about,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
         "rows": list(rows),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(page, indent=1) + "\n")
-    return path
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.json"
+    part = target.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(target)
+    return target
+
+
+def machine() -> dict[str, Any]:
+    """`load` is the one-minute average at the end: over `threads`, others were at work too."""
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The commit measured, with "-dirty" where files other than results differ from it."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--", ".", ":!bench/results")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("-dirty" if changed else "")
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Medians, a line a row and side."""
+    lines = [f"{'groups (live)':16}{'':6}{'prepare':>9}{'rollout':>9}{'train':>9}{'step s':>9}"]
+    lines[0] += f"{'best s':>9}{'tokens/s':>10}{'speed-up':>10}"
+    for row in rows:
+        for side in ("trl", "ours"):
+            one = row[side]
+            name = f"{row['prompts']}x{row['group_size']} ({row['live_groups']})"
+            line = f"{name if side == 'trl' else '':16}{side:6}"
+            line += "".join(f"{value:9.3f}" for value in one["seconds"].values())
+            line += f"{one['seconds_best']:9.3f}{one['tokens_per_second']:10d}"
+            lines.append(line + (f"{row['speedup']:9.2f}x" if side == "ours" else ""))
+    return lines

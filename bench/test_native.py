@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from record import record
 
 from sectow_fast.native import pack_groups, sample_tokens
 
@@ -32,7 +31,7 @@ def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> dic
     return {name: statistics.median(seen) for name, seen in times.items()}
 
 
-def test_sampling_against_transformers():
+def test_sampling_against_transformers(keep):
     from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
     table = []
@@ -61,10 +60,10 @@ def test_sampling_against_transformers():
         ratio = seconds["transformers, top-p"] / seconds["ours, top-p"]
         table.append({"logit_scale": scale, "ratio": ratio, "seconds": seconds})
         print(f"\n[{ROWS}, {VOCABULARY}] x {scale}: {ratio:.1f}x transformers; {seconds}")
-    record("cpu-sampling", table, what=__doc__)
+    keep("cpu-sampling", table, what=__doc__)
 
 
-def test_packing_of_a_hundred_thousand_sequences():
+def test_packing_of_a_hundred_thousand_sequences(keep):
     rng = np.random.default_rng(0)
     groups = 12_500
     prompts, completions = rng.integers(20, 1200, groups), rng.integers(1, 513, 8 * groups)
@@ -76,4 +75,4 @@ def test_packing_of_a_hundred_thousand_sequences():
     bound = -(-int(prompts.sum() + completions.sum()) // budget)
     row = {"seconds": seconds, "packs": len(rank), "least_packs": bound}
     print(f"\n{8 * groups} sequences: {seconds * 1e3:.1f} ms, {len(rank)} packs, bound {bound}")
-    record("cpu-packing", [row], what="shared-prefix packing, budget 32,768, 8 ranks")
+    keep("cpu-packing", [row], what="shared-prefix packing, budget 32,768, 8 ranks")

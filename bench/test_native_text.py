@@ -15,7 +15,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-from record import record
 
 from sectow_fast import native
 
@@ -127,7 +126,7 @@ def measured(name: str, tool: Callable, ids, likeness, *, both: bool, repeats: i
     return row
 
 
-def test_near_duplicates():
+def test_near_duplicates(keep):
     pytest.importorskip("datasketch")
     pytest.importorskip("rensa")
     rows = []
@@ -151,10 +150,10 @@ def test_near_duplicates():
         rows.append(measured(name, tool, *many, both=both, repeats=3))
     # The bulk path of rensa is its fastest and leaves candidates unverified; 8 bands are its own
     # benchmark's choice, 32 are ours at this threshold.
-    record("near_duplicates", rows, ngram=NGRAM, threshold=THRESHOLD, tokens=LENGTH, repeats=3)
+    keep("near_duplicates", rows, ngram=NGRAM, threshold=THRESHOLD, tokens=LENGTH, repeats=3)
 
 
-def test_self_bleu():
+def test_self_bleu(keep):
     sacrebleu = pytest.importorskip("sacrebleu")
     rng = np.random.default_rng(0)
     ids = rng.zipf(1.3, (16, LENGTH)).clip(max=30_000).astype(np.int32)
@@ -176,4 +175,4 @@ def test_self_bleu():
         {"tool": "ours", "seconds": here},
         {"tool": "sacrebleu", "seconds": there, "ratio": there / here},
     ]
-    record("self_bleu", rows, documents=16, tokens=LENGTH, order=4)
+    keep("self_bleu", rows, documents=16, tokens=LENGTH, order=4)

@@ -1,0 +1,72 @@
+"""One GRPO step of this repository, timed by phase, as `learn.phase.run_phase` makes it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from work import CONFIG, Held, Work
+
+from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.learn.grpo import grpo_step
+from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.types import Completion, Group, Prompt, Reward, Sampling
+
+SAMPLING = Sampling(max_new_tokens=CONFIG.max_new_tokens, temperature=CONFIG.temperature)
+
+
+class OurStep:
+    """Call it for a step. The learning rate is 0: every step does the same work."""
+
+    def __init__(self, work: Work, model: Any) -> None:
+        self.work, self.model = work, model
+        self.cases = work.cases
+        self.images = Held(work.stage.world.images, self.cases)
+        self.optimizer = make_optimizer(model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
+        self.metrics: dict[str, float] = {}
+        self.prepare()
+
+    def prepare(self) -> None:
+        self.codec = self.work.codec(self.images)
+        self.prompts = self.codec.encode(self.cases)
+        self.engine = TorchEngine(self.model, self.codec)
+
+    def rollout(self) -> list[list[Completion]]:
+        return self.engine.generate(
+            self.prompts, n=self.work.group_size, sampling=SAMPLING, seed="bench"
+        )
+
+    def train(self, groups: list[Group]) -> None:
+        self.metrics = grpo_step(
+            self.model, self.optimizer, groups, codec=self.codec, config=CONFIG
+        )
+
+    def __call__(self) -> dict[str, float]:
+        """Seconds by phase; `prepare` is prompts, pictures and rewards."""
+        begin = time.perf_counter()
+        self.prepare()
+        prepared = time.perf_counter()
+        replies = self.rollout()
+        rolled = time.perf_counter()
+        groups = grouped(self.work, self.prompts, replies)
+        scored = time.perf_counter()
+        self.train(groups)
+        self.engine.sync(self.model)
+        end = time.perf_counter()
+        return {
+            "prepare": prepared - begin + scored - rolled,
+            "rollout": rolled - prepared,
+            "train": end - scored,
+            "step": end - begin,
+        }
+
+
+def grouped(work: Work, prompts: list[Prompt], replies: list[list[Completion]]) -> list[Group]:
+    return [
+        Group(
+            prompt=prompt,
+            completions=tuple(row),
+            rewards=tuple(Reward(total=work.reward(i, j)) for j in range(len(row))),
+        )
+        for i, (prompt, row) in enumerate(zip(prompts, replies, strict=True))
+    ]

@@ -1,0 +1,155 @@
+"""The same step in TRL's own GRPOTrainer, driven by its own `train()`.
+
+TRL in the fastest uncompiled settings found for this work: one update per rollout on-policy (no old
+log-probs), beta 0 (no reference model), no checkpointing, SDPA attention in float32, fused AdamW,
+micro-batches of the size that is fastest here, no padding to a multiple, no logging, saving or
+progress bar, pictures decoded in memory, and a data set of one epoch, so that its loader is made
+once. Its loss is set to ours: token mean over the batch (dapo), clip 0.2 / 0.28, advantages scaled
+by the group's standard deviation, gradients clipped at 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+from work import CONFIG, Held, Work
+
+# Completions a forward. Of 16 to 384, 64 and 96 were the fastest on the CPU that bench/results
+# names (one thread): all 384 at once took about a tenth longer, 16 about a third.
+MICRO_BATCH = 96
+
+
+class TimedTrainer(GRPOTrainer):
+    """TRL's trainer with a clock around its rollout; what it computes is untouched."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.seconds = {"prepare": 0.0, "rollout": 0.0}
+        self.batch: dict[str, Any] = {}
+
+    def _generate_single_turn(self, *args: Any, **options: Any) -> Any:
+        begin = time.perf_counter()
+        out = super()._generate_single_turn(*args, **options)
+        self.seconds["rollout"] += time.perf_counter() - begin
+        return out
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        begin, rolled = time.perf_counter(), self.seconds["rollout"]
+        self.batch = super()._generate_and_score_completions(inputs)
+        inside = self.seconds["rollout"] - rolled
+        self.seconds["prepare"] += time.perf_counter() - begin - inside
+        return self.batch
+
+
+class Between(TrainerCallback):
+    """Hands over after every step of TRL's, with its seconds by phase.
+
+    A step runs from one hand-over to the next, so `train` holds the update and the trainer's own
+    loop.
+    """
+
+    def __init__(self, hand_over: Callable[[dict[str, float]], None]) -> None:
+        self.hand_over, self.begin = hand_over, 0.0
+        self.trainer: TimedTrainer | None = None
+        self.gradients: dict[str, torch.Tensor] = {}
+
+    def on_train_begin(self, *args: Any, **options: Any) -> None:
+        self.begin = time.perf_counter()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+        if state.global_step == 0:  # in the warm-up: copying costs time
+            self.gradients = {
+                name: p.grad.clone()
+                for name, p in options["model"].named_parameters()
+                if p.grad is not None
+            }
+
+    def on_step_end(self, *args: Any, **options: Any) -> None:
+        step = time.perf_counter() - self.begin
+        seconds = self.trainer.seconds
+        self.hand_over({**seconds, "train": step - sum(seconds.values()), "step": step})
+        self.trainer.seconds = dict.fromkeys(seconds, 0.0)
+        self.begin = time.perf_counter()
+
+
+def rows(work: Work, steps: int) -> Dataset:
+    """`work`'s prompts once a step; TRL repeats each `group_size` times by itself."""
+    cases = work.cases
+    images = Held(work.stage.world.images, cases)
+
+    def fill(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        chosen = [cases[i] for i in batch["group"]]
+        return {
+            "prompt": [[{"role": "user", "content": case.text}] for case in chosen],
+            "image": [images.open(case.image) for case in chosen],
+            "group": batch["group"],
+        }
+
+    numbers = list(range(len(cases))) * steps
+    return Dataset.from_dict({"group": numbers}).with_transform(fill)
+
+
+def make_trainer(
+    work: Work,
+    model: Any,
+    folder: Path,
+    hand_over: Callable[[dict[str, float]], None],
+    *,
+    steps: int,
+) -> tuple[TimedTrainer, Between]:
+    """`train()` of the trainer makes `steps` steps, with `hand_over` called after each."""
+    codec = work.codec(None)
+    micro_batches = max(1, work.completions // MICRO_BATCH)
+
+    def reward(completions: list[Any], group: list[int], **_: Any) -> list[float]:
+        return [work.reward(one, i % work.group_size) for i, one in enumerate(group)]
+
+    config = GRPOConfig(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=work.completions // micro_batches,
+        gradient_accumulation_steps=micro_batches,
+        num_generations=work.group_size,
+        max_completion_length=CONFIG.max_new_tokens,
+        max_steps=steps,
+        temperature=CONFIG.temperature,
+        generation_kwargs={"suppress_tokens": list(codec.banned_ids)},
+        shuffle_dataset=False,
+        beta=0.0,
+        loss_type="dapo",
+        epsilon=CONFIG.clip_low,
+        epsilon_high=CONFIG.clip_high,
+        scale_rewards="group",
+        learning_rate=0.0,
+        lr_scheduler_type="constant",
+        optim="adamw_torch_fused",
+        adam_beta1=0.9,
+        adam_beta2=0.95,
+        weight_decay=0.0,
+        max_grad_norm=CONFIG.max_grad_norm,
+        gradient_checkpointing=False,
+        report_to=[],
+        logging_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    between = Between(hand_over)
+    trainer = TimedTrainer(
+        model=model,
+        reward_funcs=reward,
+        args=config,
+        train_dataset=rows(work, steps),
+        processing_class=work.stage.processor,
+        callbacks=[between],
+    )
+    between.trainer = trainer
+    return trainer, between
