@@ -19,6 +19,7 @@ def path(request):
     if request.param == "triton":
         if torch.cuda.is_available():
             pytest.skip("Triton is compiled here, not interpreted: tests/kernels/test_gpu.py")
+        pytest.importorskip("triton")
         way = dispatch.interpreted()
     with way:
         yield request.param

@@ -28,8 +28,6 @@ from sectow_fast.kernels import (
 )
 
 CARDS = {80: "A100", 90: "H100, H200", 100: "B200"}
-# A block's shared memory at most, as CUDA documents it (bytes).
-SHARED = {80: 166_912, 90: 232_448, 100: 232_448}
 QWEN = 151_936
 POINTERS = {  # float32 unless said
     **{"labels": "*i64", "order": "*i64", "ends": "*i64", "signal_out": "*i1"},

@@ -24,6 +24,7 @@ def rows():
 
 
 def test_no_spills_and_shared_memory_within_the_limit(rows):
+    # A block's shared memory at most, in bytes, as CUDA documents it.
     limits = {80: 166_912, 90: 232_448, 100: 232_448}
     assert {row["sm"] for row in rows} == set(limits)
     for row in rows:
