@@ -44,8 +44,8 @@ define sanitized
 endef
 
 gpu-check:
-	OUT=$(OUT) $(PYTHON) -m pytest tests -m gpu
-	OUT=$(OUT) $(PYTHON) -m pytest -s bench/test_kernels.py -m gpu
+	$(PYTHON) -m pytest tests -m gpu
+	$(PYTHON) -m pytest -s bench/test_kernels.py -m gpu --record $(OUT)
 
 # torch first and by itself, so that the build the machine offers (CPU or CUDA) is the one taken.
 $(VENV)/.torch:

@@ -1,16 +1,12 @@
 """The policy loss against its peers: time and extra memory. `pytest bench/test_kernels.py`.
 
 On a CPU each contender runs in a process of its own, so that its peak memory is its own. On CUDA
-(`make gpu-check`) the shapes are those of a 1.5B and a 7B head. Results go to $OUT or
-bench/results/, one JSON a device.
+(`make gpu-check`) the shapes are those of a 1.5B and a 7B head.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,7 +18,6 @@ import torch
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-OUT = Path(os.environ.get("OUT", HERE / "results"))
 CPU_SHAPES = [(2048, 512, 32_000), (2048, 512, 151_936)]
 CUDA_SHAPES = [(16_384, 2048, 151_936), (16_384, 3584, 151_936)]
 DEAD = ("none", "masked", "zero")
@@ -95,44 +90,6 @@ def timed_on_cuda(function, clear=lambda: None, repeats: int = 15) -> dict:
     return {"seconds": statistics.median(seconds), "extra_mib": extra}
 
 
-def versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("torch", "triton", "trl", "liger-kernel", "verl"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def write(kind: str, rows: list[dict]) -> None:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
-    device = torch.cuda.get_device_name() if kind != "cpu" else cpu_name()
-    OUT.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {
-            "device": device,
-            "versions": versions(),
-            "commit": commit,
-            "date": datetime.date.today().isoformat(),
-            "rows": rows,
-        },
-        indent=1,
-    )
-    (OUT / f"kernels-{kind}.json").write_text(text + "\n")
-
-
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip() + ", 1 thread"
-    return platform.processor()
-
-
 def table(rows: list[dict]) -> str:
     lines = ["| N, H, V | dead half | contender | time | against eager | extra memory |"]
     lines.append("|---|---|---|---|---|---|")
@@ -160,7 +117,7 @@ CPU_NAMES = (
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the CUDA rows are test_cuda")
-def test_cpu():
+def test_cpu(keep):
     rows = []
     for shape in CPU_SHAPES:
         for name in CPU_NAMES:
@@ -169,12 +126,14 @@ def test_cpu():
             row = {"name": name, "shape": shape, "dead": "masked"} | json.loads(out)
             rows.append(row)
             print(row, flush=True)
-    write("cpu", rows)
+    about = "forward and backward, float32; processor seconds, one thread; half of the rows masked"
+    keep("kernels-cpu", rows, what=about)
     print("\n" + table(rows))
 
 
 @pytest.mark.gpu
-def test_cuda():
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda(keep):
     from kernel_contenders import CONTENDERS
 
     big = torch.randn(1 << 28, device="cuda", dtype=torch.bfloat16)
@@ -191,7 +150,7 @@ def test_cuda():
         for dead in DEAD
         for name in CONTENDERS
     ]
-    write("cuda", rows + small_kernels() + policy)
+    keep("kernels-cuda", rows + small_kernels() + policy, card=torch.cuda.get_device_name())
     print("\n", rows, "\n" + table(policy))
 
 

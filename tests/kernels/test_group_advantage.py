@@ -25,7 +25,8 @@ def test_ragged_interleaved_groups_equal_a_loop(baseline, scale):
         centred = mine - mine.mean()
         if baseline == "loo":
             centred = centred * len(mine) / max(len(mine) - 1, 1)
-        spread = {"std": mine.std(), "none": None, "batch": rewards.std()}[scale]
+        own = mine.std() if len(mine) > 1 else 0.0
+        spread = {"std": own, "none": None, "batch": rewards.std()}[scale]
         wanted = centred if spread is None else centred / (spread + 1e-4)
         if mine.max() == mine.min():
             wanted = torch.zeros_like(mine)
