@@ -6,7 +6,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test bench lint results sanitize gpu-check clean
+.PHONY: train test bench lint results sanitize fuzz gpu-check clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
@@ -30,17 +30,23 @@ results: $(VENV)/.installed
 # Python itself leaks by design, so leaks are not looked for; libstdc++ is preloaded because the
 # sanitizer must see its `throw` before Python, which is plain C, has loaded it.
 sanitize: $(VENV)/.installed-test
-	$(call sanitized,asan,address$(comma)undefined,libasan.so)
-	$(call sanitized,tsan,thread,libtsan.so)
+	$(call sanitized,asan,address$(comma)undefined,libasan.so,$(NATIVE_TESTS))
+	$(call sanitized,tsan,thread,libtsan.so,$(NATIVE_TESTS))
 
+fuzz: $(VENV)/.installed-test
+	$(call sanitized,asan,address$(comma)undefined,libasan.so,$(abspath tests/native/fuzz.py) $(MINUTES))
+
+MINUTES ?= 10
+NATIVE_TESTS = -m pytest $(abspath tests/native) -c /dev/null -q -p no:cacheprovider \
+  --noconftest --import-mode=importlib
 comma := ,
 define sanitized
 	rm -rf build/$(1)
 	CC=gcc CXX=g++ SECTOW_SANITIZE=$(2) $(RUN) setup.py -q build --build-lib build/$(1) \
 	  --build-temp build/$(1)-temp
-	cd build/$(1) && LD_PRELOAD="$$(gcc -print-file-name=$(3)) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  UBSAN_OPTIONS=print_stacktrace=1 $(abspath $(RUN)) -m pytest $(abspath tests/native) \
-	  -c /dev/null -q -p no:cacheprovider --noconftest --import-mode=importlib
+	cd build/$(1) && \
+	  LD_PRELOAD="$$(gcc -print-file-name=$(3)) $$(g++ -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=. $(abspath $(RUN)) $(4)
 endef
 
 gpu-check:
