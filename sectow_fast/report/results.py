@@ -140,10 +140,45 @@ def results_page(runs: Path) -> str:
             values = [row[key] for row in rows if key in row]
             cells.append(interval(values) if values else "-")
         lines.append("| " + " | ".join(cells) + " |")
+    lines += differences(found)
     lines += ["", "## The default run, seed by seed (Wilson 95 % intervals)", ""]
     for summary in found["default"]:
         lines += seed_table(summary)
     return "\n".join(lines) + "\n"
+
+
+def differences(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Each variant less the default of the same seed, in points; bold where 0 is outside."""
+    default = {summary["seed"]: figures(summary) for summary in found["default"]}
+    columns = {"asr": "ASR", "asr_t1": "ASR, T=1", "orr": "over-refusal", "accuracy": "accuracy"}
+    columns["trained"] = "attacker success"
+    lines = [
+        "",
+        "## What each part is worth",
+        "",
+        "Variant less default, paired by seed, in points with a 95 % t-interval; **bold** where the"
+        " interval leaves 0 out. A row without bold is a difference these seeds do not show.",
+        "",
+        f"| variant | {' | '.join(columns.values())} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, (title, _) in VARIANTS.items():
+        rows = {s["seed"]: figures(s) for s in found[name] if s["seed"] in default}
+        if name == "default" or len(rows) < 2:
+            continue
+        cells = [title]
+        for key in columns:
+            gaps = [
+                row[key] - default[seed][key]
+                for seed, row in rows.items()
+                if key in row and key in default[seed]
+            ]
+            text = interval(gaps) if gaps else "-"
+            mean, _, half = text.partition(" ± ")
+            shown = half and abs(float(mean)) > float(half)
+            cells.append(f"**{text}**" if shown else text)
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def seed_table(summary: Mapping[str, Any]) -> list[str]:

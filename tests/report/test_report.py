@@ -76,5 +76,6 @@ def test_results_page_has_a_row_a_variant_with_intervals(tmp_path):
     write_run(tmp_path / "default-seed3", seed=3)  # not finished: no report
     page = results_page(tmp_path)
     assert "| SecTOW (default) | 3 |" in page and page.count("### Seed") == 3
+    assert "What each part is worth" in page
     assert interval([0.1, 0.1, 0.1]) == "10.0 ± 0.0"
     assert interval([0.0, 0.1]) == "5.0 ± 63.6"
