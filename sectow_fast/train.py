@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 import time
 import tomllib
@@ -14,6 +15,10 @@ from pydantic import BaseModel, ValidationError
 
 from sectow_fast.config import Config
 from sectow_fast.types import UserError
+
+# Threads that wait for each other sleep instead of spinning: with other work on the machine a run
+# was 50 times slower without this. OpenMP reads it when torch is first imported, which is later.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 USAGE = """usage: python -m sectow_fast.train [--preset NAME | --config FILE.toml] [--out DIR]
        [--resume DIR] [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
