@@ -37,8 +37,7 @@ fuzz: $(VENV)/.installed-test
 	$(call sanitized,asan,address$(comma)undefined,libasan.so,$(abspath tests/native/fuzz.py) $(MINUTES))
 
 MINUTES ?= 10
-NATIVE_TESTS = -m pytest $(abspath tests/native) -c /dev/null -q -p no:cacheprovider \
-  --noconftest --import-mode=importlib
+NATIVE_TESTS = -m pytest $(abspath tests/native) -c /dev/null -q -p no:cacheprovider --noconftest
 comma := ,
 define sanitized
 	rm -rf build/$(1)
