@@ -10,6 +10,7 @@ from work import CONFIG, Held, Work
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Completion, Group, Prompt, Reward, Sampling
 
 SAMPLING = Sampling(max_new_tokens=CONFIG.max_new_tokens, temperature=CONFIG.temperature)
@@ -30,6 +31,7 @@ class OurStep:
         self.codec = self.work.codec(self.images)
         self.prompts = self.codec.encode(self.cases)
         self.engine = TorchEngine(self.model, self.codec)
+        self.policy = Policy(self.model, self.codec)
 
     def rollout(self) -> list[list[Completion]]:
         return self.engine.generate(
@@ -37,9 +39,7 @@ class OurStep:
         )
 
     def train(self, groups: list[Group]) -> None:
-        self.metrics = grpo_step(
-            self.model, self.optimizer, groups, codec=self.codec, config=CONFIG
-        )
+        self.metrics = grpo_step(self.policy, self.optimizer, groups, config=CONFIG)
 
     def __call__(self) -> dict[str, float]:
         """Seconds by phase; `prepare` is prompts, pictures and rewards."""

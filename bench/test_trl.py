@@ -57,10 +57,9 @@ def test_both_make_the_same_update(stage, peer, tmp_path, live):
         )
     )
     grpo_step(
-        model,
+        ours.policy,
         ours.optimizer,
         grouped(work, ours.prompts, rows),
-        codec=ours.codec,
         config=CONFIG.model_copy(update={"mismatch_max": 1e3}),
     )
     assert sum(float(one.square().sum()) for one in found.values()) > 0.01

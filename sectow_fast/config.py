@@ -45,6 +45,7 @@ class ColdStartConfig(Section):
     batch: int = Field(64, ge=1)
     lr: float = Field(2e-3, gt=0)
     attacker_lr: float = Field(1e-3, gt=0)
+    tokens_per_batch: int = Field(16384, ge=64, description="token budget of a micro-batch")
 
 
 class GRPOConfig(Section):
@@ -130,6 +131,18 @@ class EvaluateConfig(Section):
     attacker_cases: int = Field(1600, ge=1, description="held-out seeds the attacker is tried on")
 
 
+class LearnConfig(Section):
+    """How a model is trained, whatever the phase."""
+
+    attention: Literal["auto", "sdpa", "flex", "flash", "xformers"] = Field(
+        "auto", description="who computes attention over packed rows (learn/attention.py)"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products")
+    gradient_checkpointing: bool = Field(False, description="less memory, a second forward")
+    lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
+    lora_alpha: float = Field(32.0, gt=0)
+
+
 class EngineConfig(Section):
     kind: Literal["torch"] = "torch"
 
@@ -154,4 +167,5 @@ class Config(Section):
     defend: DefendConfig = DefendConfig()
     monitor: MonitorConfig = MonitorConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    learn: LearnConfig = LearnConfig()
     engine: EngineConfig = EngineConfig()

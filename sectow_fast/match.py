@@ -23,6 +23,7 @@ from sectow_fast.game.pool import attack_as_dict, attack_from_dict, write_pool
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.phase import NonFiniteRun
+from sectow_fast.learn.policy import make_policy
 from sectow_fast.report.console import LiveConsole
 from sectow_fast.report.metrics import MetricsLog
 from sectow_fast.run_folder import RunFolder
@@ -67,8 +68,13 @@ class Match:
 
     # ---- models
 
-    def _player(self, model: Any) -> Player:
-        return Player(model=model, engine=TorchEngine(model, self.codec), codec=self.codec)
+    def _player(self, model: Any, *, trained: bool = True) -> Player:
+        return Player(
+            model=model,
+            engine=TorchEngine(model, self.codec),
+            codec=self.codec,
+            policy=make_policy(model, self.codec, self.config.learn) if trained else None,
+        )
 
     def fork_attacker(self) -> None:
         """The attacker becomes the defender's twin: two copies of one model."""
@@ -88,12 +94,13 @@ class Match:
             model.load_state_dict(
                 self._stage.load(self.folder.path / "coldstart" / "defender").state_dict()
             )
-            self._round_zero = self._player(model.requires_grad_(False).eval())
+            self._round_zero = self._player(model.requires_grad_(False).eval(), trained=False)
         return self._round_zero
 
     def reference(self, role: str) -> Any:
         """The cold-start policy of a role, for the KL term."""
-        return self._stage.load(self.folder.path / "coldstart" / role).requires_grad_(False).eval()
+        model = self._stage.load(self.folder.path / "coldstart" / role).requires_grad_(False).eval()
+        return make_policy(model, self.codec, self.config.learn)
 
     def safe_lesson(self) -> Any:
         """The SFT baseline's lesson: kept attacks and existing unsafe data refused."""

@@ -123,9 +123,11 @@ def _measure(config: Config, stage: Any, model: Any, kind: str, groups: int, siz
     from sectow_fast.engine.torch_engine import TorchEngine
     from sectow_fast.learn.grpo import grpo_step
     from sectow_fast.learn.optim import make_optimizer
+    from sectow_fast.learn.policy import make_policy
     from sectow_fast.learn.sft import sft_step
     from sectow_fast.types import Group, Reward, Sampling
 
+    policy = make_policy(model, stage.codec, config.learn)
     optimizer = make_optimizer(model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
     rng = random.Random("plan")
     times, tokens = [], 0
@@ -137,7 +139,7 @@ def _measure(config: Config, stage: Any, model: Any, kind: str, groups: int, siz
             replies = [stage.codec.encode_reply(reply) for _, reply in drawn]
             pairs = list(zip(prompts, replies, strict=True))
             with SavedBytes(model.parameters()) as saved:
-                sft_step(model, optimizer, pairs, codec=stage.codec)
+                sft_step(policy, optimizer, pairs)
             tokens = sum(len(p.ids) + len(r) for p, r in pairs)
         else:
             grpo = config.attack if kind == "attack" else config.defend
@@ -156,7 +158,7 @@ def _measure(config: Config, stage: Any, model: Any, kind: str, groups: int, siz
                 for prompt, group in zip(prompts, replies, strict=True)
             ]
             with SavedBytes(model.parameters()) as saved:
-                row = grpo_step(model, optimizer, batch, codec=stage.codec, config=grpo)
+                row = grpo_step(policy, optimizer, batch, config=grpo)
             tokens = int(row["tokens"])
         times.append(time.perf_counter() - begin)
     return Step(seconds=min(times), tokens=tokens, saved=saved.total)

@@ -24,6 +24,7 @@ def run_lessons(
     steps: int,
     batch: int,
     lr: float,
+    tokens_per_batch: int,
     key: str,
     start: int,
     on_step: Callable[[int, dict[str, Any], list[Event]], None],
@@ -41,9 +42,8 @@ def run_lessons(
         drawn = [lesson(rng) for _ in range(batch)]
         prompts = player.codec.encode([case for case, _ in drawn])
         replies = [player.codec.encode_reply(reply) for _, reply in drawn]
-        metrics = sft_step(
-            player.model, optimizer, list(zip(prompts, replies, strict=True)), codec=player.codec
-        )
+        pairs = list(zip(prompts, replies, strict=True))
+        metrics = sft_step(player.policy, optimizer, pairs, tokens_per_batch=tokens_per_batch)
         seconds = time.perf_counter() - begin
         tokens = sum(len(p.ids) + len(r) for p, r in zip(prompts, replies, strict=True))
         row = metrics | {

@@ -12,11 +12,13 @@ from sectow_fast.types import Case, Completion, Sampling, Verdict, World
 
 @dataclass(frozen=True, kw_only=True)
 class Player:
-    """`model` is trained; `engine` samples from it; `codec` turns cases into token ids and back."""
+    """`engine` samples from `model`; `codec` turns cases into token ids and back; `policy` is the
+    model as training calls it (learn/policy.py), None where it is never trained."""
 
     model: Any
     engine: Engine
     codec: Any
+    policy: Any = None
 
     def complete(
         self, cases: Sequence[Case], *, n: int, sampling: Sampling, seed: str

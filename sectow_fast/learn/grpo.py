@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from sectow_fast.config import GRPOConfig
-from sectow_fast.kernels import (
-    PolicyLossConfig,
-    group_advantage,
-    linear_logprob,
-    linear_policy_loss,
-)
-from sectow_fast.learn.packing import micro_batches, pack, row_length
-from sectow_fast.learn.policy import banned_bias, completion_hidden
+from sectow_fast.kernels import PolicyLossConfig, group_advantage
+from sectow_fast.learn.packing import PackedRow
+from sectow_fast.learn.policy import LossTerms, Policy
+from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.native import select_groups
 from sectow_fast.types import Group, UserError
 
@@ -49,25 +45,28 @@ def advantages_of(
 
 
 def grpo_step(
-    model: Any,
+    policy: Policy,
     optimizer: torch.optim.Optimizer,
     groups: Sequence[Group],
     *,
-    codec: Any,
     config: GRPOConfig,
-    reference: Any = None,
+    reference: Policy | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Update `model` once, on-policy, and say what happened.
+    """Update `policy` once, on-policy, and say what happened.
 
     Groups whose rewards are all equal never reach the forward. The token mean's denominator is
     the completion tokens of the whole batch, dead groups included (our choice: a step that has
     little to learn moves little), and is the same however the batch is cut. A non-finite loss or
     gradient skips the step (`skipped` 1). `reference` is the policy of the KL term.
 
+    On several ranks each is given all groups, trains on its share, balanced by tokens, and returns
+    the same numbers.
+
     Raises UserError where rollout and trainer disagree by more than `config.mismatch_max` (mean k3
     estimate of KL a token).
     """
-    rows, signal = advantages_of(groups, config)
+    gains, signal = advantages_of(groups, config)
     live = [i for i, has in enumerate(signal) if has]
     tokens = sum(len(one.ids) for group in groups for one in group.completions)
     metrics = {
@@ -80,61 +79,29 @@ def grpo_step(
     }
     if not live:
         return metrics
-    model.train()
+    policy.train()
     optimizer.zero_grad(set_to_none=True)
-    device = next(model.parameters()).device
-    bias = banned_bias(model, codec)
-    sums: dict[str, float] = {}
-    counts = {"scored": 0.0, "live": 0.0}
-    gaps: list[torch.Tensor] = []
-    lengths = [row_length(groups[i].prompt, groups[i].completions) for i in live]
-    for picked in micro_batches(lengths, config.tokens_per_batch):
-        chosen = [live[j] for j in picked]
-        batch = pack(
-            [(groups[i].prompt, groups[i].completions) for i in chosen],
-            pad_id=codec.pad_id,
-            dtype=model.dtype,
-        )
-        gain = torch.tensor([a for i in chosen for a in rows[i]], dtype=torch.float32)[batch.owner]
-        hidden = completion_hidden(model, batch, codec)
+    tally = Tally(config.mismatch_max)
+    pairs = [(groups[i].prompt, groups[i].completions) for i in live]
+    for row, pieces in policy.rows(pairs, config.tokens_per_batch, ranks):
+        gain = torch.tensor([gains[live[p.group]][j] for p in pieces for j in p.picked])
         ref_logp = None
         if reference is not None and config.kl_coef:
             with torch.no_grad():
-                states = completion_hidden(reference, batch, codec)
-                ref_logp, _ = linear_logprob(
-                    states,
-                    reference.lm_head.weight,
-                    batch.labels,
-                    bias=bias,
-                    temperature=config.temperature,
-                )
-        loss, measured = linear_policy_loss(
-            hidden,
-            model.lm_head.weight,
-            batch.labels,
-            gain.to(device),
-            bias=bias,
-            ref_logp=ref_logp,
-            rollout_logp=batch.rollout_logp,
+                ref_logp, _ = reference(row, temperature=config.temperature)
+        terms = LossTerms(
+            advantages=gain[row.owner],
             normalizer=tokens,
             config=loss_config(config),
-            temperature=config.temperature,
+            ref_logp=ref_logp,
         )
+        loss, measured = policy(row, terms, temperature=config.temperature)
         loss.backward()
-        # Tokens of advantage 0 teach nothing and may not have gone through the head.
-        scored = measured["scored"]
-        gaps.append((batch.rollout_logp - measured["logp"])[scored])
-        share = {"scored": float(scored.sum()), "live": float(measured["live"])}
-        metrics["loss"] += float(loss.detach())
-        metrics["tokens_trained"] += float(batch.input_ids.numel())
-        counts = {over: counts[over] + share[over] for over in counts}
-        for name, over in MEANS.items():
-            sums[name] = sums.get(name, 0.0) + float(measured[name]) * share[over]
-    metrics |= {name: value / max(counts[MEANS[name]], 1.0) for name, value in sums.items()}
-    metrics |= mismatch(torch.cat(gaps), config.mismatch_max)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-    metrics["grad_norm"] = float(norm)
-    if torch.isfinite(norm) and torch.isfinite(torch.tensor(metrics["loss"])):
+        tally.add(row, loss.detach(), measured)
+    metrics |= tally.result(ranks)
+    norm = ranks.grad_norm(policy, config.max_grad_norm)
+    metrics["grad_norm"] = norm
+    if math.isfinite(norm) and math.isfinite(metrics["loss"]):
         optimizer.step()
     else:
         metrics["skipped"] = 1.0
@@ -142,18 +109,47 @@ def grpo_step(
     return metrics
 
 
-def mismatch(gap: torch.Tensor, bound: float) -> dict[str, float]:
-    """How far rollout and trainer log-probs [N] (their difference) are apart; the gate.
+class Tally:
+    """A step's measures, row by row and then over ranks. bound: of the mismatch gate."""
 
-    mismatch_kl: mean of exp(-gap) - 1 + gap, the k3 estimate of KL(rollout || trainer).
-    """
-    value = float((torch.exp(-gap) - 1 + gap).mean())
-    largest = float(gap.abs().max())
-    # NaN log-probs are left to the skip of non-finite steps, which counts them.
-    if value > bound:
-        raise UserError(
-            f"rollout and trainer log-probs: found a mismatch of {value:.3g} (KL a token, largest"
-            f" difference {largest:.3g}), expected <= {bound:g}; look at the engine's weights"
-            " (was the last sync complete?), its precision, its temperature and its image features"
+    def __init__(self, bound: float) -> None:
+        self.bound = bound
+        self.sums: dict[str, float] = dict.fromkeys(
+            ["loss", "tokens_trained", "scored", "live", "gap_kl", *MEANS], 0.0
         )
-    return {"mismatch_kl": value, "mismatch_max": largest}
+        self.largest = 0.0
+
+    def add(self, row: PackedRow, loss: torch.Tensor, measured: Mapping[str, torch.Tensor]) -> None:
+        # Tokens of advantage 0 teach nothing and may not have gone through the head.
+        scored = measured["scored"]
+        share = {"scored": float(scored.sum()), "live": float(measured["live"])}
+        if not share["scored"]:
+            return
+        gap = (row.rollout_logp.to(scored.device) - measured["logp"])[scored].double()
+        sums = self.sums
+        sums["loss"] += float(loss)
+        sums["tokens_trained"] += row.tokens
+        # The k3 estimate of KL(rollout || trainer).
+        sums["gap_kl"] += float((torch.exp(-gap) - 1 + gap).sum())
+        self.largest = max(self.largest, float(gap.abs().max()))
+        for name, over in MEANS.items():
+            sums[name] += float(measured[name]) * share[over]
+        for over, count in share.items():
+            sums[over] += count
+
+    def result(self, ranks: Ranks) -> dict[str, float]:
+        """The step's numbers, the same on every rank. UserError over the mismatch's bound."""
+        sums = ranks.summed(self.sums)
+        out = {name: sums[name] for name in ("loss", "tokens_trained")}
+        out |= {name: sums[name] / max(sums[over], 1.0) for name, over in MEANS.items()}
+        value = sums["gap_kl"] / max(sums["scored"], 1.0)
+        largest = ranks.largest(self.largest)
+        # NaN log-probs are left to the skip of non-finite steps, which counts them.
+        if value > self.bound:
+            raise UserError(
+                f"rollout and trainer log-probs: found a mismatch of {value:.3g} (KL a token,"
+                f" largest difference {largest:.3g}), expected <= {self.bound:g}; look at the"
+                " engine's weights (was the last sync complete?), its precision, its temperature"
+                " and its image features"
+            )
+        return out | {"mismatch_kl": value, "mismatch_max": largest}

@@ -1,104 +1,193 @@
-"""Groups laid out as shared-prefix rows: `[prompt | c1 | c2 | ... | cG]`.
+"""Groups laid out as shared-prefix rows: `[prompt | c1 | ... | cG | prompt | c1 | ...]`.
 
 The prompt (in a VLM most of the work, image and all) is computed once a group. Positions of each
 completion go on from the prompt, and a completion sees the prompt and itself only, so the hidden
-states are those of G separate rows: exact, not approximate.
+states are those of G separate rows: exact, not approximate. A micro-batch is one row of at most a
+budget of tokens, so nothing is padded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 
-from sectow_fast.types import Completion, Prompt
+from sectow_fast.families import Family
+from sectow_fast.learn.segments import Segments, Span
+from sectow_fast.native import pack_groups
+from sectow_fast.types import Completion, Prompt, UserError
+
+IGNORE = -100  # the label of a token that teaches nothing
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedRows:
-    """B groups as rows of L tokens, padded on the right.
+class Piece:
+    """Completions of one group that go into one row. group: its number; picked: which ones."""
 
-    input_ids, position_ids [B, L]; mask [B, 1, L, L] additive; per completion token (N in all, in
-    order of group, completion, token): row [N] and column [N] of the position that predicts it,
-    labels [N], rollout_logp [N], owner [N] (the completion's number).
+    group: int
+    picked: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedRow:
+    """A micro-batch: one row of T tokens.
+
+    input_ids [1, T]; position_ids [1, T], or [3, 1, T] (M-RoPE); segments say who sees whom;
+    pixel_inputs: the images', in the row's order. Per completion token (N in all, in order of
+    piece, completion, token): `column` [N], the position that predicts it, labels [N],
+    rollout_logp [N], owner [N], the completion's number among the row's.
+
+    Two groups of prompts (7, 8) and (9,), two completions and one of a token each, are
+    input_ids [[7, 8, a, b, 9, c]], position_ids [[0, 1, 2, 2, 0, 1]], column [1, 1, 4].
     """
 
-    prompts: tuple[Prompt, ...]
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    mask: torch.Tensor
-    row: torch.Tensor
+    segments: Segments
+    pixel_inputs: Mapping[str, torch.Tensor]
     column: torch.Tensor
     labels: torch.Tensor
     rollout_logp: torch.Tensor
     owner: torch.Tensor
 
+    @property
+    def tokens(self) -> int:
+        return self.input_ids.shape[1]
 
-def row_length(prompt: Prompt, completions: Sequence[Completion]) -> int:
-    """Tokens of a group's row."""
-    return len(prompt.ids) + sum(len(one.ids) for one in completions)
 
+def plan_rows(
+    groups: Sequence[tuple[Prompt, Sequence[Completion]]], budget: int, ranks: int = 1
+) -> list[list[list[Piece]]]:
+    """[ranks][rows][pieces]: rows of at most `budget` tokens, balanced over ranks by tokens.
 
-def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices grouped so that rows x longest stays within `budget`; like lengths side by side.
-
-    A row longer than the budget is a batch of its own: it cannot be cut without changing it.
+    A group over the budget is cut into pieces, its prompt repeated. UserError, naming the case,
+    where a single completion does not fit with its prompt.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    batches: list[list[int]] = []
-    for i in order:
-        if batches and (len(batches[-1]) + 1) * lengths[i] <= budget:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
+    pieces = [
+        piece for i, (prompt, done) in enumerate(groups) for piece in _cut(i, prompt, done, budget)
+    ]
+    counts = [len(piece.picked) for piece in pieces]
+    pack, rank = pack_groups(
+        [len(groups[piece.group][0].ids) for piece in pieces],
+        [len(groups[p.group][1][j].ids) for p in pieces for j in p.picked],
+        np.array([0, *itertools.accumulate(counts)]),
+        budget,
+        ranks,
+    )
+    rows: list[list[Piece]] = [[] for _ in rank]
+    for piece, row in zip(pieces, pack.tolist(), strict=True):
+        rows[row].append(piece)
+    plan: list[list[list[Piece]]] = [[] for _ in range(ranks)]
+    for row, number in zip(rows, rank.tolist(), strict=True):
+        plan[number].append(row)
+    return plan
+
+
+def _cut(group: int, prompt: Prompt, done: Sequence[Completion], budget: int) -> list[Piece]:
+    room = budget - len(prompt.ids)
+    pieces: list[list[int]] = []
+    left = 0
+    for j, one in enumerate(done):
+        size = len(one.ids)
+        if size > room:
+            raise UserError(
+                f"case {prompt.case_id!r}, completion {j}: found {len(prompt.ids)} prompt tokens"
+                f" and {size} of its own, expected at most tokens_per_batch {budget} in all;"
+                " raise tokens_per_batch, or lower max_new_tokens"
+            )
+        if not pieces or size > left:
+            pieces.append([])
+            left = room
+        pieces[-1].append(j)
+        left -= size
+    return [Piece(group=group, picked=tuple(picked)) for picked in pieces]
+
+
+def rank_rows(
+    groups: Sequence[tuple[Prompt, Sequence[Completion]]],
+    budget: int,
+    *,
+    codec: Any,
+    family: Family,
+    rank: int = 0,
+    world: int = 1,
+    dummy: Prompt | None = None,
+) -> Iterator[tuple[PackedRow, list[Piece]]]:
+    """This rank's micro-batches, and the pieces each is made of.
+
+    Every rank is given as many rows, since each forward is a meeting of all of them: one with fewer
+    goes through a row again that teaches nothing. dummy: a prompt with an image, which joins rows
+    that have none, so that all ranks meet in the vision tower too.
+    """
+    plan = plan_rows(groups, budget, world)
+    mine = plan[rank]
+    spare = (mine or next(rows for rows in plan if rows))[-1]
+    for number in range(max(len(rows) for rows in plan)):
+        pieces = mine[number] if number < len(mine) else spare
+        chosen = [(groups[p.group][0], [groups[p.group][1][j] for j in p.picked]) for p in pieces]
+        if world > 1 and dummy and all(prompt.image is None for prompt, _ in chosen):
+            chosen.append((dummy, []))
+        row = pack(chosen, codec=codec, family=family)
+        if number >= len(mine):
+            row = replace(row, labels=torch.full_like(row.labels, IGNORE))
+        yield row, pieces
 
 
 def pack(
-    groups: Sequence[tuple[Prompt, Sequence[Completion]]], *, pad_id: int, dtype: torch.dtype
-) -> PackedRows:
-    """Lay groups out as rows. `dtype` is that of the additive mask (the model's)."""
-    longest = max(row_length(prompt, completions) for prompt, completions in groups)
-    shape = (len(groups), longest)
-    ids = torch.full(shape, pad_id)
-    positions = torch.zeros(shape, dtype=torch.long)
-    # Segment 0 is the prompt, 1..G the completions, -1 padding (which sees itself, never NaN).
-    segments = torch.full(shape, -1)
-    rows, columns, labels, logps, owners = [], [], [], [], []
+    groups: Sequence[tuple[Prompt, Sequence[Completion]]], *, codec: Any, family: Family
+) -> PackedRow:
+    """Lay groups out as one row. UserError where an image and its placeholders do not match."""
+    prompts = [prompt for prompt, _ in groups]
+    pixels = codec.pixel_inputs(prompts)
+    needed = iter(family.image_tokens(pixels))
+    grids = iter(pixels.get("image_grid_thw", ()))
+    ids: list[int] = []
+    spans: list[Span] = []
+    positions: list[torch.Tensor] = []
+    columns, labels, logps, owners = [], [], [], []
     count = 0
-    for b, (prompt, completions) in enumerate(groups):
-        at = len(prompt.ids)
-        ids[b, :at] = torch.tensor(prompt.ids)
-        positions[b, :at] = torch.arange(at)
-        segments[b, :at] = 0
-        for g, one in enumerate(completions):
-            size = len(one.ids)
-            ids[b, at : at + size] = torch.tensor(one.ids)
-            positions[b, at : at + size] = torch.arange(size) + len(prompt.ids)
-            segments[b, at : at + size] = g + 1
-            rows += [b] * size
+    for prompt, done in groups:
+        tokens = next(needed) if prompt.image is not None else None
+        family.check(prompt, tokens, max((len(one.ids) for one in done), default=0))
+        grid = next(grids, None) if prompt.image is not None else None
+        places, begin = family.positions(prompt.ids, grid)
+        prefix = Span(start=len(ids), length=len(prompt.ids))
+        ids += prompt.ids
+        spans.append(prefix)
+        positions.append(places)
+        for one in done:
+            start, size = len(ids), len(one.ids)
+            ids += one.ids
+            spans.append(Span(start=start, length=size, prefix=prefix))
+            positions.append(torch.arange(begin, begin + size)[None].expand(family.axes, -1))
             # The first token of every completion is predicted by the prompt's last.
-            columns += [len(prompt.ids) - 1, *range(at, at + size - 1)]
+            columns += [prefix.start + prefix.length - 1, *range(start, start + size - 1)]
             labels += one.ids
             logps += one.logprobs
             owners += [count] * size
             count += 1
-            at += size
-    index = torch.arange(longest)
-    causal = index[:, None] >= index[None]
-    query, key = segments[:, :, None], segments[:, None, :]
-    seen = causal & ((key == query) | ((key == 0) & (query > 0)))
-    mask = torch.zeros(len(groups), 1, longest, longest, dtype=dtype)
-    mask.masked_fill_(~seen[:, None], torch.finfo(dtype).min)
-    return PackedRows(
-        prompts=tuple(prompt for prompt, _ in groups),
-        input_ids=ids,
-        position_ids=positions,
-        mask=mask,
-        row=torch.tensor(rows),
+    row = torch.tensor([ids])
+    where = torch.cat(positions, 1)
+    return PackedRow(
+        input_ids=row,
+        position_ids=where if family.axes == 1 else where[:, None],
+        segments=Segments(spans, len(ids), blocks=_image_blocks(row[0], family)),
+        pixel_inputs=pixels,
         column=torch.tensor(columns),
         labels=torch.tensor(labels),
         rollout_logp=torch.tensor(logps),
         owner=torch.tensor(owners),
     )
+
+
+def _image_blocks(ids: torch.Tensor, family: Family) -> torch.Tensor | None:
+    """[T]: the number of the image a token belongs to, -1 for none. None where it is of no use."""
+    image = ids == family.image_id
+    if not family.block_images or not image.any():
+        return None
+    begins = image & ~torch.nn.functional.pad(image, (1, 0))[:-1]
+    return torch.where(image, begins.cumsum(0) - 1, -1)

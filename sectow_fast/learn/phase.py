@@ -73,7 +73,7 @@ def run_phase(
     reference: Any = None,
     skipped: int = 0,
 ) -> None:
-    """Steps `start`..`config.steps` of GRPO on `player.model`; `on_step` logs and saves.
+    """Steps `start`..`config.steps` of GRPO on `player.policy`; `on_step` logs and saves.
 
     key names the phase and seeds every draw, so a step depends on nothing but its number and the
     weights. Three skipped (non-finite) steps in a row raise NonFiniteRun; `skipped` is how
@@ -99,10 +99,9 @@ def run_phase(
         groups = checked_groups(cases, prompts, replies, rewards)
         scored = time.perf_counter()
         metrics = grpo_step(
-            player.model,
+            player.policy,
             optimizer,
             groups,
-            codec=player.codec,
             config=config,
             reference=reference,
         )

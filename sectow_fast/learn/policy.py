@@ -1,30 +1,136 @@
-"""The policy's forward: hidden states of completion tokens, and the head they go through."""
+"""The policy as training calls it: a packed row in, log-probs or the loss out. All in one forward.
+
+All that touches a weight happens inside `Policy.forward`, the head included, so the wrappers that
+gather sharded weights around a forward (FSDP2) see every use.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from sectow_fast.learn.packing import PackedRows
+from sectow_fast.config import LearnConfig
+from sectow_fast.families import family_of
+from sectow_fast.kernels import PolicyLossConfig, linear_logprob, linear_policy_loss
+from sectow_fast.learn import attention
+from sectow_fast.learn.packing import PackedRow, Piece, rank_rows
+from sectow_fast.learn.ranks import Ranks
+from sectow_fast.types import Completion, Prompt
 
 
-def completion_hidden(model: Any, batch: PackedRows, codec: Any) -> torch.Tensor:
-    """[N, H]: the states that predict each completion token. Images go in once a group."""
-    device = batch.input_ids.device
-    hidden = model.model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        **{name: v.to(device) for name, v in codec.pixel_inputs(batch.prompts).items()},
-    ).last_hidden_state
-    return hidden[batch.row, batch.column]
+def make_policy(
+    model: Any, codec: Any, config: LearnConfig, *, dummy: Prompt | None = None
+) -> Policy:
+    """The policy of `model` as the run's settings want it: backend, dtype, checkpointing."""
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return Policy(
+        model,
+        codec,
+        backend=config.attention,
+        autocast=None if config.dtype == "float32" else getattr(torch, config.dtype),
+        dummy=dummy,
+    )
 
 
-def banned_bias(model: Any, codec: Any) -> torch.Tensor:
-    """[V] float32: -inf at tokens that rollout never samples, so both see one distribution."""
-    weight = model.lm_head.weight
-    bias = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device)
-    bias[list(codec.banned_ids)] = -torch.inf
-    return bias
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """What the policy loss needs beside the row: advantages [N] float32, the global count of tokens
+    it is a mean over, the loss's settings, and ref_logp [N] where there is a KL term."""
+
+    advantages: torch.Tensor
+    normalizer: float
+    config: PolicyLossConfig
+    ref_logp: torch.Tensor | None = None
+
+
+class Policy(torch.nn.Module):
+    """A transformers model, its codec's banned tokens, and how its class is laid out.
+
+    backend: who computes attention (learn/attention.py), set on `model` here. autocast: the dtype
+    of matrix products, None for the weights' own. dummy: a prompt with an image, for several ranks.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        codec: Any,
+        *,
+        backend: str = "auto",
+        autocast: torch.dtype | None = None,
+        dummy: Prompt | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.codec, self.autocast, self.dummy = model, codec, autocast, dummy
+        self.family = family_of(model)
+        self.backend = attention.use(model, backend)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def rows(
+        self, groups: Sequence[tuple[Prompt, Sequence[Completion]]], budget: int, ranks: Ranks
+    ) -> Iterator[tuple[PackedRow, list[Piece]]]:
+        """This rank's micro-batches of at most `budget` tokens; see `packing.rank_rows`."""
+        return rank_rows(
+            groups,
+            budget,
+            codec=self.codec,
+            family=self.family,
+            rank=ranks.rank,
+            world=ranks.world,
+            dummy=self.dummy,
+        )
+
+    def hidden(self, row: PackedRow) -> torch.Tensor:
+        """[N, H]: the states that predict each completion token. Images go in once a group."""
+        device = self.device
+        states = self.model.model(
+            input_ids=row.input_ids.to(device),
+            attention_mask=attention.mask_of(row.segments, device),
+            position_ids=row.position_ids.to(device),
+            use_cache=False,
+            **{name: value.to(device) for name, value in row.pixel_inputs.items()},
+        ).last_hidden_state
+        return states[0, row.column.to(device)]
+
+    def banned_bias(self) -> torch.Tensor:
+        """[V] float32: -inf at tokens that rollout never samples: both see one distribution."""
+        weight = self.model.lm_head.weight
+        bias = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device)
+        bias[list(self.codec.banned_ids)] = -torch.inf
+        return bias
+
+    def forward(
+        self,
+        row: PackedRow,
+        terms: LossTerms | None = None,
+        *,
+        temperature: float = 1.0,
+        ban: bool = True,
+    ) -> tuple[torch.Tensor, Any]:
+        """`linear_policy_loss` of the row's completion tokens: (loss, metrics); without terms their
+        `linear_logprob`: (logp [N], entropy [N]). ban: leave out what rollout never samples."""
+        device = self.device
+        with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
+            head = dict(
+                bias=self.banned_bias() if ban else None,
+                temperature=temperature,
+                softcap=self.family.softcap,
+            )
+            given = self.hidden(row), self.model.lm_head.weight, row.labels.to(device)
+            if terms is None:
+                return linear_logprob(*given, **head)
+            return linear_policy_loss(
+                *given,
+                terms.advantages.to(device),
+                ref_logp=terms.ref_logp,
+                rollout_logp=row.rollout_logp.to(device),
+                normalizer=terms.normalizer,
+                config=terms.config,
+                **head,
+            )

@@ -3,57 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from sectow_fast.kernels import linear_logprob
-from sectow_fast.types import Prompt
+from sectow_fast.learn.policy import Policy
+from sectow_fast.learn.ranks import ALONE, Ranks
+from sectow_fast.types import Completion, Prompt
 
 
 def sft_step(
-    model: Any,
+    policy: Policy,
     optimizer: torch.optim.Optimizer,
     examples: Sequence[tuple[Prompt, tuple[int, ...]]],
     *,
-    codec: Any,
+    tokens_per_batch: int = 16384,
     max_grad_norm: float = 1.0,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Update `model` once on (prompt, reply ids) pairs; the head sees reply tokens only.
+    """Update `policy` once on (prompt, reply ids) pairs: the mean over all reply tokens.
 
-    A non-finite loss or gradient skips the step (`skipped` 1).
+    Rows are packed as in GRPO, a group of one completion an example. A non-finite loss or gradient
+    skips the step (`skipped` 1).
     """
-    model.train()
-    longest = max(len(prompt.ids) + len(reply) for prompt, reply in examples)
-    ids = torch.full((len(examples), longest), codec.pad_id)
-    mask = torch.zeros_like(ids)
-    rows: list[int] = []
-    columns: list[int] = []
-    labels: list[int] = []
-    for i, (prompt, reply) in enumerate(examples):
-        start, end = len(prompt.ids), len(prompt.ids) + len(reply)
-        ids[i, :end] = torch.tensor([*prompt.ids, *reply])
-        mask[i, :end] = 1
-        rows += [i] * len(reply)
-        columns += range(start - 1, end - 1)
-        labels += reply
-    hidden = model.model(
-        input_ids=ids,
-        attention_mask=mask,
-        use_cache=False,
-        **codec.pixel_inputs([prompt for prompt, _ in examples]),
-    ).last_hidden_state[torch.tensor(rows), torch.tensor(columns)]
-    logp, _ = linear_logprob(hidden, model.lm_head.weight, torch.tensor(labels))
-    loss = -logp.mean()
+    policy.train()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-    finite = bool(torch.isfinite(norm) and torch.isfinite(loss))
+    groups = [
+        (
+            prompt,
+            (Completion(ids=tuple(reply), logprobs=(0.0,) * len(reply), finish_reason="stop"),),
+        )
+        for prompt, reply in examples
+    ]
+    tokens = sum(len(reply) for _, reply in examples)
+    total = 0.0
+    for row, _ in policy.rows(groups, tokens_per_batch, ranks):
+        logp, _ = policy(row, ban=False)
+        loss = -logp.sum() / tokens
+        loss.backward()
+        total += float(loss.detach())
+    loss = ranks.summed({"loss": total})["loss"]
+    norm = ranks.grad_norm(policy, max_grad_norm)
+    finite = bool(torch.isfinite(torch.tensor([norm, loss])).all())
     if finite:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {
-        "loss": float(loss.detach()),
-        "grad_norm": float(norm),
-        "skipped": float(not finite),
-    }
+    return {"loss": loss, "grad_norm": norm, "skipped": float(not finite)}

@@ -13,10 +13,11 @@ PACKAGE = ROOT / "sectow_fast"
 ALLOWED = {
     "types": set(),
     "config": set(),
+    "families": set(),
     "native": set(),
     "kernels": set(),
-    "engine": {"native"},
-    "learn": {"kernels", "native"},
+    "engine": {"families", "native"},
+    "learn": {"families", "kernels", "native"},
     "data": set(),
     "report": set(),
     "game": {"engine", "learn", "native"},

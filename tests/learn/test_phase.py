@@ -10,6 +10,7 @@ from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.game.player import Player
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.phase import NonFiniteRun, run_phase
+from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Reward
 
 
@@ -44,7 +45,12 @@ def play(stage, model, role, start=0, steps=6):
     rows = []
     run_phase(
         role,
-        player=Player(model=model, engine=TorchEngine(model, stage.codec), codec=stage.codec),
+        player=Player(
+            model=model,
+            engine=TorchEngine(model, stage.codec),
+            codec=stage.codec,
+            policy=Policy(model, stage.codec),
+        ),
         optimizer=make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.0),
         config=GRPOConfig(steps=steps, prompts=3, group_size=4, max_new_tokens=3),
         key="test",

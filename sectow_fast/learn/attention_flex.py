@@ -1,0 +1,71 @@
+"""FlexAttention over the row as it stands: a block mask skips what no token of a block sees."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from sectow_fast.learn.segments import Segments
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    *,
+    scale: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """See `attention.Backend`."""
+    mask = _prepare(segments, window, query.device)
+
+    def cap(score: torch.Tensor, *_: Any) -> torch.Tensor:
+        return softcap * torch.tanh(score / softcap)
+
+    q, k, v = (one.transpose(0, 1)[None] for one in (query, key, value))
+    out = _flex(query.is_cuda)(
+        q,
+        k,
+        v,
+        score_mod=cap if softcap is not None else None,
+        block_mask=mask,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return out[0].transpose(0, 1)
+
+
+@cache
+def _flex(cuda: bool) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Uncompiled it is the exact, dense computation, and on a CPU without a backward pass.
+    return torch.compile(flex_attention, dynamic=True) if cuda else flex_attention
+
+
+def _prepare(segments: Segments, window: int | None, device: torch.device) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    name = ("flex", window, device)
+    if name not in segments.prepared:
+        group, segment, place = segments.labels.to(device)
+        blocks = None if segments.blocks is None else segments.blocks.to(device)
+
+        def sees(_b, _h, i, j):
+            mine = (segment[i] == segment[j]) | (segment[j] == 0)
+            seen = place[i] >= place[j]
+            if blocks is not None:
+                seen = seen | ((blocks[i] == blocks[j]) & (blocks[i] >= 0))
+            if window is not None:
+                seen = seen & (place[i] - place[j] < window)
+            return (group[i] == group[j]) & mine & seen
+
+        tokens = segments.tokens
+        segments.prepared[name] = create_block_mask(
+            sees, None, None, tokens, tokens, device=str(device)
+        )
+    return segments.prepared[name]

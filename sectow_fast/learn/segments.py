@@ -1,0 +1,153 @@
+"""Who sees whom in a row of many sequences: the one mask description every backend reads.
+
+A row is `[prompt | c1 | ... | cG | prompt | c1 | ...]`. A token sees what stands before it in its
+own sequence, which is its group's prompt and its own completion. Joined, each completion with its
+prompt in front, this is plain causal attention of a few queries over more keys: so every backend is
+exact by being handed the joined sequences, or the mask they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+RATIO = 2  # sequences share a padded batch while none is this many times shorter than the longest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """One stretch of a row: `length` tokens from `start`, that sees `prefix` (a prompt) and itself.
+
+    >>> prompt = Span(start=0, length=5)
+    >>> Span(start=5, length=3, prefix=prompt).keys
+    8
+    """
+
+    start: int
+    length: int
+    prefix: Span | None = None
+
+    @property
+    def keys(self) -> int:
+        return self.length + (self.prefix.length if self.prefix else 0)
+
+
+class Segments:
+    """The spans of a row of `tokens` tokens, in order. blocks: per token the number of the image
+    whose tokens see each other both ways, -1 for none (Gemma 3); None where no image does.
+
+    What a backend makes of it (indices, masks) is made once a row and kept in `prepared`.
+    """
+
+    def __init__(
+        self, spans: Sequence[Span], tokens: int, *, blocks: torch.Tensor | None = None
+    ) -> None:
+        self.spans, self.tokens, self.blocks = tuple(spans), tokens, blocks
+        self.prepared: dict[object, object] = {}
+
+    @cached_property
+    def prompts(self) -> list[Span]:
+        return [span for span in self.spans if span.prefix is None]
+
+    @cached_property
+    def completions(self) -> list[Span]:
+        return [span for span in self.spans if span.prefix is not None]
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        """int64 [3, T]: group, segment (0 the prompt), and place in the joined sequence."""
+        out = torch.zeros(3, self.tokens, dtype=torch.long)
+        groups = {id(span): i for i, span in enumerate(self.prompts)}
+        counts: dict[int, int] = {}
+        for span in self.spans:
+            group = groups[id(span.prefix or span)]
+            here = slice(span.start, span.start + span.length)
+            out[0, here] = group
+            if span.prefix is not None:
+                counts[group] = counts.get(group, 0) + 1
+                out[1, here] = counts[group]
+            out[2, here] = torch.arange(span.keys - span.length, span.keys)
+        return out
+
+    def visible(self, window: int | None = None) -> torch.Tensor:
+        """bool [T, T], query by key: the oracle of every backend. window: keys a token looks back,
+        itself included."""
+        group, segment, place = self.labels
+        same = group[:, None] == group[None]
+        mine = (segment[:, None] == segment[None]) | (segment[None] == 0)
+        seen = place[:, None] >= place[None]
+        if self.blocks is not None:
+            seen |= (self.blocks[:, None] == self.blocks[None]) & (self.blocks[:, None] >= 0)
+        if window is not None:
+            seen &= place[:, None] - place[None] < window
+        return same & mine & seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """A padded batch of n joined sequences: indices into the row's T tokens.
+
+    queries [n, Q] and keys [n, K], both padded on the right of their parts: keys are the prompt's
+    P places, then Q own ones. used [n, Q] marks real queries; seen [n, Q, K] bool, None where it is
+    plain causal (no prefix).
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    used: torch.Tensor
+    seen: torch.Tensor | None
+
+    def to(self, device: torch.device) -> Joined:
+        there = {name: None if one is None else one.to(device) for name, one in vars(self).items()}
+        return Joined(**there)
+
+
+def batches_of(spans: Sequence[Span]) -> list[list[Span]]:
+    """Spans by like length, so that little is padded: at most a few batches a row."""
+    out: list[list[Span]] = []
+    for span in sorted(spans, key=lambda s: (-s.length, -s.keys)):
+        if out and span.length * RATIO > out[-1][0].length:
+            out[-1].append(span)
+        else:
+            out.append([span])
+    return out
+
+
+def joined(segments: Segments, window: int | None) -> list[Joined]:
+    """The row as padded batches of joined sequences, prompts first."""
+    return [_join(segments, batch, window) for batch in batches_of(segments.prompts)] + [
+        _join(segments, batch, window) for batch in batches_of(segments.completions)
+    ]
+
+
+def _join(segments: Segments, spans: Sequence[Span], window: int | None) -> Joined:
+    own = torch.tensor([span.length for span in spans])
+    start = torch.tensor([span.start for span in spans])
+    before = torch.tensor([span.prefix.length if span.prefix else 0 for span in spans])
+    first = torch.tensor([span.prefix.start if span.prefix else 0 for span in spans])
+    columns = torch.arange(int(own.max()))[None]
+    used = columns < own[:, None]
+    queries = start[:, None] + torch.where(used, columns, 0)
+    prefix = torch.arange(int(before.max()))[None]
+    there = prefix < before[:, None]
+    keys = torch.cat([first[:, None] + torch.where(there, prefix, 0), queries], 1)
+    longest = keys.shape[1]
+    plain = not prefix.shape[1] and segments.blocks is None
+    if plain and (window is None or longest <= window):
+        # Padding stands on the right, so causal attention alone keeps it out of sight.
+        return Joined(queries=queries, keys=keys, used=used, seen=None)
+    present = torch.cat([there, used], 1)
+    place = torch.cat([prefix.expand(len(spans), -1), before[:, None] + columns], 1)
+    mine = (before[:, None] + columns)[:, :, None]
+    seen = mine >= place[:, None]
+    if segments.blocks is not None:
+        block = segments.blocks[queries][:, :, None]
+        seen |= (block == segments.blocks[keys][:, None]) & (block >= 0)
+    if window is not None:
+        seen &= mine - place[:, None] < window
+    # A padded query must see something, or its row is NaN and so is every gradient.
+    seen = (seen & present[:, None]) | ~used[:, :, None]
+    return Joined(queries=queries, keys=keys, used=used, seen=seen)
