@@ -17,17 +17,22 @@ from typing import Any
 import torch
 
 from sectow_fast.config import Config
+from sectow_fast.engine.ranked_engine import RankedEngine
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, write_pool
 from sectow_fast.learn import checkpoint
+from sectow_fast.learn.lora import merged
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.phase import NonFiniteRun
 from sectow_fast.learn.policy import make_policy
+from sectow_fast.learn.ranks import ALONE, Ranks
+from sectow_fast.learn.selftest import check_packing
+from sectow_fast.learn.sharding import shard, whole_weights
 from sectow_fast.report.console import LiveConsole
 from sectow_fast.report.metrics import MetricsLog
 from sectow_fast.run_folder import RunFolder
-from sectow_fast.types import Attack, Event
+from sectow_fast.types import Attack, Event, Prompt
 
 
 class Interrupted(Exception):
@@ -37,12 +42,20 @@ class Interrupted(Exception):
 class Match:
     """One run in progress. `stage` is a data package's stage: world, codec, lessons, models."""
 
-    def __init__(self, config: Config, folder: RunFolder, stage: Any, console: LiveConsole) -> None:
-        self.config, self.folder, self.console = config, folder, console
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        stage: Any,
+        console: LiveConsole,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.config, self.folder, self.console, self.ranks = config, folder, console, ranks
         self.world, self.codec, self.lessons = stage.world, stage.codec, stage.lessons
         self.measures: Mapping[str, str] = stage.measures
         self._stage = stage
-        self.log = MetricsLog(folder.path / "metrics.jsonl")
+        self.log = MetricsLog(folder.path / "metrics.jsonl") if ranks.first else None
+        self._samples = self._self_test_prompts()
         self.defender = self._player(stage.defender())
         self.attacker = self._player(stage.attacker())
         self._round_zero: Player | None = None
@@ -54,7 +67,7 @@ class Match:
         self.role: Any = None
         self.role_state: dict[str, Any] | None = None
         self.last_good: dict[str, torch.Tensor] | None = None
-        self._restored_optimizer: dict[str, torch.Tensor] | None = None
+        self._saved: checkpoint.Saved | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._optimized: Any = None
         self._where: tuple[int, str, int] = (0, "", 0)
@@ -63,18 +76,36 @@ class Match:
         self._interrupted = False
         if (folder.checkpoints / "latest").exists():
             self._resume()
-        else:
+        elif self.log:
             self.log.truncate(0)  # killed before its first checkpoint: the run begins anew
 
     # ---- models
 
     def _player(self, model: Any, *, trained: bool = True) -> Player:
-        return Player(
-            model=model,
-            engine=TorchEngine(model, self.codec),
-            codec=self.codec,
-            policy=make_policy(model, self.codec, self.config.learn) if trained else None,
-        )
+        """A model with its engine and, where it is trained, its policy, tested and sharded."""
+        ranks, copied = self.ranks, model
+        policy = None
+        if trained:
+            dummy = next((p for p in self._samples if p.image is not None), None)
+            policy = make_policy(model, self.codec, self.config.learn, ranks=ranks, dummy=dummy)
+            check_packing(policy, self._samples)
+        if trained and ranks.world > 1:
+            copied = copy.deepcopy(model)
+            shard(policy)
+        engine: Any = TorchEngine(copied, self.codec)
+        if ranks.world > 1:
+            engine = RankedEngine(engine, ranks, whole=whole_weights)
+        return Player(model=model, engine=engine, codec=self.codec, policy=policy)
+
+    def _self_test_prompts(self) -> list[Prompt]:
+        """One prompt with an image and one without, where the world has both."""
+        cases = [case for label in ("harmless", "unsafe") for case in self.world.train_cases(label)]
+        found = {case.image is None: case for case in reversed(cases)}
+        return self.codec.encode(list(found.values()))
+
+    def _whole(self, player: Player) -> Any:
+        """The player's model as it is saved: no shards, no adapters."""
+        return merged(player.engine.model if self.ranks.world > 1 else player.model)
 
     def fork_attacker(self) -> None:
         """The attacker becomes the defender's twin: two copies of one model."""
@@ -84,23 +115,23 @@ class Match:
     def save_round_zero(self) -> None:
         """The cold-started players: what an ablation starts from, and the yardstick of attacks."""
         for name, player in (("defender", self.defender), ("attacker", self.attacker)):
-            self._stage.save(player.model, self.folder.path / "coldstart" / name)
+            if self.ranks.first:
+                self._stage.save(self._whole(player), self.folder.path / "coldstart" / name)
+        self.ranks.barrier()
 
     @property
     def round_zero(self) -> Player:
         """The defender after cold start, frozen."""
         if self._round_zero is None:
-            model = copy.deepcopy(self.defender.model)
-            model.load_state_dict(
-                self._stage.load(self.folder.path / "coldstart" / "defender").state_dict()
-            )
+            model = self._stage.load(self.folder.path / "coldstart" / "defender")
             self._round_zero = self._player(model.requires_grad_(False).eval(), trained=False)
         return self._round_zero
 
     def reference(self, role: str) -> Any:
         """The cold-start policy of a role, for the KL term."""
         model = self._stage.load(self.folder.path / "coldstart" / role).requires_grad_(False).eval()
-        return make_policy(model, self.codec, self.config.learn)
+        plain = self.config.learn.model_copy(update={"lora_rank": 0})
+        return make_policy(model, self.codec, plain)
 
     def safe_lesson(self) -> Any:
         """The SFT baseline's lesson: kept attacks and existing unsafe data refused."""
@@ -111,9 +142,9 @@ class Match:
     ) -> torch.optim.Optimizer:
         """A phase's optimizer: new, or as the checkpoint had it."""
         optimizer = make_optimizer(player.model, lr, betas=betas, weight_decay=decay)
-        if self._restored_optimizer:
-            checkpoint.restore_optimizer(optimizer, player.model, self._restored_optimizer)
-        self._restored_optimizer = None
+        if self._saved:
+            self._saved.fill_optimizer(optimizer, player.model)
+        self._saved = None
         self._optimizer, self._optimized = optimizer, player.model
         return optimizer
 
@@ -130,13 +161,13 @@ class Match:
         """Log and show a step; save where due; stop here where Ctrl-C was pressed."""
         round, name, steps = self._where
         full = {"round": round, "phase": name, "step": step, "steps": steps} | row
-        self.log.append(full)
+        self._write(full)
         self.console.step(full)
         for event in events:
             self.event(event)
         self.step = step + 1
         self.skipped = int(row.get("skipped_in_row", 0))
-        if self._interrupted:
+        if self._asked_to_stop():
             self.save()
             raise Interrupted
         if self.step % self.config.save_every == 0 and self.step < steps:
@@ -152,19 +183,31 @@ class Match:
             "values": dict(event.values),
         }
         self.events.append(row)
-        self.log.append({"event": row})
+        self._write({"event": row})
         self.console.event(event)
 
     def log_row(self, row: dict[str, Any]) -> None:
         round, name, _ = self._where
         seconds = {name: time.perf_counter() - self._phase_began}
-        self.log.append({"round": round, "phase": name, "seconds": seconds} | row)
+        self._write({"round": round, "phase": name, "seconds": seconds} | row)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self.log:
+            self.log.append(row)
+
+    def write_pool(self) -> None:
+        if self.ranks.first:
+            write_pool(self.folder.path / "pool.jsonl", self.pool)
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any rank was: all stop after the same step, or the others would wait for ever."""
+        return bool(self.ranks.largest(float(self._interrupted)))
 
     def next_phase(self) -> None:
         self.cursor, self.step, self.skipped = self.cursor + 1, 0, 0
         self._optimizer = self._optimized = self.role = self.role_state = self.last_good = None
         self.save()
-        if self._interrupted:
+        if self._asked_to_stop():
             raise Interrupted
 
     def round_done(self, row: dict[str, Any]) -> None:
@@ -184,7 +227,8 @@ class Match:
             yield
         except NonFiniteRun as error:
             groups = [dataclasses.asdict(group) for group in error.groups]
-            self.folder.write_json("failed-batch.json", groups)
+            if self.ranks.first:
+                self.folder.write_json("failed-batch.json", groups)
             raise
 
     @property
@@ -209,35 +253,43 @@ class Match:
                 "step": self.step,
                 "skipped": self.skipped,
                 "elapsed": self.elapsed,
-                "metrics_bytes": self.log.bytes,
+                "metrics_bytes": self.log.bytes if self.log else 0,
                 "role": self.role.state() if self.role is not None else None,
                 "pool": [attack_as_dict(attack) for attack in self.pool],
                 "rounds": self.rounds,
                 "pending": self.pending,
                 "events": self.events,
             },
+            ranks=self.ranks,
         )
 
     def _resume(self) -> None:
-        tensors, state = checkpoint.load(self.folder.checkpoints)
-        self.defender.model.load_state_dict(tensors["defender"])
-        self.attacker.model.load_state_dict(tensors["attacker"])
-        self._restored_optimizer = tensors.get("optimizer")
-        self.last_good = tensors.get("last_good")
+        self._saved = saved = checkpoint.load(self.folder.checkpoints, ranks=self.ranks)
+        state = saved.state
+        for name, player in (("defender", self.defender), ("attacker", self.attacker)):
+            saved.fill(name, player.model.state_dict())
+            player.engine.sync(player.model)
+        if "last_good" in saved.names:
+            here = self.defender.model.state_dict()
+            self.last_good = {name: torch.zeros_like(value) for name, value in here.items()}
+            saved.fill("last_good", self.last_good)
         self.cursor, self.step = state["cursor"], state["step"]
         self.skipped, self._before = state["skipped"], state["elapsed"]
         self.role_state = state["role"]
         self.pool = [attack_from_dict(row) for row in state["pool"]]
         self.rounds, self.pending, self.events = state["rounds"], state["pending"], state["events"]
-        self.log.truncate(state["metrics_bytes"])
+        if self.log:
+            self.log.truncate(state["metrics_bytes"])
         if self.pool:
-            write_pool(self.folder.path / "pool.jsonl", self.pool)
+            self.write_pool()
         for row in self.rounds:
             self.console.round_done(row)
 
     def write_summary(self) -> None:
         """`summary.json` so far. Of two same runs only `wall_seconds` differs."""
         config = self.config
+        if not self.ranks.first:
+            return
         self.folder.write_json(
             "summary.json",
             {
@@ -256,10 +308,12 @@ class Match:
 
     def finish(self) -> None:
         """Both players, loadable by transformers' Auto classes."""
+        if not self.ranks.first:
+            return
         for name, player in (("defender", self.defender), ("attacker", self.attacker)):
-            self._stage.save(player.model, self.folder.path / name)
+            self._stage.save(self._whole(player), self.folder.path / name)
         if not (self.folder.path / "pool.jsonl").exists():
-            write_pool(self.folder.path / "pool.jsonl", self.pool)
+            self.write_pool()
         self.write_summary()
         self.log.close()
 

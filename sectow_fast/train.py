@@ -69,6 +69,18 @@ def play_run(config: Config, options: dict[str, str]) -> int:
     """Open the folder, play, report."""
     import torch
 
+    from sectow_fast.learn.ranks import joined
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(True)
+    with joined() as ranks:
+        return _play(config, options, ranks)
+
+
+def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
+    from rich.console import Console
+
     from sectow_fast.data.sandbox.stage import SandboxStage
     from sectow_fast.match import Interrupted, Match
     from sectow_fast.report.console import LiveConsole
@@ -76,36 +88,40 @@ def play_run(config: Config, options: dict[str, str]) -> int:
     from sectow_fast.run_folder import RunFolder
     from sectow_fast.tug import play
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True)
     stage = SandboxStage(config)
-    if "resume" in options:
-        folder = RunFolder.reopen(Path(options["resume"]))
-    else:
-        default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"
-        folder = RunFolder.create(Path(options.get("out", default)), config)
+    # Every rank must have the first one's name for a new folder, which the clock gives.
+    default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"
+    path = Path(ranks.gathered(options.get("resume") or options.get("out", default))[0])
+    folder = RunFolder(path)
+    if ranks.first:
+        resumed = "resume" in options
+        folder = RunFolder.reopen(path) if resumed else RunFolder.create(path, config)
+    ranks.barrier()
     console = LiveConsole(
         title=f"sectow_fast {config.preset}, seed {config.seed}",
         rounds=config.rounds,
         reveal=config.reveal,
         plain=True if "plain" in options else None,
+        console=None if ranks.first else Console(file=open(os.devnull, "w")),  # noqa: SIM115
     )
     match = None
     try:
         with console:
-            match = Match(config, folder, stage, console)
+            match = Match(config, folder, stage, console, ranks)
             with match.stoppable():
                 play(match)
             match.finish()
-            report = write_report(folder.path, reveal=config.reveal)
+            if ranks.first:
+                report = write_report(folder.path, reveal=config.reveal)
     except (Interrupted, KeyboardInterrupt):
-        print(
-            f"stopped; go on with: python -m sectow_fast.train --resume {folder.path}",
-            file=sys.stderr,
-        )
+        if ranks.first:
+            print(
+                f"stopped; go on with: python -m sectow_fast.train --resume {folder.path}",
+                file=sys.stderr,
+            )
         return 130
-    print(f"done in {match.elapsed:.0f} s: {report}")
+    if ranks.first:
+        print(f"done in {match.elapsed:.0f} s: {report}")
     return 0
 
 

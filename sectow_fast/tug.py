@@ -14,7 +14,7 @@ from sectow_fast.game.attacker import AttackerRole
 from sectow_fast.game.coldstart import Lesson, run_lessons
 from sectow_fast.game.defender import DefenderRole
 from sectow_fast.game.evaluation import attacker_success, evaluate_defender
-from sectow_fast.game.pool import harvest, write_pool
+from sectow_fast.game.pool import harvest
 from sectow_fast.learn.phase import run_phase
 from sectow_fast.match import Match
 
@@ -129,7 +129,7 @@ def gather(match: Match, k: int, start: int) -> None:
             round=k,
         )
         match.pool.extend(result.kept)
-        write_pool(match.folder.path / "pool.jsonl", match.pool)
+        match.write_pool()
         match.pending |= {
             "kept": len(result.kept),
             "dropped": result.dropped,

@@ -10,9 +10,16 @@ from sectow_fast.types import Completion, Prompt, Sampling
 
 class Engine(Protocol):
     def generate(
-        self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, seed: str
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        sampling: Sampling,
+        seed: str,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
-        """n completions of each prompt, in order. `seed` fixes every draw."""
+        """n completions of each prompt, in order. `seed` fixes every draw, with the prompt's number
+        in the whole batch: its place here, or `numbers` where this is a part of one."""
         ...
 
     def sync(self, model: Any) -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from sectow_fast import native
+from sectow_fast.families import family_of
 from sectow_fast.types import Completion, Prompt, Sampling
 
 
-def row_seeds(seed: str, first: int, prompts: int, n: int) -> np.ndarray:
-    """uint64 [prompts * n]: a seed a completion, from (seed, prompt number, sample number)."""
+def row_seeds(seed: str, numbers: Sequence[int], n: int) -> np.ndarray:
+    """uint64 [prompts, n]: a seed a completion, from (seed, prompt number, sample number)."""
     base = int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=8).digest(), "little")
-    number = np.arange(first, first + prompts, dtype=np.uint64)[:, None] * np.uint64(1 << 20)
+    number = np.asarray(numbers, dtype=np.uint64)[:, None] * np.uint64(1 << 20)
     mixed = number + np.arange(n, dtype=np.uint64)[None]
     # Philox decorrelates neighbouring keys, so an odd multiplier is mixing enough.
-    return (np.uint64(base) ^ (mixed * np.uint64(0x9E3779B97F4A7C15))).reshape(-1)
+    return np.uint64(base) ^ (mixed * np.uint64(0x9E3779B97F4A7C15))
 
 
 class TorchEngine:
@@ -31,10 +32,17 @@ class TorchEngine:
 
     def __init__(self, model: Any, codec: Any, *, batch: int = 1536) -> None:
         self.model, self.codec, self.batch = model, codec, batch
+        self.family = family_of(model)
         self.weight_version = 0
 
     def generate(
-        self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, seed: str
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        sampling: Sampling,
+        seed: str,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """n completions of each prompt; see `Engine`. Shorter prompts are padded on the left."""
         training = self.model.training
@@ -43,7 +51,7 @@ class TorchEngine:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
         size = max(1, self.batch // n)
         out: list[list[Completion]] = [[] for _ in prompts]
-        seeds = row_seeds(seed, 0, len(prompts), n).reshape(len(prompts), n)
+        seeds = row_seeds(seed, range(len(prompts)) if numbers is None else numbers, n)
         with torch.inference_mode():
             for at in range(0, len(order), size):
                 picked = order[at : at + size]
@@ -66,20 +74,23 @@ class TorchEngine:
         for i, prompt in enumerate(prompts):
             ids[i, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask[i, longest - len(prompt.ids) :] = 1
+        pixels = codec.pixel_inputs(prompts)
+        places, begins = self._positions(prompts, longest, pixels)
         ids, mask = ids.to(device), mask.to(device)
         cache = DynamicCache(config=model.config.get_text_config())
         hidden = model.model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            position_ids=places.to(device),
             past_key_values=cache,
             use_cache=True,
-            **{name: value.to(device) for name, value in codec.pixel_inputs(prompts).items()},
+            **self.family.own_inputs(ids),
+            **{name: value.to(device) for name, value in pixels.items()},
         ).last_hidden_state[:, -1]
+        position = begins.to(device).repeat_interleave(n, 0)
         if n > 1:
             cache.batch_repeat_interleave(n)
             hidden, mask = hidden.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-        position = mask.sum(1, keepdim=True)
         rows = np.arange(len(prompts) * n)  # which completion each row of the batch is
         flat = np.ascontiguousarray(seeds.reshape(-1))
         tokens: list[list[int]] = [[] for _ in rows]
@@ -113,7 +124,7 @@ class TorchEngine:
             hidden = model.model(
                 input_ids=torch.from_numpy(picked.astype(np.int64))[:, None].to(device),
                 attention_mask=mask,
-                position_ids=position + step,
+                position_ids=self._shaped((position + step)[None].expand(self.family.axes, -1, 1)),
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
@@ -127,6 +138,24 @@ class TorchEngine:
             for ids, values in zip(tokens, logps, strict=True)
         ]
         return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+    def _positions(
+        self, prompts: Sequence[Prompt], longest: int, pixels: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(position_ids of prompts padded on the left, [B, 1] where their completions begin)."""
+        grids = iter(pixels.get("image_grid_thw", ()))
+        places = torch.zeros(self.family.axes, len(prompts), longest, dtype=torch.long)
+        begins = torch.zeros(len(prompts), 1, dtype=torch.long)
+        for i, prompt in enumerate(prompts):
+            grid = next(grids, None) if prompt.image is not None else None
+            places[:, i, longest - len(prompt.ids) :], begins[i] = self.family.positions(
+                prompt.ids, grid
+            )
+        return self._shaped(places), begins
+
+    def _shaped(self, places: torch.Tensor) -> torch.Tensor:
+        """[axes, B, L] as the model wants it: without the axes where there is one."""
+        return places[0] if self.family.axes == 1 else places
 
     def sync(self, model: Any) -> None:
         """The weights are shared, so only the version moves."""

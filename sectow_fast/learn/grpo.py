@@ -13,7 +13,7 @@ from sectow_fast.config import GRPOConfig
 from sectow_fast.kernels import PolicyLossConfig, group_advantage
 from sectow_fast.learn.packing import PackedRow
 from sectow_fast.learn.policy import LossTerms, Policy
-from sectow_fast.learn.ranks import ALONE, Ranks
+from sectow_fast.learn.ranks import Ranks
 from sectow_fast.native import select_groups
 from sectow_fast.types import Group, UserError
 
@@ -51,7 +51,6 @@ def grpo_step(
     *,
     config: GRPOConfig,
     reference: Policy | None = None,
-    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Update `policy` once, on-policy, and say what happened.
 
@@ -83,7 +82,7 @@ def grpo_step(
     optimizer.zero_grad(set_to_none=True)
     tally = Tally(config.mismatch_max)
     pairs = [(groups[i].prompt, groups[i].completions) for i in live]
-    for row, pieces in policy.rows(pairs, config.tokens_per_batch, ranks):
+    for row, pieces in policy.rows(pairs, config.tokens_per_batch):
         gain = torch.tensor([gains[live[p.group]][j] for p in pieces for j in p.picked])
         ref_logp = None
         if reference is not None and config.kl_coef:
@@ -98,8 +97,8 @@ def grpo_step(
         loss, measured = policy(row, terms, temperature=config.temperature)
         loss.backward()
         tally.add(row, loss.detach(), measured)
-    metrics |= tally.result(ranks)
-    norm = ranks.grad_norm(policy, config.max_grad_norm)
+    metrics |= tally.result(policy.ranks)
+    norm = policy.ranks.grad_norm(policy, config.max_grad_norm)
     metrics["grad_norm"] = norm
     if math.isfinite(norm) and math.isfinite(metrics["loss"]):
         optimizer.step()

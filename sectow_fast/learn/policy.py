@@ -16,15 +16,23 @@ from sectow_fast.config import LearnConfig
 from sectow_fast.families import family_of
 from sectow_fast.kernels import PolicyLossConfig, linear_logprob, linear_policy_loss
 from sectow_fast.learn import attention
+from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.packing import PackedRow, Piece, rank_rows
-from sectow_fast.learn.ranks import Ranks
+from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.types import Completion, Prompt
 
 
 def make_policy(
-    model: Any, codec: Any, config: LearnConfig, *, dummy: Prompt | None = None
+    model: Any,
+    codec: Any,
+    config: LearnConfig,
+    *,
+    ranks: Ranks = ALONE,
+    dummy: Prompt | None = None,
 ) -> Policy:
     """The policy of `model` as the run's settings want it: backend, dtype, checkpointing."""
+    if config.lora_rank:
+        add_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return Policy(
@@ -32,6 +40,7 @@ def make_policy(
         codec,
         backend=config.attention,
         autocast=None if config.dtype == "float32" else getattr(torch, config.dtype),
+        ranks=ranks,
         dummy=dummy,
     )
 
@@ -51,7 +60,8 @@ class Policy(torch.nn.Module):
     """A transformers model, its codec's banned tokens, and how its class is laid out.
 
     backend: who computes attention (learn/attention.py), set on `model` here. autocast: the dtype
-    of matrix products, None for the weights' own. dummy: a prompt with an image, for several ranks.
+    of matrix products, None for the weights' own. ranks: who trains it together
+    (learn/sharding.py); dummy: a prompt with an image, for rows without one there.
     """
 
     def __init__(
@@ -61,10 +71,12 @@ class Policy(torch.nn.Module):
         *,
         backend: str = "auto",
         autocast: torch.dtype | None = None,
+        ranks: Ranks = ALONE,
         dummy: Prompt | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.codec, self.autocast, self.dummy = model, codec, autocast, dummy
+        self.model, self.codec, self.autocast = model, codec, autocast
+        self.ranks, self.dummy = ranks, dummy
         self.family = family_of(model)
         self.backend = attention.use(model, backend)
 
@@ -73,7 +85,7 @@ class Policy(torch.nn.Module):
         return next(self.model.parameters()).device
 
     def rows(
-        self, groups: Sequence[tuple[Prompt, Sequence[Completion]]], budget: int, ranks: Ranks
+        self, groups: Sequence[tuple[Prompt, Sequence[Completion]]], budget: int
     ) -> Iterator[tuple[PackedRow, list[Piece]]]:
         """This rank's micro-batches of at most `budget` tokens; see `packing.rank_rows`."""
         return rank_rows(
@@ -81,10 +93,14 @@ class Policy(torch.nn.Module):
             budget,
             codec=self.codec,
             family=self.family,
-            rank=ranks.rank,
-            world=ranks.world,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
             dummy=self.dummy,
         )
+
+    def precision(self) -> torch.autocast:
+        """The autocast that every forward runs under."""
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def hidden(self, row: PackedRow) -> torch.Tensor:
         """[N, H]: the states that predict each completion token. Images go in once a group."""
@@ -116,12 +132,12 @@ class Policy(torch.nn.Module):
         """`linear_policy_loss` of the row's completion tokens: (loss, metrics); without terms their
         `linear_logprob`: (logp [N], entropy [N]). ban: leave out what rollout never samples."""
         device = self.device
-        with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-            head = dict(
-                bias=self.banned_bias() if ban else None,
-                temperature=temperature,
-                softcap=self.family.softcap,
-            )
+        head = dict(
+            bias=self.banned_bias() if ban else None,
+            temperature=temperature,
+            softcap=self.family.softcap,
+        )
+        with self.precision():
             given = self.hidden(row), self.model.lm_head.weight, row.labels.to(device)
             if terms is None:
                 return linear_logprob(*given, **head)

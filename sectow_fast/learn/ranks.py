@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,13 @@ class Ranks:
     def first(self) -> bool:
         """Whether this one writes the run folder and the console."""
         return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
 
     def summed(self, values: Mapping[str, float]) -> dict[str, float]:
         """Sums over ranks, key by key."""
@@ -59,3 +68,22 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """The ranks that torchrun started, met for as long as this is entered; else `ALONE`."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield ALONE
+        return
+    import torch.distributed as dist
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Ranks(rank=dist.get_rank(), world=world)
+    finally:
+        dist.destroy_process_group()

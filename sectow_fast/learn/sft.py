@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from sectow_fast.learn.policy import Policy
-from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.types import Completion, Prompt
 
 
@@ -18,7 +17,6 @@ def sft_step(
     *,
     tokens_per_batch: int = 16384,
     max_grad_norm: float = 1.0,
-    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Update `policy` once on (prompt, reply ids) pairs: the mean over all reply tokens.
 
@@ -36,13 +34,13 @@ def sft_step(
     ]
     tokens = sum(len(reply) for _, reply in examples)
     total = 0.0
-    for row, _ in policy.rows(groups, tokens_per_batch, ranks):
+    for row, _ in policy.rows(groups, tokens_per_batch):
         logp, _ = policy(row, ban=False)
         loss = -logp.sum() / tokens
         loss.backward()
         total += float(loss.detach())
-    loss = ranks.summed({"loss": total})["loss"]
-    norm = ranks.grad_norm(policy, max_grad_norm)
+    loss = policy.ranks.summed({"loss": total})["loss"]
+    norm = policy.ranks.grad_norm(policy, max_grad_norm)
     finite = bool(torch.isfinite(torch.tensor([norm, loss])).all())
     if finite:
         optimizer.step()

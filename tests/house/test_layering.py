@@ -25,7 +25,7 @@ ALLOWED = {
     "match": {"engine", "game", "learn", "report", "run_folder"},
     "tug": {"game", "learn", "match"},
     "plan": {"data", "engine", "learn", "tug"},
-    "train": {"data", "match", "plan", "report", "run_folder", "tug"},
+    "train": {"data", "learn", "match", "plan", "report", "run_folder", "tug"},
 }
 
 

@@ -34,11 +34,11 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path):
         },
         state={"step": 3},
     )
-    tensors, state = checkpoint.load(tmp_path)
-    assert state == {"step": 3}
+    saved = checkpoint.load(tmp_path)
+    assert saved.state == {"step": 3}
     again, fresh = trained(0)
-    again.load_state_dict(tensors["model"])
-    checkpoint.restore_optimizer(fresh, again, tensors["optimizer"])
+    saved.fill("model", again.state_dict())
+    saved.fill_optimizer(fresh, again)
     one_step(model, optimizer, 3)
     one_step(again, fresh, 3)
     for a, b in zip(model.parameters(), again.parameters(), strict=True):
@@ -50,23 +50,33 @@ def test_only_the_latest_stays_and_leftovers_of_a_kill_are_cleaned(tmp_path):
     for step in range(3):
         checkpoint.save(tmp_path, tensors={"m": {"x": torch.ones(1) * step}}, state={"step": step})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000003", "latest"]
-    assert checkpoint.load(tmp_path)[1]["step"] == 2
+    assert checkpoint.load(tmp_path).state["step"] == 2
 
 
 def test_a_kill_before_the_pointer_moves_leaves_the_earlier_checkpoint(tmp_path):
     checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(1)}}, state={"step": 0})
     (tmp_path / "checkpoint-000002").mkdir()  # renamed, but `latest` was not yet replaced
-    assert checkpoint.load(tmp_path)[1]["step"] == 0
+    assert checkpoint.load(tmp_path).state["step"] == 0
     checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(1)}}, state={"step": 1})
-    assert checkpoint.load(tmp_path)[1]["step"] == 1
+    assert checkpoint.load(tmp_path).state["step"] == 1
 
 
-@pytest.mark.parametrize("name", ["m.safetensors", "state.json"])
-def test_a_truncated_file_is_named(tmp_path, name):
-    path = checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(99)}}, state={"step": 0})
-    (path / name).write_bytes((path / name).read_bytes()[:7])
-    with pytest.raises(UserError, match=name):
+@pytest.mark.parametrize("name", ["*.safetensors", "state.json"])
+@pytest.mark.parametrize("left", [7, 60])
+def test_a_truncated_file_is_named(tmp_path, name, left):
+    state = {"step": 0, "much": "x" * 99}
+    path = checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(99)}}, state=state)
+    (file,) = path.glob(name)
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(UserError, match=file.name):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("into", [{"x": torch.zeros(3)}, {"y": torch.zeros(2)}])
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, into):
+    checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(2)}}, state={})
+    with pytest.raises(UserError, match="of m"):
+        checkpoint.load(tmp_path).fill("m", into)
 
 
 def test_schedules():

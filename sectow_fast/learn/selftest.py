@@ -1,0 +1,87 @@
+"""At start-up: one packed row against the model's own separate forwards. A mismatch stops the run.
+
+Positions, masks and image features are ours to lay out, so a class whose layout changed in another
+version of transformers would train on nonsense in silence. This costs a few forwards and says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+
+from sectow_fast.kernels import linear_logprob
+from sectow_fast.learn.packing import rank_rows
+from sectow_fast.learn.policy import Policy
+from sectow_fast.types import Completion, Prompt, UserError
+
+SIZES = (3, 1, 6)  # completions' lengths
+# Largest difference of a log-prob that two orders of the same sums explain, by their dtype.
+BOUND = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
+
+
+def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
+    """Largest difference of a completion's log-probs between a packed row and the model's own
+    forward of each sequence. prompts: one with an image and one without, where there are both.
+
+    UserError over the bound of the dtype, and where a value is not finite.
+    """
+    rng = random.Random("self-test")
+    words = sorted(set(range(policy.model.lm_head.weight.shape[0])) - set(policy.codec.banned_ids))
+    groups = []
+    for prompt in prompts:
+        done = []
+        for size in SIZES:
+            ids = tuple(rng.choice(words) for _ in range(size))
+            done.append(Completion(ids=ids, logprobs=(0.0,) * size, finish_reason="length"))
+        groups.append((prompt, done))
+    training = policy.model.training
+    policy.eval()
+    worst, where = -1.0, ""
+    longest = sum(len(p.ids) + sum(SIZES) for p in prompts)
+    with torch.no_grad():
+        ((row, _),) = rank_rows(groups, longest, codec=policy.codec, family=policy.family)
+        packed, _ = policy(row)
+        at = 0
+        for prompt, done in groups:
+            for number, one in enumerate(done):
+                alone = _alone(policy, prompt, one)
+                gap = (packed[at : at + len(one.ids)] - alone).abs().max()
+                at += len(one.ids)
+                # NaN compares false with everything, and is the worst of all.
+                if not float(gap) <= worst:
+                    worst, where = float(gap), f"case {prompt.case_id!r}, completion {number}"
+    policy.train(training)
+    dtype = policy.autocast or policy.model.dtype
+    if not worst <= BOUND[dtype]:
+        raise UserError(
+            f"self-test of packed rows: found log-probs of {type(policy.model).__name__} that"
+            f" differ by {worst:.3g} from its own forward ({where}; attention {policy.backend},"
+            f" {dtype}), expected <= {BOUND[dtype]:g}; this version of transformers may lay the"
+            " class out differently: train with the pinned one (constraints.txt)"
+        )
+    return worst
+
+
+def _alone(policy: Policy, prompt: Prompt, one: Completion) -> torch.Tensor:
+    """Log-probs [C] by the model's own positions and masks."""
+    model, device = policy.model, policy.device
+    ids = torch.tensor([[*prompt.ids, *one.ids]], device=device)
+    pixels = policy.codec.pixel_inputs([prompt])
+    with policy.precision():
+        states = model.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            use_cache=False,
+            **policy.family.own_inputs(ids),
+            **{name: value.to(device) for name, value in pixels.items()},
+        ).last_hidden_state[0]
+        start = len(prompt.ids) - 1
+        return linear_logprob(
+            states[start : start + len(one.ids)],
+            model.lm_head.weight,
+            torch.tensor(one.ids, device=device),
+            bias=policy.banned_bias(),
+            softcap=policy.family.softcap,
+        )[0]

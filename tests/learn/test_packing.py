@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from families import MODELS, Codec, completion, sample
+
+from sectow_fast.kernels import linear_logprob
+from sectow_fast.learn.packing import IGNORE, pack, plan_rows, rank_rows
+from sectow_fast.learn.policy import Policy
+from sectow_fast.types import UserError
+
+
+@pytest.fixture(params=MODELS)
+def tiny(request):
+    torch.manual_seed(3)
+    return MODELS[request.param]()
+
+
+def separate_logp(model, codec, prompt, one):
+    """Log-probs of one completion by the model's own forward: its positions, its masks."""
+    ids = torch.tensor([[*prompt.ids, *one.ids]])
+    states = model.model(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        use_cache=False,
+        **codec.family.own_inputs(ids),
+        **codec.pixel_inputs([prompt]),
+    ).last_hidden_state[0]
+    start = len(prompt.ids) - 1
+    return linear_logprob(
+        states[start : start + len(one.ids)],
+        model.lm_head.weight,
+        torch.tensor(one.ids),
+        softcap=codec.family.softcap,
+    )[0]
+
+
+def gradients(model):
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("budget", [60, 1000])
+def test_packed_rows_equal_separate_forwards_in_logp_and_every_gradient(tiny, budget):
+    made = sample(tiny)
+    policy = Policy(tiny, made.codec)
+    weights = iter(torch.randn(100, generator=torch.Generator().manual_seed(1)))
+    weight = {
+        (i, j): torch.stack([next(weights) for _ in one.ids])
+        for i, (_, done) in enumerate(made.groups)
+        for j, one in enumerate(done)
+    }
+    tiny.train()
+    packed = {}
+    for row, pieces in rank_rows(made.groups, budget, codec=made.codec, family=policy.family):
+        assert row.tokens <= budget
+        logp, _ = policy(row, ban=False)
+        names = [(p.group, j) for p in pieces for j in p.picked]
+        parts = [logp[row.owner == number] for number in range(len(names))]
+        packed |= dict(zip(names, parts, strict=True))
+        sum((weight[n] * part).sum() for n, part in zip(names, parts, strict=True)).backward()
+    ours = gradients(tiny)
+    assert packed.keys() == weight.keys()
+    for i, (prompt, done) in enumerate(made.groups):
+        for j, one in enumerate(done):
+            alone = separate_logp(tiny, made.codec, prompt, one)
+            torch.testing.assert_close(packed[i, j], alone, atol=2e-5, rtol=1e-4)
+            (alone * weight[i, j]).sum().backward()
+    theirs = gradients(tiny)
+    assert ours.keys() == theirs.keys()
+    assert sum(float(g.square().sum()) for g in ours.values()) > 1e-3
+    for name in ours:
+        scale = theirs[name].abs().max().clamp(min=1e-3)
+        torch.testing.assert_close(
+            ours[name] / scale, theirs[name] / scale, atol=1e-4, rtol=1e-3, msg=name
+        )
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_m_rope_positions_are_the_models_own(name):
+    model = MODELS[name]()
+    made = sample(model)
+    for prompt, _ in made.groups:
+        if prompt.image is None:
+            continue
+        ids = torch.tensor([prompt.ids])
+        grid = made.codec.pixels[prompt.image]["image_grid_thw"]
+        theirs, deltas = model.model.get_rope_index(
+            ids, image_grid_thw=grid, **made.codec.family.own_inputs(ids)
+        )
+        ours, begin = made.codec.family.positions(prompt.ids, grid[0])
+        assert torch.equal(ours, theirs[:, 0])
+        assert begin == len(prompt.ids) + int(deltas)
+
+
+def test_rows_keep_the_budget_every_completion_and_its_owner():
+    codec = Codec(MODELS["llama"]())
+    groups = [
+        (codec.prompt(f"p{i}", 0, 3 + i), [completion(1 + (i + j) % 6, i + j) for j in range(5)])
+        for i in range(7)
+    ]
+    plan = plan_rows(groups, 24, ranks=3)
+    assert len(plan) == 3 and max(map(len, plan)) - min(map(len, plan)) <= 1
+    seen = [(p.group, j) for rows in plan for row in rows for p in row for j in p.picked]
+    assert sorted(seen) == [(i, j) for i in range(7) for j in range(5)]
+    for pieces in itertools.chain(*plan):
+        chosen = [(groups[p.group][0], [groups[p.group][1][j] for j in p.picked]) for p in pieces]
+        row = pack(chosen, codec=codec, family=codec.family)
+        assert row.tokens <= 24
+        assert row.labels.tolist() == [i for _, done in chosen for one in done for i in one.ids]
+        # What predicts a token stands where the token's own sequence has its predecessor.
+        for column, label, owner in zip(row.column, row.labels, row.owner, strict=True):
+            prompt, one = [(p, c) for p, done in chosen for c in done][owner]
+            assert label in one.ids and row.input_ids[0, column] in (*prompt.ids, *one.ids)
+
+
+def test_ranks_get_as_many_rows_and_a_spare_one_teaches_nothing():
+    model = MODELS["qwen2_5_vl"]()
+    made = sample(model)
+    text = [group for group in made.groups if group[0].image is None]
+    image = made.codec.prompt("dummy", 1, 1, "square")
+    ranks = [
+        list(
+            rank_rows(
+                text, 100, codec=made.codec, family=made.codec.family, rank=r, world=2, dummy=image
+            )
+        )
+        for r in range(2)
+    ]
+    assert [len(rows) for rows in ranks] == [1, 1]
+    rows = [row for rows in ranks for row, _ in rows]
+    assert sorted(bool((row.labels == IGNORE).all()) for row in rows) == [False, True]
+    policy = Policy(model, made.codec)
+    for row in rows:
+        # The vision tower is met although no group has an image, and learns nothing from it.
+        assert "pixel_values" in row.pixel_inputs
+        policy(row, ban=False)[0].sum().backward()
+        for name, parameter in model.named_parameters():
+            if "visual" in name:
+                assert parameter.grad is not None and not parameter.grad.any()
+
+
+class TestBadInput:
+    def test_a_completion_over_the_budget_is_named_with_numbers(self):
+        codec = Codec(MODELS["llama"]())
+        group = (codec.prompt("case-9", 0, 6), [completion(2, 0), completion(30, 0)])
+        with pytest.raises(UserError, match=r"'case-9', completion 1.* 6 prompt.* 30.*32"):
+            plan_rows([group], 32)
+
+    def test_image_tokens_that_do_not_match_the_image(self):
+        codec = Codec(MODELS["qwen2_vl"]())
+        wide = codec.prompt("case-3", 2, 2, "wide")
+        wrong = type(wide)(case_id="case-3", ids=wide.ids, image="square")
+        with pytest.raises(UserError, match=r"'case-3'.*found 8 image tokens.*expected 4"):
+            pack([(wrong, [completion(1, 0)])], codec=codec, family=codec.family)
+
+    def test_positions_that_overflow(self):
+        codec = Codec(MODELS["llama"]())
+        group = (codec.prompt("case-4", 0, 120), [completion(9, 0)])
+        with pytest.raises(UserError, match=r"'case-4'.*120 prompt tokens.* 9,.*128"):
+            pack([group], codec=codec, family=codec.family)
+
+    def test_a_class_without_a_known_layout(self):
+        import transformers
+
+        model = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=9)
+        )
+        with pytest.raises(UserError, match=r"GPT2LMHeadModel.*'gpt2'.*qwen2_5_vl"):
+            Policy(model, None)
