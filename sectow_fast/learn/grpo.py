@@ -98,6 +98,7 @@ def grpo_step(
         loss.backward()
         tally.add(row, loss.detach(), measured)
     metrics |= tally.result(policy.ranks)
+    policy.forget_dummy(pairs)
     norm = policy.ranks.grad_norm(policy, config.max_grad_norm)
     metrics["grad_norm"] = norm
     if math.isfinite(norm) and math.isfinite(metrics["loss"]):

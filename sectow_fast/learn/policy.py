@@ -98,6 +98,17 @@ class Policy(torch.nn.Module):
             dummy=self.dummy,
         )
 
+    def forget_dummy(self, groups: Sequence[tuple[Prompt, Sequence[Completion]]]) -> None:
+        """Where no prompt of the batch has an image, drop the gradients (zeros) that the dummy left
+        in the vision tower: AdamW would move weights that one rank alone leaves as they are."""
+        if self.ranks.world == 1 or any(prompt.image is not None for prompt, _ in groups):
+            return
+        text = [self.model.get_decoder(), self.model.get_output_embeddings()]
+        kept = {id(p) for module in text for p in module.parameters()}
+        for parameter in self.model.parameters():
+            if id(parameter) not in kept:
+                parameter.grad = None
+
     def precision(self) -> torch.autocast:
         """The autocast that every forward runs under."""
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)

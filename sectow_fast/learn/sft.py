@@ -40,6 +40,7 @@ def sft_step(
         loss.backward()
         total += float(loss.detach())
     loss = policy.ranks.summed({"loss": total})["loss"]
+    policy.forget_dummy(groups)
     norm = policy.ranks.grad_norm(policy, max_grad_norm)
     finite = bool(torch.isfinite(torch.tensor([norm, loss])).all())
     if finite:

@@ -1,0 +1,92 @@
+"""Two processes over gloo: the same update, the same samples, checkpoints that change hands."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sectow_fast.learn import checkpoint
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+
+
+def started(world, *arguments):
+    command = [sys.executable]
+    if world > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command += ["-m", "torch.distributed.run", f"--nproc-per-node={world}"]
+        command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    done = subprocess.run(
+        [*command, str(SCRIPT), *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    saved = checkpoint.load(Path(arguments[0]))
+    weights = {name: torch.zeros(_shape(saved, name)) for name in saved.names["model"]}
+    saved.fill("model", weights)
+    return saved.state["log"], weights
+
+
+def _shape(saved, name):
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+
+    metadata = HuggingFaceStorageReader(str(saved.path)).read_metadata()
+    return metadata.state_dict_metadata[f"model/{name}"].size
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, *started(1, folder)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    return folder, *started(2, folder)
+
+
+def assert_same_run(first, second):
+    for mine, theirs in zip(first, second, strict=True):
+        assert mine["ids"] == theirs["ids"]
+        for kind in ("grpo", "sft"):
+            assert mine[kind].keys() == theirs[kind].keys()
+            assert mine[kind]["grad_norm"] > 0.01
+            for name in mine[kind].keys() - {"tokens_trained"}:  # prompts are repeated where cut
+                value = mine[kind][name]
+                # A token's place in a row is not the same, so sums are in another order.
+                assert theirs[kind][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def assert_same_weights(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_two_ranks_sample_and_train_as_one_does(alone, together):
+    assert_same_run(alone[1], together[1])
+    assert_same_weights(alone[2], together[2])
+
+
+def test_each_rank_wrote_its_share(together):
+    assert len(list(together[0].glob("checkpoint-*/*.safetensors"))) == 2
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(alone, together, tmp_path):
+    same = started(1, tmp_path / "1-1", alone[0])
+    for name, world, begun in (("2-1", 1, together[0]), ("1-2", 2, alone[0])):
+        other = started(world, tmp_path / name, begun)
+        assert_same_run(same[0], other[0])
+        assert_same_weights(same[1], other[1])
