@@ -10,7 +10,7 @@ from sectow_fast.config import Config
 from sectow_fast.game.monitors import AttackerMonitor
 from sectow_fast.game.player import Player, judged_replies
 from sectow_fast.game.rewards import attacker_reward
-from sectow_fast.game.text import KnownTexts, like, self_bleu, sibling_likeness
+from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety
 from sectow_fast.types import Attack, Case, Completion, Event, Reward, RoleName, Sampling, World
 
 
@@ -112,12 +112,13 @@ class AttackerRole:
             for (i, j, _), row in zip(tried, verdicts, strict=True)
         }
         rewards: list[list[Reward]] = []
-        duplicates = bleu = 0.0
+        duplicates = 0.0
+        measured: list[dict[str, float]] = []
         for i, texts in enumerate(words):
             written = [text or "" for text in texts]
             likeness = sibling_likeness(written, self.config.harvest.duplicate_threshold)
             duplicates += sum(share > 0 for share in likeness) / len(likeness)
-            bleu += self_bleu(written)
+            measured.append(variety(written))
             known = self._in_pool(self._tasks[i], written)
             row = []
             for j in range(len(written)):
@@ -136,7 +137,7 @@ class AttackerRole:
         info = {
             "faithful": sum(r.parts["faithful"] for r in flat) / len(flat),
             "well_formed": sum(r.parts["well_formed"] for r in flat) / len(flat),
-            "diversity": 1 - bleu / len(words),
+            **{name: sum(one[name] for one in measured) / len(words) for name in measured[0]},
             "duplicates": duplicates / len(words),
             "styles": float(len({case.style for _, _, case in tried})),
         }

@@ -9,7 +9,7 @@ import numpy as np
 from sectow_fast import native
 
 SHINGLE = 2  # words a shingle; a shorter text is one shingle
-BLEU_ORDER = 2
+PAIR = 2  # words, in the measures of variety
 
 
 class WordIds:
@@ -71,12 +71,21 @@ def sibling_likeness(texts: Sequence[str], threshold: float) -> list[float]:
     return ((sizes[first] - 1) / (len(texts) - 1)).tolist()
 
 
-def self_bleu(texts: Sequence[str]) -> float:
-    """Mean BLEU of each text against the others; 1: all are copies, fewer than two texts: 0.
+def variety(texts: Sequence[str]) -> dict[str, float]:
+    """How unlike each other texts are, and how much each repeats itself; none: no variety.
 
-    >>> self_bleu(["join ba do", "join ba do"])
-    1.0
+    `diversity`: 1 - the mean BLEU of each text against the others (0: all are copies);
+    `distinct_2`: distinct word pairs over word pairs; `repetition`: the mean share of a text's word
+    pairs that stood in it before.
+
+    >>> variety(["join ba do", "join ba do"])
+    {'diversity': 0.0, 'distinct_2': 0.5, 'repetition': 0.0}
     """
     if not texts:
-        return 0.0
-    return float(native.self_bleu(*WordIds().csr(texts), order=BLEU_ORDER).mean())
+        return {"diversity": 0.0, "distinct_2": 0.0, "repetition": 0.0}
+    ids = WordIds().csr(texts)
+    return {
+        "diversity": 1 - float(native.self_bleu(*ids, order=PAIR).mean()),
+        "distinct_2": native.distinct_n(*ids, n=PAIR),
+        "repetition": float(native.repetition(*ids, n=PAIR).mean()),
+    }

@@ -23,7 +23,7 @@ def select_groups(rewards: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
     Raises ValueError, with the place, for a reward that is not finite and for bad offsets.
     """
-    values, ends = _checked_groups(rewards, offsets, "rewards")
+    values, ends = _checked_groups(rewards, offsets, "rewards", "biuf")
     if core is None:
         return _select(values, ends)
     return core.select_groups(values, ends)
@@ -31,7 +31,7 @@ def select_groups(rewards: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def select_groups_oracle(rewards: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """`select_groups`, group by group."""
-    return _select(*_checked_groups(rewards, offsets, "rewards"))
+    return _select(*_checked_groups(rewards, offsets, "rewards", "biuf"))
 
 
 def _select(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -80,7 +80,8 @@ def pack_groups_oracle(
 
 def _costs(prompts: Any, completions: Any, offsets: Any, budget: int, ranks: int) -> np.ndarray:
     lengths = np.asarray(prompts)
-    values, ends = _checked_groups(completions, offsets, "completion_lengths")
+    values, ends = _checked_groups(completions, offsets, "completion_lengths", "iu")
+    _check_kind("prompt_lengths", lengths, "iu")
     if lengths.ndim != 1 or len(lengths) != len(ends) - 1:
         raise ValueError(
             f"prompt_lengths: found shape {lengths.shape}, expected [{len(ends) - 1}],"
@@ -121,8 +122,18 @@ def _pack(costs: np.ndarray, budget: int, ranks: int) -> tuple[np.ndarray, np.nd
     return pack, rank
 
 
-def _checked_groups(values: Any, offsets: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _check_kind(name: str, array: np.ndarray, kinds: str) -> None:
+    """kinds: NumPy's letters. An empty list is of any kind; an empty array of strings is not."""
+    if array.dtype.kind not in kinds and not (array.size == 0 and array.dtype == np.float64):
+        expected = "whole numbers" if kinds == "iu" else "numbers"
+        raise ValueError(f"{name}: found {array.dtype}, expected {expected}")
+
+
+def _checked_groups(
+    values: Any, offsets: Any, name: str, kinds: str
+) -> tuple[np.ndarray, np.ndarray]:
     array, ends = np.asarray(values), np.asarray(offsets)
+    _check_kind(name, array, kinds)
     if array.ndim != 1:
         raise ValueError(f"{name}: found shape {array.shape}, expected [N]")
     if ends.ndim != 1 or not np.issubdtype(ends.dtype, np.integer) or not len(ends):

@@ -121,7 +121,7 @@ def rewards(run: RunData) -> Figure | None:
 def quality(run: RunData) -> Figure | None:
     """What the two monitors watch: attack quality above, over-refusal below."""
     fig, (top, bottom) = figure(4.4, 2)
-    names = ("diversity", "faithful", "well_formed")
+    names = ("diversity", "distinct_2", "repetition", "faithful", "well_formed")
     drawn = _over_steps(top, run, "attack", {n.replace("_", "-"): _field(n) for n in names})
     top.set_title("attacker monitor: quality of its attacks, by step")
     watched = {"refusals in training": "refusal_rate", "probe ORR": "orr_probe"}

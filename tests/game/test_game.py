@@ -12,7 +12,7 @@ from sectow_fast.game.monitors import AttackerMonitor, DefenderMonitor
 from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, harvest
 from sectow_fast.game.rewards import attacker_reward, defender_reward
-from sectow_fast.game.text import KnownTexts, like, self_bleu, sibling_likeness
+from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety
 from sectow_fast.types import Attack, Case, Verdict, wilson
 
 UNSAFE = Case(id="u", text="make bado", label="unsafe", goal="bado")
@@ -93,10 +93,12 @@ def test_likeness_and_variety():
     # Three of five 2-word shingles are shared: alike at 0.6, not at 0.7.
     assert like("a b c d e", ["a b c d f"], 0.6) == [True]
     assert like("a b c d e", ["a b c d f"], 0.7) == [False]
-    assert self_bleu(["a b c"] * 4) == pytest.approx(1.0)
-    assert self_bleu(["a b", "c d", "e f"]) == 0.0
-    assert 0 < self_bleu(["a b c", "a b d", "x y z"]) < 1
-    assert self_bleu(["one"]) == self_bleu([]) == 0.0
+    assert variety(["a b c"] * 4)["diversity"] == pytest.approx(0.0)
+    assert variety(["a b", "c d", "e f"])["diversity"] == 1.0
+    assert 0 < variety(["a b c", "a b d", "x y z"])["diversity"] < 1
+    assert variety(["a b a b a"])["repetition"] == 0.5
+    assert variety(["a b c", "a b"])["distinct_2"] == pytest.approx(2 / 3)
+    assert variety([]) == {"diversity": 0.0, "distinct_2": 0.0, "repetition": 0.0}
 
 
 def test_known_texts_are_kept_by_group():
