@@ -169,3 +169,12 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     learn: LearnConfig = LearnConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.learn.lora_rank and self.model.defender is None:
+            raise ValueError(
+                f"learn.lora_rank {self.learn.lora_rank} has no trained model to adapt; give one by"
+                " model.defender (a sandbox run leaves one in coldstart/defender)"
+            )
+        return self

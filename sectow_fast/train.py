@@ -25,7 +25,8 @@ USAGE = """usage: python -m sectow_fast.train [--preset NAME | --config FILE.tom
        [--attacker grpo|self-instruct] [--defender grpo|sft] [--reveal true]
        [--section.field VALUE ...]
 
-With no argument: the embedded sandbox, a few minutes on two CPU cores.
+With no argument: the embedded sandbox, a few minutes on two CPU cores. On several GPUs or
+processes: torchrun --nproc-per-node N -m sectow_fast.train ...
 Settings (section.field = default):
 """
 PRESETS = Path(__file__).parent / "presets"
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return run(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun every rank finds the same
+            print(f"error: {error}", file=sys.stderr)
         return 2
 
 
@@ -79,15 +81,19 @@ def play_run(config: Config, options: dict[str, str]) -> int:
 
 
 def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
+    import torch
     from rich.console import Console
 
     from sectow_fast.data.sandbox.stage import SandboxStage
+    from sectow_fast.learn import attention
     from sectow_fast.match import Interrupted, Match
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
     from sectow_fast.tug import play
 
+    cuda = torch.cuda.is_available()
+    attention.load(attention.chosen(config.learn.attention, cuda=cuda), cuda=cuda)  # or it says why
     stage = SandboxStage(config)
     # Every rank must have the first one's name for a new folder, which the clock gives.
     default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"

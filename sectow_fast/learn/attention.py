@@ -47,7 +47,7 @@ class Backend(Protocol):
 def use(model: Any, name: str = "auto") -> str:
     """Set the backend of `model`'s decoder and return its name. UserError where it can't run."""
     cuda = next(model.parameters()).is_cuda
-    name = ("flex" if cuda else "sdpa") if name == "auto" else name
+    name = chosen(name, cuda=cuda)
     _register(name, load(name, cuda=cuda))
     text = model.config.get_text_config()
     if text is model.config:
@@ -56,6 +56,11 @@ def use(model: Any, name: str = "auto") -> str:
         inner = [k for k in model.config.sub_configs if getattr(model.config, k, None) is text]
         model.set_attn_implementation({inner[0]: PREFIX + name})
     return name
+
+
+def chosen(name: str, *, cuda: bool) -> str:
+    """What `auto` means on this device; any other name is itself."""
+    return ("flex" if cuda else "sdpa") if name == "auto" else name
 
 
 def load(name: str, *, cuda: bool) -> Backend:

@@ -1,0 +1,101 @@
+"""`torchrun -m sectow_fast.train`: one run by two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from test_run import ROOT, SMALL, run, wait_for
+
+
+def start_two(*arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
+            *("--master-addr=127.0.0.1", f"--master-port={port}"),
+            *("-m", "sectow_fast.train", *arguments),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def ended(process, timeout=240):
+    try:
+        return process.communicate(timeout=timeout)
+    finally:
+        # torchrun's children outlive it where it is killed.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def rows(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if "step" in row and "phase" in row]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    code, _, err = run(*SMALL, "--out", str(folder / "one"))
+    assert code == 0, err
+    process = start_two(*SMALL, "--out", str(folder / "two"), "--plain")
+    out, err = ended(process)
+    assert process.returncode == 0, err[-3000:]
+    return folder, out
+
+
+def test_two_ranks_write_one_run_with_the_same_steps(both):
+    folder, out = both
+    assert out.count("report.html") == 1  # one of them speaks
+    one, two = rows(folder / "one"), rows(folder / "two")
+    assert [(r["phase"], r["step"]) for r in one] == [(r["phase"], r["step"]) for r in two]
+    for mine, theirs in zip(one, two, strict=True):
+        # The cold start shows it within float error; later AdamW has made whole steps of gradients
+        # that are rounding and nothing else.
+        tolerance = 1e-4 if mine["phase"] == "coldstart-caption" else 0.05
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=tolerance, abs=1e-3)
+    summary = json.loads((folder / "two" / "summary.json").read_text())
+    assert [row["round"] for row in summary["rounds"]] == [0, 1, 2]
+
+
+def test_what_two_ranks_save_is_whole(both):
+    from transformers import AutoModelForImageTextToText
+
+    folder, _ = both
+    one, two = (
+        AutoModelForImageTextToText.from_pretrained(folder / name / "coldstart" / "defender")
+        for name in ("one", "two")
+    )
+    for (name, mine), theirs in zip(one.named_parameters(), two.parameters(), strict=True):
+        assert mine.shape == theirs.shape, name
+
+
+def test_a_run_of_two_killed_goes_on_as_one(tmp_path):
+    folder = tmp_path / "run"
+    process = start_two(*SMALL, "--out", str(folder), "--plain")
+    wait_for(folder, 14, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    code, _, err = run("--resume", str(folder))
+    assert code == 0, err
+    assert len(json.loads((folder / "summary.json").read_text())["rounds"]) == 3
+
+
+def test_a_mistake_is_said_once(tmp_path):
+    process = start_two("--learn.attention", "flex", "--out", str(tmp_path / "run"))
+    _, err = ended(process)
+    assert process.returncode != 0
+    assert err.count("error: learn.attention flex: found a CPU") == 1
