@@ -80,7 +80,9 @@ class ChatCodec:
     def _tokenise(self, cases: Sequence[Case]) -> None:
         if len(self._texts) > CACHED_TEXTS:
             self._texts.clear()
-        new = {(case.text, case.image is not None) for case in cases} - self._texts.keys()
+        asked = {(case.text, case.image is not None) for case in cases}
+        # Not a set difference: against a dict's keys it would walk all of them at every step.
+        new = [one for one in asked if one not in self._texts]
         if not new:
             return
         wanted = sorted(new)
