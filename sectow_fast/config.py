@@ -131,7 +131,26 @@ class EvaluateConfig(Section):
 
 
 class EngineConfig(Section):
-    kind: Literal["torch"] = "torch"
+    """Where tokens come from (docs/ENGINE.md). All but `kind` are for SGLang."""
+
+    kind: Literal["torch", "sglang"] = "torch"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the engine's weights")
+    roles: Literal["auto", "two", "swap"] = Field(
+        "auto", description="an engine a player, or one that swaps weights; auto: by the plan"
+    )
+    tp: int = Field(1, ge=1, description="tensor-parallel GPUs of one engine")
+    memory: float = Field(0.5, gt=0, lt=1, description="share of the GPU the engines may take")
+    context_length: int = Field(0, ge=0, description="tokens a sequence; 0: the model's own")
+    max_running: int = Field(256, ge=1, description="requests decoded at once")
+    kv_tokens: int = Field(65536, ge=64, description="cache size on a CPU, in tokens")
+    attention: str | None = Field(None, description="SGLang's attention backend; none: its choice")
+    deterministic: bool = Field(False, description="seeded, batch-invariant sampling (GPU only)")
+    bucket_mb: int = Field(512, ge=1, description="weight sync, MiB a bucket")
+    timeout: float = Field(120.0, gt=0, description="seconds without a reply before a restart")
+    start_timeout: float = Field(600.0, gt=0, description="seconds an engine may take to start")
+    restarts: int = Field(3, ge=0, description="restarts in a row that gave no reply")
+    logprob_tolerance: float = Field(1e-3, gt=0, description="first rollout against the trainer")
 
 
 class Config(Section):

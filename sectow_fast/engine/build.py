@@ -1,0 +1,181 @@
+"""Engines from a configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sectow_fast.config import Config, EngineConfig
+from sectow_fast.engine.protocol import Engine
+from sectow_fast.engine.sglang_engine import SGLangEngine
+from sectow_fast.engine.sglang_server import SGLangServer
+from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.engine.weight_sync import folder_shapes
+from sectow_fast.types import UserError
+
+OURS = "sectow_fast.engine.sglang_models"
+
+
+class TorchEngines:
+    """An engine a model, in this process."""
+
+    def __init__(self, codec: Any) -> None:
+        self._codec = codec
+
+    def of(self, name: str, model: Any) -> Engine:
+        return TorchEngine(model, self._codec)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class SGLangEngines:
+    """SGLang for every model of a match: a server a player, or one for all (`roles`).
+
+    The defender as it was at round 0 shares the defender's server, which holds one model's weights
+    at a time. write_folder writes a model's folder (configuration, processor, weights) for the
+    servers to start from; it is called once, at the first use.
+    """
+
+    def __init__(
+        self, config: Config, codec: Any, *, folder: Path, write_folder: Callable[[Path], None]
+    ) -> None:
+        self._config, self._codec = config, codec
+        self._folder, self._write = folder, write_folder
+        self._servers: dict[str, SGLangServer] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def of(self, name: str, model: Any) -> SGLangEngine:
+        """The engine of one player."""
+        if not self._shapes:
+            if not (self._folder / "model" / "config.json").exists():
+                self._write(self._folder / "model")
+            self._shapes = folder_shapes(self._folder / "model")
+        where = "attacker" if name == "attacker" else "defender"
+        if two_roles(self._config) == "swap":
+            where = "both"
+        if where not in self._servers:
+            self._servers[where] = SGLangServer(
+                config=self._config.engine,
+                arguments=engine_arguments(self._config, self._folder / "model"),
+                environment=environment(self._config.engine, self._folder / "model"),
+                log=self._folder / f"{where}.log",
+            )
+        return SGLangEngine(
+            self._servers[where], model, self._codec, name=name, shapes=self._shapes
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Restarts, resent requests, bad rows: of all servers together."""
+        total: dict[str, int] = {}
+        for server in self._servers.values():
+            for name, value in server.counts.items():
+                total[name] = total.get(name, 0) + value
+        return total
+
+    def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+
+
+def make_engines(
+    config: Config, codec: Any, *, folder: Path, write_folder: Callable[[Path], None]
+) -> TorchEngines | SGLangEngines:
+    """The engines that `config.engine` asks for. UserError where SGLang is not installed."""
+    if config.engine.kind == "torch":
+        return TorchEngines(codec)
+    import importlib.util
+
+    if importlib.util.find_spec("sglang") is None:
+        raise UserError(
+            "engine.kind sglang: found no SGLang in this environment, expected one;"
+            " pip install -e .[sglang] (GPU), or see docs/ENGINE.md for a CPU"
+        )
+    return SGLangEngines(config, codec, folder=folder, write_folder=write_folder)
+
+
+def device_of(engine: EngineConfig) -> str:
+    """ "cpu" or "cuda"."""
+    if engine.device != "auto":
+        return engine.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def two_roles(config: Config) -> str:
+    """ "two" or "swap". On a GPU `auto` asks the memory plan; a CPU has room for two."""
+    if config.engine.roles != "auto":
+        return config.engine.roles
+    return "two" if device_of(config.engine) == "cpu" else "swap"
+
+
+def engine_arguments(config: Config, folder: Path) -> dict[str, Any]:
+    """What `sglang.Engine` is started with."""
+    engine = config.engine
+    common: dict[str, Any] = {
+        "model_path": str(folder),
+        # Every weight comes by a push, and one that does not shows in the first log-probs.
+        "load_format": "dummy",
+        "dtype": engine.dtype,
+        "tp_size": engine.tp,
+        "random_seed": config.seed,
+        "max_running_requests": engine.max_running,
+        "enable_multimodal": True,
+        "skip_server_warmup": True,
+        "log_level": "warning",
+        "trust_remote_code": config.model.trust_remote_code,
+    }
+    if engine.context_length:
+        common["context_length"] = engine.context_length
+    if engine.attention:
+        common["attention_backend"] = engine.attention
+    if device_of(engine) == "cpu":
+        return common | {
+            "device": "cpu",
+            "attention_backend": engine.attention or "torch_native",
+            "sampling_backend": "pytorch",
+            "grammar_backend": "none",
+            "mm_attention_backend": "sdpa",
+            "disable_cuda_graph": True,
+            "disable_overlap_schedule": True,
+            "max_total_tokens": engine.kv_tokens,
+            "sleep_on_idle": True,  # its idle loop would take a core from the trainer
+        }
+    import torch
+
+    engines = 2 if two_roles(config) == "two" else 1
+    return common | {
+        "enable_memory_saver": True,
+        "mem_fraction_static": engine.memory / engines,
+        "base_gpu_id": torch.cuda.current_device() if torch.cuda.is_available() else 0,
+        "random_seed": config.seed + int(os.environ.get("RANK", "0")),
+        "enable_deterministic_inference": engine.deterministic,
+    }
+
+
+def environment(engine: EngineConfig, folder: Path) -> dict[str, str]:
+    """Variables that SGLang reads, beyond those of the trainer."""
+    import json
+
+    added = {}
+    if device_of(engine) == "cpu":
+        added["SGLANG_USE_CPU_ENGINE"] = "1"
+        if engine.deterministic:
+            raise UserError(
+                "engine.deterministic: found true on a CPU, expected false: SGLang has no"
+                " deterministic attention there"
+            )
+    model = json.loads((folder / "config.json").read_text())
+    tower = model.get("vision_config", {}).get("model_type")
+    if model["model_type"] == "llava" and tower == "clip_vision_model":
+        added["SGLANG_EXTERNAL_MODEL_PACKAGE"] = OURS
+        added["SGLANG_EXTERNAL_MM_PROCESSOR_PACKAGE"] = OURS
+    return added

@@ -1,0 +1,8 @@
+"""On PYTHONPATH only for CPU runs of SGLang: torchvision's published wheel is a CUDA build whose _C.so cannot load beside a CPU
+torch, so the two operators that it registers fakes for are declared here before it is imported."""
+
+import torch
+
+_library = torch.library.Library("torchvision", "DEF")
+_library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+_library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
