@@ -6,13 +6,15 @@ an error that names the nearest known one. Defaults are the sandbox's; presets/*
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Ablation = Literal[
     "no-iteration", "no-defender-monitor", "no-attacker-monitor", "no-cold-start", "no-harmless"
 ]
+
+SGLANG_TIS_CAP = 2.0  # min(exp(trainer - rollout), this): our choice
 
 
 class Section(BaseModel):
@@ -174,3 +176,22 @@ class Config(Section):
     monitor: MonitorConfig = MonitorConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _correct_for_the_engine(cls, values: Any) -> Any:
+        """Another program draws the tokens, so truncated importance sampling is on by default."""
+        if not isinstance(values, dict):
+            return values
+        engine = values.get("engine")
+        kind = engine.get("kind") if isinstance(engine, dict) else getattr(engine, "kind", "torch")
+        if kind != "sglang":
+            return values
+        phases = {"attack": AttackConfig, "defend": DefendConfig}
+        given = {name: values.get(name, {}) for name in phases}
+        capped = {
+            name: {"tis_cap": SGLANG_TIS_CAP} | phase
+            for name, phase in given.items()
+            if isinstance(phase, dict)
+        }
+        return values | capped

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sectow_fast.config import Config
-from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.engine.build import make_engines
 from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, write_pool
 from sectow_fast.learn import checkpoint
@@ -42,8 +42,14 @@ class Match:
         self.measures: Mapping[str, str] = stage.measures
         self._stage = stage
         self.log = MetricsLog(folder.path / "metrics.jsonl")
-        self.defender = self._player(stage.defender())
-        self.attacker = self._player(stage.attacker())
+        self.engines = make_engines(
+            config,
+            self.codec,
+            folder=folder.path / "engine",
+            write_folder=lambda path: stage.save(stage.defender(), path),
+        )
+        self.defender = self._player("defender", stage.defender())
+        self.attacker = self._player("attacker", stage.attacker())
         self._round_zero: Player | None = None
         self.pool: list[Attack] = []
         self.rounds: list[dict[str, Any]] = []
@@ -67,8 +73,8 @@ class Match:
 
     # ---- models
 
-    def _player(self, model: Any) -> Player:
-        return Player(model=model, engine=TorchEngine(model, self.codec), codec=self.codec)
+    def _player(self, name: str, model: Any) -> Player:
+        return Player(model=model, engine=self.engines.of(name, model), codec=self.codec)
 
     def fork_attacker(self) -> None:
         """The attacker becomes the defender's twin: two copies of one model."""
@@ -88,7 +94,7 @@ class Match:
             model.load_state_dict(
                 self._stage.load(self.folder.path / "coldstart" / "defender").state_dict()
             )
-            self._round_zero = self._player(model.requires_grad_(False).eval())
+            self._round_zero = self._player("round-0", model.requires_grad_(False).eval())
         return self._round_zero
 
     def reference(self, role: str) -> Any:
@@ -123,6 +129,8 @@ class Match:
         """Log and show a step; save where due; stop here where Ctrl-C was pressed."""
         round, name, steps = self._where
         full = {"round": round, "phase": name, "step": step, "steps": steps} | row
+        if self.engines.counts:
+            full["engine"] = self.engines.counts
         self.log.append(full)
         self.console.step(full)
         for event in events:
@@ -215,6 +223,8 @@ class Match:
         tensors, state = checkpoint.load(self.folder.checkpoints)
         self.defender.model.load_state_dict(tensors["defender"])
         self.attacker.model.load_state_dict(tensors["attacker"])
+        for player in (self.defender, self.attacker):
+            player.engine.sync(player.model)
         self._restored_optimizer = tensors.get("optimizer")
         self.last_good = tensors.get("last_good")
         self.cursor, self.step = state["cursor"], state["step"]
@@ -237,7 +247,7 @@ class Match:
                 "schema": 1,
                 "preset": config.preset,
                 "seed": config.seed,
-                "versions": self._stage.versions(),
+                "versions": self._stage.versions() | self.engines.versions,
                 "device": "cpu",
                 "wall_seconds": round(self.elapsed, 1),
                 "ablate": list(config.ablate),
@@ -255,6 +265,10 @@ class Match:
             write_pool(self.folder.path / "pool.jsonl", self.pool)
         self.write_summary()
         self.log.close()
+
+    def close(self) -> None:
+        """End the engines; their processes outlive nothing of ours."""
+        self.engines.close()
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[None]:

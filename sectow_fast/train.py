@@ -105,6 +105,9 @@ def play_run(config: Config, options: dict[str, str]) -> int:
             file=sys.stderr,
         )
         return 130
+    finally:
+        if match is not None:
+            match.close()
     print(f"done in {match.elapsed:.0f} s: {report}")
     return 0
 

@@ -101,6 +101,7 @@ def coldstart_attacker(match: Match, k: int, start: int) -> None:
             start=start,
             on_step=match.on_step,
         )
+    player.engine.sync(player.model)
 
 
 def attack(match: Match, k: int, start: int) -> None:
@@ -224,6 +225,7 @@ def _teach(
             start=start,
             on_step=match.on_step,
         )
+    match.defender.engine.sync(match.defender.model)
 
 
 def _grpo(match: Match, role: AttackerRole | DefenderRole, k: int, name: str, start: int) -> None:

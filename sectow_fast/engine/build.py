@@ -31,6 +31,10 @@ class TorchEngines:
     def counts(self) -> dict[str, int]:
         return {}
 
+    @property
+    def versions(self) -> dict[str, str]:
+        return {}
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -68,7 +72,12 @@ class SGLangEngines:
                 log=self._folder / f"{where}.log",
             )
         return SGLangEngine(
-            self._servers[where], model, self._codec, name=name, shapes=self._shapes
+            self._servers[where],
+            model,
+            self._codec,
+            name=name,
+            shapes=self._shapes,
+            neighbours=self._servers,
         )
 
     @property
@@ -79,6 +88,12 @@ class SGLangEngines:
             for name, value in server.counts.items():
                 total[name] = total.get(name, 0) + value
         return total
+
+    @property
+    def versions(self) -> dict[str, str]:
+        from importlib.metadata import version
+
+        return {"sglang": version("sglang")}
 
     def close(self) -> None:
         for server in self._servers.values():

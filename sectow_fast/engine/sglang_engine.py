@@ -23,7 +23,8 @@ class SGLangEngine:
     """One model's engine. Several may share a server: it then holds one model's weights at a time.
 
     name: tells the sharers apart. shapes: name -> shape in the checkpoint the server was started
-    from; every push must cover them. codec: as for TorchEngine.
+    from; every push must cover them. codec: as for TorchEngine. neighbours: every server on the
+    device, which sleep together.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class SGLangEngine:
         *,
         name: str,
         shapes: Mapping[str, tuple[int, ...]],
+        neighbours: Mapping[str, SGLangServer] | None = None,
     ) -> None:
         self.server, self.model, self.codec = server, model, codec
         self.name, self.shapes = name, shapes
+        self._neighbours = neighbours if neighbours is not None else {name: server}
         self.weight_version = 0
         self.seconds = {"sync": 0.0, "sleep": 0.0, "wake": 0.0}
         self.synced_bytes = 0
@@ -162,16 +165,17 @@ class SGLangEngine:
     # ---- memory
 
     def sleep(self) -> None:
-        """Give the device's memory back: cache, graphs and weights. No-op while asleep."""
-        server, began = self.server, time.perf_counter()
-        if not server.alive or server.asleep:
-            return
-        try:
-            server.call("flush")
-            server.call("release", None)
-            server.asleep = True
-        except EngineDied:
-            return  # a dead engine holds no memory; the next rollout starts a new one
+        """Give the device's memory back: cache, graphs and weights, of its neighbours too."""
+        began = time.perf_counter()
+        for server in self._neighbours.values():
+            if not server.alive or server.asleep:
+                continue
+            try:
+                server.call("flush")
+                server.call("release", None)
+                server.asleep = True
+            except EngineDied:
+                continue  # a dead engine holds no memory; the next rollout starts a new one
         self.seconds["sleep"] = time.perf_counter() - began
 
     def wake(self) -> None:

@@ -1,5 +1,8 @@
-"""On PYTHONPATH only for CPU runs of SGLang: torchvision's published wheel is a CUDA build whose _C.so cannot load beside a CPU
-torch, so the two operators that it registers fakes for are declared here before it is imported."""
+"""On PYTHONPATH only where SGLang's tests run on a CPU; a stand-in for the platform, not for us.
+
+torchvision's published wheel is a CUDA build whose _C.so cannot load beside a CPU torch, so the two
+operators that it registers fakes for are declared here before it is imported.
+"""
 
 import torch
 

@@ -1,16 +1,20 @@
-"""Stand-in for sgl_kernel on a CPU without AMX: sglang's CPU path imports these names, but (no AMX) runs forward_native."""
+"""Stands in for sgl_kernel on a CPU: SGLang imports its names there and runs native torch code.
+
+Every name exists and raises when called, so nothing is computed here. SGLang itself is untouched.
+"""
 
 import sys
+
 import torch
 
-__version__ = "0.0.0+cpustub"
+__version__ = "0.0.0+cpu"
 
 
 def _missing(name):
-    def f(*a, **k):
-        raise NotImplementedError(f"sgl_kernel.{name}: not in the CPU stub")
+    def refuse(*arguments, **more):
+        raise NotImplementedError(f"sgl_kernel.{name}: not in the CPU stand-in")
 
-    return f
+    return refuse
 
 
 def __getattr__(name):
@@ -20,8 +24,8 @@ def __getattr__(name):
 
 
 sys.modules[__name__ + ".mamba"] = sys.modules[__name__]
-# Only the ops that sglang looks up while importing; sglang probes others with hasattr() and must not find them.
-for _n in (
+# Only what SGLang looks up while importing: it probes for others and must not find them.
+for _name in (
     "fused_sigmoid_mul_cpu",
     "fused_qk_gemma_rmsnorm_cpu",
     "fused_qk_gemma_rmsnorm_with_gate_cpu",
@@ -29,4 +33,4 @@ for _n in (
     "fused_gdn_gating_cpu",
     "fused_sigmoid_gating_delta_rule_update_cpu",
 ):
-    setattr(torch.ops.sgl_kernel, _n, _missing(_n))
+    setattr(torch.ops.sgl_kernel, _name, _missing(_name))
