@@ -96,6 +96,9 @@ class Host:
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
+        if hasattr(self.manager, "freeze_gc"):
+            # A flush collects garbage on a CPU: 0.4 s over what importing SGLang left, 1 ms without.
+            await self.manager.freeze_gc()
         inbox: asyncio.Queue[tuple[Any, ...] | None] = asyncio.Queue()
 
         def read() -> None:
@@ -213,7 +216,7 @@ class Host:
                 for one in handles
             ],
             load_format="flattened_bucket",
-            flush_cache=False,
+            flush_cache=True,
             weight_version=version,
         )
         _checked(await self.manager.update_weights_from_tensor(request, None))

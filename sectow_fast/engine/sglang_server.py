@@ -318,7 +318,6 @@ class SGLangServer:
                 del bucket, data
                 torch.cuda.ipc_collect()
         self.call("end")
-        self.call("flush")
         return sent
 
     def _send(self, message: tuple[Any, ...]) -> None:
