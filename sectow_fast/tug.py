@@ -237,7 +237,7 @@ def _grpo(match: Match, role: AttackerRole | DefenderRole, k: int, name: str, st
     with match.phase(k, name, config.steps), match.saving_the_failed_batch():
         run_phase(
             role,
-            player=player,
+            player=role.rollout_player(),
             optimizer=match.optimizer(player, config.lr, betas=(0.9, 0.95), decay=0.0),
             config=config,
             key=f"{match.config.seed}/{k}/{name}",

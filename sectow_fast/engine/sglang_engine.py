@@ -100,6 +100,10 @@ class SGLangEngine:
             "skip_special_tokens": False,
         }
 
+    def runs_beside(self, other: Any) -> bool:
+        """Whether both can have requests open at once."""
+        return isinstance(other, SGLangEngine) and other.server is not self.server
+
     # ---- weights
 
     def sync(self, model: Any) -> None:
@@ -224,14 +228,17 @@ class Batch:
         self._sampling, self._label = sampling, engine._label
         self._open = {request.key: request.rid for request in requests}
 
-    def each(self) -> Iterator[tuple[int, int, Completion]]:
+    def each(self, *, wait: bool = True) -> Iterator[tuple[int, int, Completion]]:
         """(prompt number, sample number, completion) in the order they finish.
 
-        A short or broken row is asked for again; UserError after the third.
+        wait False: those that are there, and no more. A short or broken row is asked for again;
+        UserError after the third.
         """
         server, proof = self._engine.server, []
         while self._open:
-            (row,) = server.drain(self._rows, 1)
+            row = server.next_row(self._rows, wait=wait)
+            if row is None:
+                return
             key = row.request.key
             if self._open.get(key) != row.request.rid:
                 continue  # aborted or asked for again meanwhile

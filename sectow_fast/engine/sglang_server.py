@@ -11,7 +11,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -269,16 +269,15 @@ class SGLangServer:
                 return len(open_)  # a dead process runs none of them; the next use restarts it
         return len(open_)
 
-    def drain(self, rows: queue.SimpleQueue, count: int) -> Iterator[Row]:
-        """`count` rows as they come; watches the process meanwhile."""
-        while count:
+    def next_row(self, rows: queue.SimpleQueue, *, wait: bool) -> Row | None:
+        """The next row; watches the process while it waits. None: nothing has come yet."""
+        while True:
             try:
-                row = rows.get(timeout=POLL)
+                return rows.get(timeout=POLL) if wait else rows.get_nowait()
             except queue.Empty:
                 self.check()
-                continue
-            yield row
-            count -= 1
+                if not wait:
+                    return None
 
     # ---- calls
 
