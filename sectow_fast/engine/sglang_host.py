@@ -27,6 +27,7 @@ DROPPED = (
     *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "SGLANG_RETURN_ORIGINAL_LOGPROB"),
 )
 LIVENESS = 0.2  # seconds between two looks at the schedulers
+FLUSH_SECONDS, FLUSH_PAUSE = 30.0, 0.01
 
 
 def clean_environment(environment: dict[str, str], added: dict[str, str]) -> dict[str, str]:
@@ -222,9 +223,17 @@ class Host:
         _checked(await self.manager.update_weights_from_tensor(request, None))
 
     async def call_flush(self) -> None:
-        done = await self.manager.flush_cache()
-        if not done.success:
-            raise RuntimeError("flush_cache was refused; are requests still running?")
+        """Empty the radix cache; waits until the scheduler is idle.
+
+        A last row can be here a moment before the scheduler has let go of its request.
+        """
+        for _ in range(round(FLUSH_SECONDS / FLUSH_PAUSE)):
+            if (await self.manager.flush_cache()).success:
+                return
+            await asyncio.sleep(FLUSH_PAUSE)
+        raise RuntimeError(
+            f"flush_cache was refused for {FLUSH_SECONDS:g} s; are requests still running?"
+        )
 
     async def call_release(self, tags: list[str] | None) -> None:
         from sglang.srt.managers.io_struct import ReleaseMemoryOccupationReqInput

@@ -302,6 +302,7 @@ class SGLangServer:
     def push(self, named: Any, version: str) -> int:
         """All weights in buckets; bytes sent. The engine holds no request while this runs."""
         sent = 0
+        self.call("flush")  # idle from here on: SGLang kills itself where a push finds it busy
         self.call("begin")
         for bucket in buckets(named, self.config.bucket_mb * 2**20):
             data: Any = bucket.data
