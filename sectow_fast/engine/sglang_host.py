@@ -64,7 +64,7 @@ def main(connection: Any, arguments: dict[str, Any], added: dict[str, str], log:
     threading.Thread(target=watch, args=(info["children"],), daemon=True).start()
     engine.loop.run_until_complete(Host(engine, connection).serve())
     # SGLang's own shutdown ends its children one by one; all of them are in our group.
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    end("the trainer has closed the pipe")
 
 
 def watch(children: list[int]) -> None:
@@ -83,8 +83,13 @@ def watch(children: list[int]) -> None:
             except psutil.NoSuchProcess:
                 dead = True
             if dead:
-                print(f"process {process.pid} of the engine died", file=sys.stderr, flush=True)
-                os.killpg(os.getpgrp(), signal.SIGKILL)
+                end(f"process {process.pid} of the engine died")
+
+
+def end(why: str) -> None:
+    """End this process and all that it started, at once."""
+    print(why, file=sys.stderr, flush=True)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 class Host:
@@ -97,6 +102,9 @@ class Host:
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
+        # SGLang installs its own handler here, which takes a minute to end this process.
+        self.manager.auto_create_handle_loop()
+        loop.add_signal_handler(signal.SIGQUIT, end, "SIGQUIT from a scheduler")
         if hasattr(self.manager, "freeze_gc"):
             # A flush collects garbage on a CPU: 0.4 s over what importing left, 2 ms when frozen.
             await self.manager.freeze_gc()

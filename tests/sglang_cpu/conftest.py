@@ -7,13 +7,13 @@ fails where nothing was collected.
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
 from sectow_fast.config import Config, EngineConfig, SandboxConfig
 from sectow_fast.data.sandbox.stage import SandboxStage
 from sectow_fast.engine.build import SGLangEngines
+from sectow_fast.game.player import Player
 
 if importlib.util.find_spec("sglang") is None:
     collect_ignore_glob = ["test_*.py"]
@@ -22,26 +22,33 @@ SMALL = SandboxConfig(suite_size=40, picture_variants=3)
 
 
 @pytest.fixture(scope="session")
-def engine_config() -> Config:
-    return Config(sandbox=SMALL, engine=EngineConfig(kind="sglang", timeout=20, max_running=64))
+def stage() -> SandboxStage:
+    return SandboxStage(Config(sandbox=SMALL))
 
 
-@pytest.fixture(scope="module")
-def make(stage: SandboxStage, engine_config: Config, tmp_path_factory: pytest.TempPathFactory):
-    """make(**engine settings) -> SGLangEngines over a folder of its own; all closed at the end."""
-    made = []
+@pytest.fixture(scope="session")
+def players(stage: SandboxStage, tmp_path_factory: pytest.TempPathFactory):
+    """Attacker and defender, each with an SGLang of its own: started once, at the first use."""
+    engine = EngineConfig(kind="sglang", roles="two", max_running=64)
+    engines = SGLangEngines(
+        Config(sandbox=SMALL, engine=engine),
+        stage.codec,
+        folder=tmp_path_factory.mktemp("engine"),
+        write_folder=lambda folder: stage.save(stage.defender(), folder),
+    )
+    models = {name: stage.defender() for name in ("attacker", "defender")}
+    yield {
+        name: Player(model=model, engine=engines.of(name, model), codec=stage.codec)
+        for name, model in models.items()
+    }
+    engines.close()
 
-    def build(**changes) -> SGLangEngines:
-        engine = engine_config.engine.model_copy(update=changes)
-        engines = SGLangEngines(
-            engine_config.model_copy(update={"engine": engine}),
-            stage.codec,
-            folder=Path(tmp_path_factory.mktemp("engine")),
-            write_folder=lambda folder: stage.save(stage.defender(), folder),
-        )
-        made.append(engines)
-        return engines
 
-    yield build
-    for engines in made:
-        engines.close()
+@pytest.fixture
+def engine(players):
+    """The defender's; as every test finds it: weights in step, no request open."""
+    engine = players["defender"].engine
+    engine.server.abort(list(engine.server._waiting))
+    engine.sync(engine.model)
+    engine.server.counts = dict.fromkeys(engine.server.counts, 0)
+    return engine

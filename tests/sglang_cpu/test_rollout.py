@@ -1,20 +1,19 @@
 from __future__ import annotations
 
+import os
+
+import psutil
 import pytest
 import torch
 
 from sectow_fast.engine.reference import plain_logprobs
-from sectow_fast.types import Sampling
+from sectow_fast.engine.sglang_engine import SGLangEngine
+from sectow_fast.types import Sampling, UserError
 
 
-@pytest.fixture(scope="module")
-def trained(stage):
-    return stage.defender()
-
-
-@pytest.fixture(scope="module")
-def engine(make, trained):
-    return make().of("defender", trained)
+@pytest.fixture
+def trained(engine):
+    return engine.model
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +23,10 @@ def prompts(stage):
     return found
 
 
-def perturb(model) -> None:
+def perturb(model, scale: float = 0.02) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+            parameter.add_(torch.randn_like(parameter) * scale)
 
 
 def worst_gap(engine, prompts, groups, temperature=1.0) -> float:
@@ -120,31 +119,67 @@ def test_a_parameter_left_out_is_refused(engine, prompts, trained, monkeypatch):
         engine.generate(prompts[:1], n=1, sampling=Sampling(), seed="h")
 
 
-def test_a_parameter_that_no_push_reaches_shows_in_the_first_log_probs(make, stage, prompts):
-    """The server starts with dummy weights; here the coverage check is told not to look."""
-    from sectow_fast.types import UserError
+def test_a_parameter_that_no_push_reaches_shows_in_the_first_log_probs(
+    engine, prompts, monkeypatch
+):
+    """A server starts with dummy weights; here the coverage check is told not to look."""
+    from sectow_fast.engine import sglang_engine
 
-    engine = make().of("defender", stage.defender())
+    whole = sglang_engine.checkpoint_weights
     name = next(n for n in sorted(engine.shapes) if n.endswith("o_proj.weight"))
-    engine.shapes = {n: shape for n, shape in engine.shapes.items() if n != name}
-    whole = type(engine)._push.__globals__["checkpoint_weights"]
-    type(engine)._push.__globals__["checkpoint_weights"] = lambda model: {
-        n: w for n, w in whole(model).items() if n != name
-    }
-    try:
+
+    def without(model):
+        return {n: w for n, w in whole(model).items() if n != name}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sglang_engine, "checkpoint_weights", without)
+        patch.setattr(
+            engine, "shapes", {n: shape for n, shape in engine.shapes.items() if n != name}
+        )
+        engine.server.kill()
         with pytest.raises(UserError, match="log-probs of the first rollout"):
             engine.generate(prompts, n=1, sampling=Sampling(max_new_tokens=5), seed="i")
-    finally:
-        type(engine)._push.__globals__["checkpoint_weights"] = whole
+    engine.server.abort(list(engine.server._waiting))
+    engine.sync(engine.model)
+    groups = engine.generate(prompts, n=1, sampling=Sampling(max_new_tokens=5), seed="i")
+    assert worst_gap(engine, prompts, groups) < 1e-5
 
 
-def test_two_models_swap_on_one_server(make, stage, prompts):
-    engines = make(roles="swap")
-    first, second = stage.defender(), stage.defender()
-    perturb(second)
-    a, b = engines.of("attacker", first), engines.of("defender", second)
-    assert a.server is b.server
-    for engine in (a, b, a):
-        groups = engine.generate(prompts, n=2, sampling=Sampling(max_new_tokens=5), seed="j")
-        assert worst_gap(engine, prompts, groups) < 1e-5
-    assert a.server.starts == 1
+def test_two_models_swap_on_one_server(engine, stage, prompts):
+    other = stage.defender()
+    perturb(other)
+    second = SGLangEngine(engine.server, other, stage.codec, name="round-0", shapes=engine.shapes)
+    assert not engine.runs_beside(second)
+    starts = engine.server.starts
+    for one in (engine, second, engine):
+        groups = one.generate(prompts, n=2, sampling=Sampling(max_new_tokens=5), seed="j")
+        assert worst_gap(one, prompts, groups) < 1e-5
+    assert engine.server.starts == starts
+    batch = engine.submit(prompts, n=8, sampling=Sampling(max_new_tokens=100), seed="k")
+    with pytest.raises(RuntimeError, match="requests of 'defender:"):
+        second.generate(prompts, n=1, sampling=Sampling(), seed="l")
+    batch.abort()
+
+
+def test_fifty_syncs_grow_no_process(engine, stage, prompts):
+    """Resident memory without shared pages, of trainer, host, scheduler and detokenizer."""
+
+    def cycle():
+        perturb(engine.model, scale=1e-4)
+        engine.sync(engine.model)
+        engine.generate(prompts, n=2, sampling=Sampling(max_new_tokens=4), seed="m")
+        engine.sleep()
+
+    def unshared() -> dict[int, int]:
+        pids = [os.getpid(), engine.server.info["pid"], *engine.server.info["children"]]
+        return {pid: psutil.Process(pid).memory_full_info().uss for pid in pids}
+
+    for _ in range(20):
+        cycle()
+    before = unshared()
+    for _ in range(50):
+        cycle()
+    after = unshared()
+    assert before.keys() == after.keys() and len(before) == 4
+    for pid, size in before.items():
+        assert after[pid] < 1.01 * size, (pid, size, after[pid])

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from sectow_fast.game.player import Player
 from sectow_fast.game.stream import Relay, Trial, can_stream
 from sectow_fast.types import Sampling
 
 
-@pytest.fixture(scope="module")
-def players(make, stage):
-    engines = make(roles="two")
-    models = {name: stage.defender() for name in ("attacker", "defender")}
-    return [
-        Player(model=model, engine=engines.of(name, model), codec=stage.codec)
-        for name, model in models.items()
-    ]
-
-
 def test_attacks_are_tried_while_others_are_written(players, stage):
-    attacker, defender = players
+    attacker, defender = players["attacker"], players["defender"]
     assert can_stream(attacker, defender) and not can_stream(attacker, attacker)
     seeds = stage.world.seeds("train")[:8]
     trial = Trial(
         world=stage.world, defender=defender, sampling=Sampling(max_new_tokens=4), replies=2
     )
-    for player in players:
+    for player in players.values():
         player.engine.wake()  # both are up: what is seen below is not a start
     still_open, judged = [], []
 
@@ -47,7 +36,7 @@ def test_attacks_are_tried_while_others_are_written(players, stage):
 
 
 def test_what_fails_in_between_stops_the_rest(players, stage):
-    attacker, _ = players
+    attacker = players["attacker"]
 
     def fail(i, j, done):
         raise ValueError("a judge that fails")

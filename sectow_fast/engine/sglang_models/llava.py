@@ -6,6 +6,7 @@ computes; only the decoder, where the time goes, is SGLang's. The tower is whole
 
 from __future__ import annotations
 
+import importlib
 from array import array
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from sglang.srt.managers.mm_utils import general_mm_embed_routine, pad_mm_tokens
 from sglang.srt.managers.schedule_batch import Modality, MultimodalInputs
-from sglang.srt.models.registry import ModelRegistry
 from torch import nn
 
 # Where the checkpoint's names lie. transformers has written both layouts.
@@ -39,8 +39,7 @@ class LlavaForConditionalGeneration(nn.Module):
         self.config = config
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.multi_modal_projector = LlavaMultiModalProjector(config)
-        decoder, _ = ModelRegistry.resolve_model_cls(_decoder(config.text_config))
-        self.language_model = decoder(
+        self.language_model = _decoder(config.text_config)(
             config.text_config,
             quant_config=quant_config,
             prefix=f"{prefix}.language_model".removeprefix("."),
@@ -115,10 +114,12 @@ def _placed(name: str) -> str:
     raise KeyError(f"weight {name!r}: expected a name that begins with one of {sorted(OURS)}")
 
 
-def _decoder(config: Any) -> str:
+def _decoder(config: Any) -> type[nn.Module]:
+    """SGLang's class for a text configuration; its registry would import every model it has."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]
+    module = importlib.import_module(f"sglang.srt.models.{config.model_type}")
+    return getattr(module, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type])
 
 
 EntryClass = LlavaForConditionalGeneration
