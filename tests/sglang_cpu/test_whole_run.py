@@ -15,8 +15,8 @@ import psutil
 ROOT = Path(__file__).parents[2]
 SMALL = [
     *("--engine.kind", "sglang", "--rounds", "1", "--threads", "1", "--save_every", "3"),
-    *("--coldstart.caption_steps", "4", "--coldstart.defender_steps", "60"),
-    *("--coldstart.attacker_steps", "60", "--coldstart.batch", "16"),
+    *("--coldstart.caption_steps", "4", "--coldstart.defender_steps", "150"),
+    *("--coldstart.attacker_steps", "40", "--coldstart.batch", "32"),
     *("--attack.steps", "6", "--attack.prompts", "4", "--attack.group_size", "4"),
     *("--defend.steps", "6", "--defend.prompts", "6", "--defend.group_size", "4"),
     *("--harvest.attacks", "12", "--harvest.replies", "1", "--monitor.every", "2"),
