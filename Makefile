@@ -6,7 +6,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test test-sglang bench lint results sanitize fuzz gpu-check clean
+.PHONY: train test test-sglang bench bench-sglang lint results sanitize fuzz gpu-check clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
@@ -27,6 +27,10 @@ else
 test-sglang:
 	@echo "test-sglang: left out, SGLang's CPU parts are published for Linux on x86-64 only"
 endif
+
+bench-sglang: $(SGLANG_VENV)/.installed
+	PYTHONPATH=$(SGLANG_TESTS)/site OMP_NUM_THREADS=1 $(SGLANG_RUN) -m pytest -s bench/test_rollout.py \
+	  --record $(OUT)
 
 $(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) $(SOURCES)
 	$(PYTHON) -m venv $(SGLANG_VENV)

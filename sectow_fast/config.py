@@ -142,13 +142,18 @@ class EngineConfig(Section):
         "auto", description="an engine a player, or one that swaps weights; auto: by the plan"
     )
     tp: int = Field(1, ge=1, description="tensor-parallel GPUs of one engine")
-    memory: float = Field(0.5, gt=0, lt=1, description="share of the GPU the engines may take")
+    gpus: int = Field(1, ge=1, description="GPUs that train together (torchrun's world size)")
+    gpu_gib: float = Field(80.0, gt=0, description="a GPU's memory, for a plan made without one")
+    memory: float | None = Field(
+        None, gt=0, lt=1, description="share of the GPU an engine may take; none: by the plan"
+    )
     context_length: int = Field(0, ge=0, description="tokens a sequence; 0: the model's own")
     max_running: int = Field(256, ge=1, description="requests decoded at once")
     kv_tokens: int = Field(65536, ge=64, description="cache size on a CPU, in tokens")
     attention: str | None = Field(None, description="SGLang's attention backend; none: its choice")
     deterministic: bool = Field(False, description="seeded, batch-invariant sampling (GPU only)")
     bucket_mb: int = Field(512, ge=1, description="weight sync, MiB a bucket")
+    stream: bool = Field(True, description="try a finished attack while others are written")
     timeout: float = Field(120.0, gt=0, description="seconds without a reply before a restart")
     start_timeout: float = Field(600.0, gt=0, description="seconds an engine may take to start")
     restarts: int = Field(3, ge=0, description="restarts in a row that gave no reply")

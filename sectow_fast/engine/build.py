@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sectow_fast.config import Config, EngineConfig
+from sectow_fast.engine.memory import GIB, MemoryPlan, plan_memory, shape_of
 from sectow_fast.engine.protocol import Engine
 from sectow_fast.engine.sglang_engine import SGLangEngine
 from sectow_fast.engine.sglang_server import SGLangServer
@@ -16,6 +17,7 @@ from sectow_fast.engine.weight_sync import folder_shapes
 from sectow_fast.types import UserError
 
 OURS = "sectow_fast.engine.sglang_models"
+CONTEXT = 4096  # tokens a sequence the plan reckons with where the configuration says nothing
 
 
 class TorchEngines:
@@ -62,7 +64,7 @@ class SGLangEngines:
                 self._write(self._folder / "model")
             self._shapes = folder_shapes(self._folder / "model")
         where = "attacker" if name == "attacker" else "defender"
-        if two_roles(self._config) == "swap":
+        if two_roles(self._config, self._folder / "model") == "swap":
             where = "both"
         if where not in self._servers:
             self._servers[where] = SGLangServer(
@@ -117,7 +119,7 @@ def make_engines(
 
 
 def device_of(engine: EngineConfig) -> str:
-    """ "cpu" or "cuda"."""
+    """Where the engine runs: "cpu" or "cuda"."""
     if engine.device != "auto":
         return engine.device
     import torch
@@ -125,11 +127,41 @@ def device_of(engine: EngineConfig) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def two_roles(config: Config) -> str:
-    """ "two" or "swap". On a GPU `auto` asks the memory plan; a CPU has room for two."""
+def gpu_bytes(engine: EngineConfig) -> int:
+    """The GPU's memory; `engine.gpu_gib` where there is none."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[1])
+    return int(engine.gpu_gib * GIB)
+
+
+def memory_plan(config: Config, model: str) -> MemoryPlan:
+    """The plan for a model's folder (or a known model's name); see `plan_memory`."""
+    engine = config.engine
+    return plan_memory(
+        shape_of(model),
+        gpu=gpu_bytes(engine),
+        ranks=engine.gpus,
+        tp=engine.tp,
+        tokens_per_batch=max(config.attack.tokens_per_batch, config.defend.tokens_per_batch),
+        context=engine.context_length or CONTEXT,
+        max_running=engine.max_running,
+        bucket=engine.bucket_mb * 2**20,
+        roles=engine.roles,
+    )
+
+
+def two_roles(config: Config, folder: Path) -> str:
+    """An engine a player ("two") or one for both ("swap"): `auto` asks the plan on a GPU.
+
+    A CPU has room for two.
+    """
     if config.engine.roles != "auto":
         return config.engine.roles
-    return "two" if device_of(config.engine) == "cpu" else "swap"
+    if device_of(config.engine) == "cpu":
+        return "two"
+    return memory_plan(config, str(folder)).roles
 
 
 def engine_arguments(config: Config, folder: Path) -> dict[str, Any]:
@@ -166,10 +198,12 @@ def engine_arguments(config: Config, folder: Path) -> dict[str, Any]:
         }
     import torch
 
-    engines = 2 if two_roles(config) == "two" else 1
+    plan = memory_plan(config, str(folder))
+    taken = plan.phases["rollout"]["engine weights"] + plan.phases["rollout"]["engine cache"]
+    by_plan = taken / plan.gpu / (2 if plan.roles == "two" else 1)
     return common | {
         "enable_memory_saver": True,
-        "mem_fraction_static": engine.memory / engines,
+        "mem_fraction_static": engine.memory or round(by_plan, 3),
         "base_gpu_id": torch.cuda.current_device() if torch.cuda.is_available() else 0,
         "random_seed": config.seed + int(os.environ.get("RANK", "0")),
         "enable_deterministic_inference": engine.deterministic,

@@ -102,7 +102,8 @@ class SGLangEngine:
 
     def runs_beside(self, other: Any) -> bool:
         """Whether both can have requests open at once."""
-        return isinstance(other, SGLangEngine) and other.server is not self.server
+        apart = isinstance(other, SGLangEngine) and other.server is not self.server
+        return apart and self.server.config.stream
 
     # ---- weights
 
