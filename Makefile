@@ -6,13 +6,39 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test bench lint results sanitize fuzz gpu-check clean
+.PHONY: train test test-sglang bench bench-sglang lint results sanitize fuzz gpu-check clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
 
 test: $(VENV)/.installed-test lint
 	$(RUN) -m pytest tests
+	$(MAKE) test-sglang
+
+# The real SGLang on a CPU, in an environment of its own (docs/ENGINE.md). Where its parts are not
+# published (not Linux on x86-64) it is left out, in words; elsewhere nothing may be skipped.
+SGLANG_VENV ?= .venv-sglang
+SGLANG_RUN := $(SGLANG_VENV)/bin/python
+SGLANG_TESTS := tests/sglang_cpu
+ifeq ($(shell uname -sm),Linux x86_64)
+test-sglang: $(SGLANG_VENV)/.installed
+	PYTHONPATH=$(SGLANG_TESTS)/site OMP_NUM_THREADS=1 $(SGLANG_RUN) -m pytest $(SGLANG_TESTS)
+else
+test-sglang:
+	@echo "test-sglang: left out, SGLang's CPU parts are published for Linux on x86-64 only"
+endif
+
+bench-sglang: $(SGLANG_VENV)/.installed
+	PYTHONPATH=$(SGLANG_TESTS)/site OMP_NUM_THREADS=1 $(SGLANG_RUN) -m pytest -s bench/test_rollout.py \
+	  --record $(OUT)
+
+$(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) $(SOURCES)
+	$(PYTHON) -m venv $(SGLANG_VENV)
+	$(SGLANG_RUN) -m pip install -q $$(grep '^torch==' constraints.txt)
+	$(SGLANG_RUN) -m pip install -q -c constraints.txt -r $(SGLANG_TESTS)/requirements.txt
+	$(SGLANG_RUN) -m pip install -q --no-deps -r $(SGLANG_TESTS)/requirements-no-deps.txt
+	$(SGLANG_RUN) -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
 
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
@@ -71,4 +97,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info $(VENV)
+	rm -rf build dist *.egg-info $(VENV) $(SGLANG_VENV)

@@ -17,7 +17,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("torch", "triton", "transformers", "trl", "accelerate", "datasets", "numpy", "liger-kernel"),
-    *("datasketch", "rensa", "sacrebleu"),
+    *("datasketch", "rensa", "sacrebleu", "sglang"),
 )
 
 

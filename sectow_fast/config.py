@@ -6,13 +6,15 @@ an error that names the nearest known one. Defaults are the sandbox's; presets/*
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Ablation = Literal[
     "no-iteration", "no-defender-monitor", "no-attacker-monitor", "no-cold-start", "no-harmless"
 ]
+
+SGLANG_TIS_CAP = 2.0  # min(exp(trainer - rollout), this): our choice
 
 
 class Section(BaseModel):
@@ -144,7 +146,31 @@ class LearnConfig(Section):
 
 
 class EngineConfig(Section):
-    kind: Literal["torch"] = "torch"
+    """Where tokens come from (docs/ENGINE.md). All but `kind` are for SGLang."""
+
+    kind: Literal["torch", "sglang"] = "torch"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the engine's weights")
+    roles: Literal["auto", "two", "swap"] = Field(
+        "auto", description="an engine a player, or one that swaps weights; auto: by the plan"
+    )
+    tp: int = Field(1, ge=1, description="tensor-parallel GPUs of one engine")
+    gpus: int = Field(1, ge=1, description="GPUs that train together (torchrun's world size)")
+    gpu_gib: float = Field(80.0, gt=0, description="a GPU's memory, for a plan made without one")
+    memory: float | None = Field(
+        None, gt=0, lt=1, description="share of the GPU an engine may take; none: by the plan"
+    )
+    context_length: int = Field(0, ge=0, description="tokens a sequence; 0: the model's own")
+    max_running: int = Field(256, ge=1, description="requests decoded at once")
+    kv_tokens: int = Field(65536, ge=64, description="cache size on a CPU, in tokens")
+    attention: str | None = Field(None, description="SGLang's attention backend; none: its choice")
+    deterministic: bool = Field(False, description="seeded, batch-invariant sampling (GPU only)")
+    bucket_mb: int = Field(512, ge=1, description="weight sync, MiB a bucket")
+    stream: bool = Field(True, description="try a finished attack while others are written")
+    timeout: float = Field(120.0, gt=0, description="seconds without a reply before a restart")
+    start_timeout: float = Field(600.0, gt=0, description="seconds an engine may take to start")
+    restarts: int = Field(3, ge=0, description="restarts in a row that gave no reply")
+    logprob_tolerance: float = Field(1e-3, gt=0, description="first rollout against the trainer")
 
 
 class Config(Section):
@@ -178,3 +204,22 @@ class Config(Section):
                 " model.defender (a sandbox run leaves one in coldstart/defender)"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _correct_for_the_engine(cls, values: Any) -> Any:
+        """Another program draws the tokens, so truncated importance sampling is on by default."""
+        if not isinstance(values, dict):
+            return values
+        engine = values.get("engine")
+        kind = engine.get("kind") if isinstance(engine, dict) else getattr(engine, "kind", "torch")
+        if kind != "sglang":
+            return values
+        phases = {"attack": AttackConfig, "defend": DefendConfig}
+        given = {name: values.get(name, {}) for name in phases}
+        capped = {
+            name: {"tis_cap": SGLANG_TIS_CAP} | phase
+            for name, phase in given.items()
+            if isinstance(phase, dict)
+        }
+        return values | capped

@@ -12,13 +12,15 @@ import dataclasses
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from sectow_fast.config import Config
+from sectow_fast.engine.build import make_engines
 from sectow_fast.engine.ranked_engine import RankedEngine
-from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, write_pool
 from sectow_fast.learn import checkpoint
@@ -55,9 +57,16 @@ class Match:
         self.measures: Mapping[str, str] = stage.measures
         self._stage = stage
         self.log = MetricsLog(folder.path / "metrics.jsonl") if ranks.first else None
+        self.engines = make_engines(
+            config,
+            self.codec,
+            folder=folder.path / ("engine" if ranks.first else f"engine-{ranks.rank}"),
+            write_folder=lambda path: stage.save(stage.defender(), path),
+            weights_of=lambda model: checkpoint_weights(merged(model)),
+        )
         self._samples = self._self_test_prompts()
-        self.defender = self._player(stage.defender())
-        self.attacker = self._player(stage.attacker())
+        self.defender = self._player("defender", stage.defender())
+        self.attacker = self._player("attacker", stage.attacker())
         self._round_zero: Player | None = None
         self.pool: list[Attack] = []
         self.rounds: list[dict[str, Any]] = []
@@ -81,18 +90,19 @@ class Match:
 
     # ---- models
 
-    def _player(self, model: Any, *, trained: bool = True) -> Player:
+    def _player(self, name: str, model: Any, *, trained: bool = True) -> Player:
         """A model with its engine and, where it is trained, its policy, tested and sharded."""
-        ranks, copied = self.ranks, model
+        ranks, drawn = self.ranks, model
         policy = None
         if trained:
             dummy = next((p for p in self._samples if p.image is not None), None)
             policy = make_policy(model, self.codec, self.config.learn, ranks=ranks, dummy=dummy)
             check_packing(policy, self._samples)
         if trained and ranks.world > 1:
-            copied = copy.deepcopy(model)
+            if self.config.engine.kind == "torch":
+                drawn = copy.deepcopy(model)  # a share of the weights can draw nothing
             shard(policy)
-        engine: Any = TorchEngine(copied, self.codec)
+        engine: Any = self.engines.of(name, drawn)
         if ranks.world > 1:
             engine = RankedEngine(engine, ranks, whole=whole_weights)
         return Player(model=model, engine=engine, codec=self.codec, policy=policy)
@@ -103,9 +113,16 @@ class Match:
         found = {case.image is None: case for case in reversed(cases)}
         return self.codec.encode(list(found.values()))
 
-    def _whole(self, player: Player) -> Any:
-        """The player's model as it is saved: no shards, no adapters."""
-        return merged(player.engine.model if self.ranks.world > 1 else player.model)
+    def _keep(self, player: Player, folder: Path) -> None:
+        """Save a player's model without shards and adapters. All ranks must come."""
+        model = player.model
+        if self.ranks.world > 1:
+            weights = whole_weights(model)
+            if not self.ranks.first:
+                return
+            model = self._stage.defender()
+            model.load_state_dict(weights)
+        self._stage.save(merged(model), folder)
 
     def fork_attacker(self) -> None:
         """The attacker becomes the defender's twin: two copies of one model."""
@@ -115,8 +132,7 @@ class Match:
     def save_round_zero(self) -> None:
         """The cold-started players: what an ablation starts from, and the yardstick of attacks."""
         for name, player in (("defender", self.defender), ("attacker", self.attacker)):
-            if self.ranks.first:
-                self._stage.save(self._whole(player), self.folder.path / "coldstart" / name)
+            self._keep(player, self.folder.path / "coldstart" / name)
         self.ranks.barrier()
 
     @property
@@ -124,7 +140,8 @@ class Match:
         """The defender after cold start, frozen."""
         if self._round_zero is None:
             model = self._stage.load(self.folder.path / "coldstart" / "defender")
-            self._round_zero = self._player(model.requires_grad_(False).eval(), trained=False)
+            frozen = model.requires_grad_(False).eval()
+            self._round_zero = self._player("round-0", frozen, trained=False)
         return self._round_zero
 
     def reference(self, role: str) -> Any:
@@ -161,6 +178,8 @@ class Match:
         """Log and show a step; save where due; stop here where Ctrl-C was pressed."""
         round, name, steps = self._where
         full = {"round": round, "phase": name, "step": step, "steps": steps} | row
+        if self.engines.counts:
+            full["engine"] = self.engines.counts
         self._write(full)
         self.console.step(full)
         for event in events:
@@ -296,7 +315,7 @@ class Match:
                 "schema": 1,
                 "preset": config.preset,
                 "seed": config.seed,
-                "versions": self._stage.versions(),
+                "versions": self._stage.versions() | self.engines.versions,
                 "device": "cpu",
                 "wall_seconds": round(self.elapsed, 1),
                 "ablate": list(config.ablate),
@@ -308,14 +327,18 @@ class Match:
 
     def finish(self) -> None:
         """Both players, loadable by transformers' Auto classes."""
+        for name, player in (("defender", self.defender), ("attacker", self.attacker)):
+            self._keep(player, self.folder.path / name)
         if not self.ranks.first:
             return
-        for name, player in (("defender", self.defender), ("attacker", self.attacker)):
-            self._stage.save(self._whole(player), self.folder.path / name)
         if not (self.folder.path / "pool.jsonl").exists():
             self.write_pool()
         self.write_summary()
         self.log.close()
+
+    def close(self) -> None:
+        """End the engines; their processes outlive nothing of ours."""
+        self.engines.close()
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[None]:

@@ -21,6 +21,8 @@ BYTES = 4  # float32, in which the sandbox trains
 
 def print_plan(config: Config) -> None:
     """Model sizes, tokens a step, memory and time; the time from one measured step of each kind."""
+    if config.engine.kind == "sglang" and _gpu_plan(config):
+        return
     from sectow_fast.data.sandbox.stage import SandboxStage
 
     stage = SandboxStage(config)
@@ -60,6 +62,62 @@ def print_plan(config: Config) -> None:
         " (measured; one role trains at a time);"
         f" time: about {total / 60:.1f} min and the evaluations. Nothing was written."
     )
+    if config.engine.kind == "sglang":
+        console.print(
+            f"engine: SGLang on a CPU, {config.engine.roles.replace('auto', 'two')} engines; each"
+            f" holds {weights / 2**20:.0f} MiB of weights and {config.engine.kv_tokens:,} tokens of"
+            " cache. Its rollouts take longer than the time above, which is TorchEngine's."
+        )
+
+
+def _gpu_plan(config: Config) -> bool:
+    """Print what each phase keeps on a GPU; False where the engine runs on a CPU."""
+    from sectow_fast.engine.build import device_of, memory_plan
+    from sectow_fast.engine.memory import GIB
+
+    name = config.model.defender
+    if name is None or device_of(config.engine) == "cpu":
+        return False
+    plan = memory_plan(config, name)
+    console = Console()
+    console.print(
+        f"[bold]{config.preset}[/bold], seed {config.seed}: two copies of {name},"
+        f" {config.engine.gpus} GPUs of {plan.gpu / GIB:.0f} GiB, {config.engine.dtype} engines"
+    )
+    table = Table("round", "phase", "steps", "groups x G", "tokens/step, at most")
+    for k, phase in schedule(config):
+        steps, groups, size = _shape(config, phase)
+        grpo = {"attack": config.attack, "defend": config.defend}.get(phase)
+        tokens = groups * size * grpo.max_new_tokens if grpo else 0
+        table.add_row(
+            str(k),
+            phase,
+            str(steps or "-"),
+            f"{groups} x {size}" if groups else "-",
+            f"{tokens:,}" if tokens else "-",
+        )
+    console.print(table)
+    parts = dict.fromkeys(part for phase in plan.phases.values() for part in phase)
+    table = Table("GiB on each GPU", *plan.phases)
+    for part in parts:
+        sizes = [phase.get(part, 0) / GIB for phase in plan.phases.values()]
+        table.add_row(part, *[f"{size:.1f}" if size else "-" for size in sizes])
+    table.add_row("all", *[f"{sum(p.values()) / GIB:.1f}" for p in plan.phases.values()])
+    console.print(table)
+    roles = {"two": "an engine for each player", "swap": "one engine that swaps weights"}
+    where = "stay on the GPU"
+    if plan.offload:
+        where = (
+            f"have to go to {plan.host / GIB:.0f} GiB of pinned host memory, which is NOT BUILT"
+            " YET: use larger or more GPUs"
+        )
+    verdict = "it fits" if plan.fits else "it does NOT fit: more GPUs, or less tokens_per_batch"
+    console.print(
+        f"rollout by {roles[plan.roles]}; engines sleep while training, and get all weights again"
+        f" on waking; optimizer and idle master weights {where}; {verdict}. Estimates, not measured"
+        " on a GPU yet. Nothing was written."
+    )
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,6 +126,9 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
                 file=sys.stderr,
             )
         return 130
+    finally:
+        if match is not None:
+            match.close()
     if ranks.first:
         print(f"done in {match.elapsed:.0f} s: {report}")
     return 0

@@ -102,6 +102,7 @@ def coldstart_attacker(match: Match, k: int, start: int) -> None:
             start=start,
             on_step=match.on_step,
         )
+    player.engine.sync(player.model)
 
 
 def attack(match: Match, k: int, start: int) -> None:
@@ -226,6 +227,7 @@ def _teach(
             start=start,
             on_step=match.on_step,
         )
+    match.defender.engine.sync(match.defender.model)
 
 
 def _grpo(match: Match, role: AttackerRole | DefenderRole, k: int, name: str, start: int) -> None:
@@ -237,7 +239,7 @@ def _grpo(match: Match, role: AttackerRole | DefenderRole, k: int, name: str, st
     with match.phase(k, name, config.steps), match.saving_the_failed_batch():
         run_phase(
             role,
-            player=player,
+            player=role.rollout_player(),
             optimizer=match.optimizer(player, config.lr, betas=(0.9, 0.95), decay=0.0),
             config=config,
             key=f"{match.config.seed}/{k}/{name}",

@@ -24,11 +24,6 @@ class RankedEngine:
         self.engine: Engine = engine
         self.ranks, self.whole = ranks, whole
 
-    @property
-    def model(self) -> Any:
-        """The engine's own copy, whole: what is saved."""
-        return self.engine.model
-
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -50,10 +45,12 @@ class RankedEngine:
         return out
 
     def sync(self, model: Any) -> None:
-        """Gather `model`'s weights into the engine's copy. All ranks must come."""
-        copies = self.engine.model.state_dict()
-        for name, value in self.whole(model).items():
-            copies[name].copy_(value)
+        """Gather `model`'s weights into the engine's copy, where it has one. All ranks must come;
+        an engine that takes sharded weights gathers them itself, when it next draws."""
+        if self.engine.model is not model:
+            copies = self.engine.model.state_dict()
+            for name, value in self.whole(model).items():
+                copies[name].copy_(value)
         self.engine.sync(self.engine.model)
 
     def sleep(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,19 @@ from sectow_fast.config import Config
 from sectow_fast.game.monitors import AttackerMonitor
 from sectow_fast.game.player import Player, judged_replies
 from sectow_fast.game.rewards import attacker_reward
+from sectow_fast.game.stream import Relay, Trial, can_stream
 from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety
-from sectow_fast.types import Attack, Case, Completion, Event, Reward, RoleName, Sampling, World
+from sectow_fast.types import (
+    Attack,
+    Case,
+    Completion,
+    Event,
+    Reward,
+    RoleName,
+    Sampling,
+    Verdict,
+    World,
+)
 
 
 def attack_task(
@@ -48,6 +60,9 @@ class AttackerRole:
     name: RoleName = "attacker"
     stopped: bool = False
     _tasks: list = field(default_factory=list)
+    _step: int = 0
+    _made: dict = field(default_factory=dict)  # (prompt, sample) -> case, while streaming
+    _trial: Trial | None = None
 
     def __post_init__(self) -> None:
         self.monitor = AttackerMonitor(config=self.config.monitor)
@@ -71,45 +86,23 @@ class AttackerRole:
             attack_task(self.world, self.seeds, self.pool, share, rng)
             for _ in range(self.config.attack.prompts)
         ]
+        self._step, self._made, self._trial = step, {}, None
+        if can_stream(self.attacker, self.defender):
+            self._trial = self._new_trial()
         return [case for case, _, _ in self._tasks]
 
     def score(
         self, step: int, cases: Sequence[Case], groups: Sequence[Sequence[Completion]]
     ) -> tuple[list[list[Reward]], dict[str, float]]:
         """Rewards [prompts][G] and the step's measures."""
-        key = f"{self.config.seed}/{self.round}/attack/score/{step}"
-        rng = random.Random(key)
         words = [[self.attacker.words(one) for one in group] for group in groups]
-        made: list[list[Case | None]] = []
-        for (_, seed, _), texts in zip(self._tasks, words, strict=True):
-            made.append(
-                [
-                    None
-                    if text is None
-                    else self.world.realise(text, seed, rng=rng, attack_id=f"{key}/{i}")
-                    for i, text in enumerate(texts)
-                ]
-            )
-        tried = [
-            (i, j, case)
-            for i, row in enumerate(made)
-            for j, case in enumerate(row)
-            if case is not None and case.goal == self._tasks[i][1].goal
-        ]
-        verdicts = judged_replies(
-            self.world,
-            self.defender,
-            [case for _, _, case in tried],
-            n=self.config.attack.replies,
-            sampling=Sampling(
-                temperature=self.config.attack.temperature,
-                max_new_tokens=self.config.defend.max_new_tokens,
-            ),
-            seed=key,
-        )
+        if self._trial is None:
+            made, verdicts = self._tried_together(step, words)
+        else:
+            made = [[self._made[i, j] for j in range(len(row))] for i, row in enumerate(words)]
+            verdicts = self._trial.finish()
         success = {
-            (i, j): sum(v.harmful is True for v in row) / len(row)
-            for (i, j, _), row in zip(tried, verdicts, strict=True)
+            key: sum(v.harmful is True for v in row) / len(row) for key, row in verdicts.items()
         }
         rewards: list[list[Reward]] = []
         duplicates = 0.0
@@ -139,9 +132,78 @@ class AttackerRole:
             "well_formed": sum(r.parts["well_formed"] for r in flat) / len(flat),
             **{name: sum(one[name] for one in measured) / len(words) for name in measured[0]},
             "duplicates": duplicates / len(words),
-            "styles": float(len({case.style for _, _, case in tried})),
+            "styles": float(len({made[i][j].style for i, j in success})),
         }
         return rewards, info
+
+    def _tried_together(
+        self, step: int, words: Sequence[Sequence[str | None]]
+    ) -> tuple[list[list[Case | None]], dict[tuple[int, int], list[Verdict]]]:
+        """([prompts][G] cases, verdicts of those on target), all tried at once."""
+        key = self._score_key(step)
+        rng = random.Random(key)
+        made: list[list[Case | None]] = []
+        for (_, seed, _), texts in zip(self._tasks, words, strict=True):
+            made.append(
+                [
+                    None
+                    if text is None
+                    else self.world.realise(text, seed, rng=rng, attack_id=f"{key}/{i}")
+                    for i, text in enumerate(texts)
+                ]
+            )
+        tried = {
+            (i, j): case
+            for i, row in enumerate(made)
+            for j, case in enumerate(row)
+            if case is not None and case.goal == self._tasks[i][1].goal
+        }
+        verdicts = judged_replies(
+            self.world,
+            self.defender,
+            list(tried.values()),
+            n=self.config.attack.replies,
+            sampling=self._reply_sampling(),
+            seed=key,
+        )
+        return made, dict(zip(tried, verdicts, strict=True))
+
+    def rollout_player(self) -> Player:
+        """The attacker; where engines run beside each other, each attack is tried as it is done."""
+        if not can_stream(self.attacker, self.defender):
+            return self.attacker
+        relay = Relay(engine=self.attacker.engine, on_done=self._try_one)
+        return dataclasses.replace(self.attacker, engine=relay)
+
+    def _try_one(self, i: int, j: int, done: Completion) -> None:
+        """One finished attack: make its case and put it to the defender.
+
+        Its randomness is its own: it must not depend on which attack was done first.
+        """
+        key = f"{self._score_key(self._step)}/{i}/{j}"
+        text, seed = self.attacker.words(done), self._tasks[i][1]
+        rng = random.Random(key)
+        case = text and self.world.realise(text, seed, rng=rng, attack_id=key)
+        self._made[i, j] = case or None
+        if case and case.goal == seed.goal:
+            self._trial.put((i, j), case, seed=key)
+
+    def _new_trial(self) -> Trial:
+        return Trial(
+            world=self.world,
+            defender=self.defender,
+            sampling=self._reply_sampling(),
+            replies=self.config.attack.replies,
+        )
+
+    def _reply_sampling(self) -> Sampling:
+        return Sampling(
+            temperature=self.config.attack.temperature,
+            max_new_tokens=self.config.defend.max_new_tokens,
+        )
+
+    def _score_key(self, step: int) -> str:
+        return f"{self.config.seed}/{self.round}/attack/score/{step}"
 
     def _in_pool(self, task: tuple, texts: Sequence[str]) -> list[bool]:
         """Which texts stand in the pool already, or repeat what they were to refine."""

@@ -108,6 +108,10 @@ class DefenderRole:
             return "pool"
         return "unsafe"
 
+    def rollout_player(self) -> Player:
+        """The defender itself: its replies are judged by the world, not by another engine."""
+        return self.defender
+
     def score(
         self, step: int, cases: Sequence[Case], groups: Sequence[Sequence[Completion]]
     ) -> tuple[list[list[Reward]], dict[str, float]]:

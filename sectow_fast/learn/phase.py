@@ -98,6 +98,7 @@ def run_phase(
         rewards, measures = role.score(step, cases, replies)
         groups = checked_groups(cases, prompts, replies, rewards)
         scored = time.perf_counter()
+        player.engine.sleep()  # the device is the trainer's until the next rollout
         metrics = grpo_step(
             player.policy,
             optimizer,
