@@ -104,16 +104,14 @@ def test_weights_that_moved_without_a_sync_are_refused(engine, prompts, trained)
 
 
 def test_a_parameter_left_out_is_refused(engine, prompts, trained, monkeypatch):
-    from sectow_fast.engine import sglang_engine
-
-    whole = sglang_engine.checkpoint_weights
+    whole = engine._weights_of
 
     def without(model):
         weights = whole(model)
         weights.pop(sorted(engine.shapes)[3])
         return weights
 
-    monkeypatch.setattr(sglang_engine, "checkpoint_weights", without)
+    monkeypatch.setattr(engine, "_weights_of", without)
     engine.sync(trained)
     with pytest.raises(RuntimeError, match="1 parameters missing"):
         engine.generate(prompts[:1], n=1, sampling=Sampling(), seed="h")
@@ -123,16 +121,14 @@ def test_a_parameter_that_no_push_reaches_shows_in_the_first_log_probs(
     engine, prompts, monkeypatch
 ):
     """A server starts with dummy weights; here the coverage check is told not to look."""
-    from sectow_fast.engine import sglang_engine
-
-    whole = sglang_engine.checkpoint_weights
+    whole = engine._weights_of
     name = next(n for n in sorted(engine.shapes) if n.endswith("o_proj.weight"))
 
     def without(model):
         return {n: w for n, w in whole(model).items() if n != name}
 
     with monkeypatch.context() as patch:
-        patch.setattr(sglang_engine, "checkpoint_weights", without)
+        patch.setattr(engine, "_weights_of", without)
         patch.setattr(
             engine, "shapes", {n: shape for n, shape in engine.shapes.items() if n != name}
         )
