@@ -38,7 +38,7 @@ def test_what_is_amiss_is_named(model, shapes, change, words):
         covered(weights, shapes)
 
 
-@pytest.mark.parametrize("limit", [1, 100_000, 2**30])
+@pytest.mark.parametrize("limit", [1, 200_000, 2**30])
 def test_buckets_hold_the_same_tensors_however_they_are_cut(model, shapes, limit):
     named = dict(covered(checkpoint_weights(model), shapes))
     named["half"] = torch.randn(5).half()
@@ -51,7 +51,8 @@ def test_buckets_hold_the_same_tensors_however_they_are_cut(model, shapes, limit
             data = bucket.data[piece.start : piece.end].view(getattr(torch, piece.dtype))
             back[piece.name] = data.view(piece.shape)
         assert bucket.data.is_shared()
-        assert bucket.data.numel() <= limit + 16 * len(bucket.pieces) or len(bucket.pieces) == 1
+        # A tensor over the limit has a bucket of its own; alignment adds under 16 bytes a tensor.
+        assert len(bucket.pieces) == 1 or bucket.data.numel() < limit + 16 * len(bucket.pieces)
     assert count == (1 if limit == 2**30 else len(named) if limit == 1 else count)
     assert list(back) == list(named)
     for name, tensor in named.items():

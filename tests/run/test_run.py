@@ -164,7 +164,7 @@ def test_the_resumed_configuration_is_the_runs_own(whole):
         (["--attack.steps"], "--attack.steps: found no value"),
         (["stray"], "'stray': found a bare word"),
         (["--config", "nowhere.toml"], "nowhere.toml: found no such file"),
-        (["--preset", "nowhere"], "expected one of: sandbox"),
+        (["--preset", "nowhere"], "expected one of: qwen2.5-vl-3b-1gpu"),
         (["--resume", "/nowhere"], "found no config.toml"),
         (["--model.defender", "/nowhere"], "model.defender /nowhere: found no config.json"),
     ],
@@ -211,3 +211,14 @@ def test_a_model_of_another_world_is_refused(whole, tmp_path):
 def test_dry_run_plans_and_writes_nothing(tmp_path):
     code, out, _ = run(*SMALL, "--dry-run", "--out", str(tmp_path / "run"))
     assert code == 0 and "Nothing was written" in out and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("preset", ["qwen2.5-vl-3b-1gpu", "qwen2.5-vl-7b-8gpu"])
+def test_a_preset_for_gpus_plans_its_memory_and_names_a_missing_model(preset, tmp_path):
+    code, out, err = run("--preset", preset, "--dry-run")
+    assert code == 0, err
+    for words in ("rollout", "train", "sync", "engine cache", "optimizer", "Nothing was written"):
+        assert words in out, words
+    code, _, err = run("--preset", preset, "--out", str(tmp_path / "run"))
+    assert code == 2 and "found no config.json" in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 
 import psutil
 import pytest
 import torch
 
+from sectow_fast.config import GRPOConfig
 from sectow_fast.engine.reference import plain_logprobs
 from sectow_fast.engine.sglang_engine import SGLangEngine
-from sectow_fast.types import Sampling, UserError
+from sectow_fast.learn.grpo import grpo_step
+from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.types import Group, Reward, Sampling, UserError
 
 
 @pytest.fixture
@@ -167,6 +172,8 @@ def test_fifty_syncs_grow_no_process(engine, stage, prompts):
         engine.sleep()
 
     def unshared() -> dict[int, int]:
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is held, not what malloc keeps at hand
         pids = [os.getpid(), engine.server.info["pid"], *engine.server.info["children"]]
         return {pid: psutil.Process(pid).memory_full_info().uss for pid in pids}
 
@@ -179,3 +186,26 @@ def test_fifty_syncs_grow_no_process(engine, stage, prompts):
     assert before.keys() == after.keys() and len(before) == 4
     for pid, size in before.items():
         assert after[pid] < 1.01 * size, (pid, size, after[pid])
+
+
+def test_the_gate_stops_a_run_that_rolls_out_other_weights(engine, stage, prompts):
+    """Sound weights pass by far, with importance sampling on; stale ones stop the run in words."""
+    groups = engine.generate(prompts, n=4, sampling=Sampling(max_new_tokens=5), seed="n")
+    batch = [
+        Group(
+            prompt=prompt,
+            completions=tuple(group),
+            rewards=tuple(Reward(total=float(i % 2)) for i in range(len(group))),
+        )
+        for prompt, group in zip(prompts, groups, strict=True)
+    ]
+    config = GRPOConfig(max_new_tokens=5, tis_cap=2.0)
+    optimizer = make_optimizer(engine.model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
+
+    def step() -> dict[str, float]:
+        return grpo_step(engine.model, optimizer, batch, codec=stage.codec, config=config)
+
+    assert step()["mismatch_kl"] < 1e-8
+    perturb(engine.model, scale=0.2)
+    with pytest.raises(UserError, match=r"mismatch of .* look at the engine's weights"):
+        step()
