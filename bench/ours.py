@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from work import CONFIG, Held, Work
+from work import Work
 
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Completion, Group, Prompt, Reward, Sampling
-
-SAMPLING = Sampling(max_new_tokens=CONFIG.max_new_tokens, temperature=CONFIG.temperature)
 
 
 class OurStep:
@@ -22,7 +19,7 @@ class OurStep:
     def __init__(self, work: Work, model: Any) -> None:
         self.work, self.model = work, model
         self.cases = work.cases
-        self.images = Held(work.stage.world.images, self.cases)
+        self.images = work.pictures()
         self.optimizer = make_optimizer(model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
         self.metrics: dict[str, float] = {}
         self.prepare()
@@ -34,25 +31,27 @@ class OurStep:
         self.policy = Policy(self.model, self.codec)
 
     def rollout(self) -> list[list[Completion]]:
+        config = self.work.config
+        sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
         return self.engine.generate(
-            self.prompts, n=self.work.group_size, sampling=SAMPLING, seed="bench"
+            self.prompts, n=self.work.group_size, sampling=sampling, seed="bench"
         )
 
     def train(self, groups: list[Group]) -> None:
-        self.metrics = grpo_step(self.policy, self.optimizer, groups, config=CONFIG)
+        self.metrics = grpo_step(self.policy, self.optimizer, groups, config=self.work.config)
 
     def __call__(self) -> dict[str, float]:
         """Seconds by phase; `prepare` is prompts, pictures and rewards."""
-        begin = time.perf_counter()
+        begin = self.work.clock()
         self.prepare()
-        prepared = time.perf_counter()
+        prepared = self.work.clock()
         replies = self.rollout()
-        rolled = time.perf_counter()
+        rolled = self.work.clock()
         groups = grouped(self.work, self.prompts, replies)
-        scored = time.perf_counter()
+        scored = self.work.clock()
         self.train(groups)
         self.engine.sync(self.model)
-        end = time.perf_counter()
+        end = self.work.clock()
         return {
             "prepare": prepared - begin + scored - rolled,
             "rollout": rolled - prepared,

@@ -15,7 +15,7 @@ WARM = 2  # steps of each that are not counted
 
 def run_pair(work: Work, folder: Path, *, steps: int) -> dict[str, Any]:
     """A row of the results: `steps` of each, one after the other."""
-    ours = OurStep(work, work.stage.defender())
+    ours = OurStep(work, work.model())
     found: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
 
     def our_turn(seconds: dict[str, float]) -> None:
@@ -29,7 +29,7 @@ def run_pair(work: Work, folder: Path, *, steps: int) -> dict[str, Any]:
                 f" {ours.metrics['tokens']:.0f} in ours, expected {work.tokens} in both"
             )
 
-    trainer, _ = make_trainer(work, work.stage.defender(), folder, our_turn, steps=steps + WARM)
+    trainer, _ = make_trainer(work, work.model(), folder, our_turn, steps=steps + WARM)
     trainer.train()
     counted = {name: one[WARM:] for name, one in found.items()}
     ratios = [

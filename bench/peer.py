@@ -10,7 +10,6 @@ by the group's standard deviation, gradients clipped at 1.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from work import CONFIG, Held, Work
+from work import Work
 
 # Completions a forward. Of 16 to 384, 64 and 96 were the fastest on the CPU that bench/results
 # names (one thread): all 384 at once took about a tenth longer, 16 about a third.
@@ -27,24 +26,32 @@ MICRO_BATCH = 96
 
 
 class TimedTrainer(GRPOTrainer):
-    """TRL's trainer with a clock around its rollout; what it computes is untouched."""
+    """TRL's trainer with a clock around its rollout; what it computes is untouched.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    `replies`, where set, are the completions of a step: then it samples none of its own.
+    """
+
+    def __init__(self, *args: Any, clock: Callable[[], float], **options: Any) -> None:
         super().__init__(*args, **options)
+        self.clock = clock
+        self.replies: list[list[int]] | None = None
         self.seconds = {"prepare": 0.0, "rollout": 0.0}
         self.batch: dict[str, Any] = {}
 
     def _generate_single_turn(self, *args: Any, **options: Any) -> Any:
-        begin = time.perf_counter()
-        out = super()._generate_single_turn(*args, **options)
-        self.seconds["rollout"] += time.perf_counter() - begin
+        begin = self.clock()
+        if self.replies is None:
+            out = super()._generate_single_turn(*args, **options)
+        else:
+            out = [list(ids) for ids in self.replies], None
+        self.seconds["rollout"] += self.clock() - begin
         return out
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        begin, rolled = time.perf_counter(), self.seconds["rollout"]
+        begin, rolled = self.clock(), self.seconds["rollout"]
         self.batch = super()._generate_and_score_completions(inputs)
         inside = self.seconds["rollout"] - rolled
-        self.seconds["prepare"] += time.perf_counter() - begin - inside
+        self.seconds["prepare"] += self.clock() - begin - inside
         return self.batch
 
 
@@ -61,7 +68,7 @@ class Between(TrainerCallback):
         self.gradients: dict[str, torch.Tensor] = {}
 
     def on_train_begin(self, *args: Any, **options: Any) -> None:
-        self.begin = time.perf_counter()
+        self.begin = self.trainer.clock()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **options: Any) -> None:
         if state.global_step == 0:  # in the warm-up: copying costs time
@@ -72,25 +79,28 @@ class Between(TrainerCallback):
             }
 
     def on_step_end(self, *args: Any, **options: Any) -> None:
-        step = time.perf_counter() - self.begin
+        step = self.trainer.clock() - self.begin
         seconds = self.trainer.seconds
         self.hand_over({**seconds, "train": step - sum(seconds.values()), "step": step})
         self.trainer.seconds = dict.fromkeys(seconds, 0.0)
-        self.begin = time.perf_counter()
+        self.begin = self.trainer.clock()
 
 
 def rows(work: Work, steps: int) -> Dataset:
     """`work`'s prompts once a step; TRL repeats each `group_size` times by itself."""
     cases = work.cases
-    images = Held(work.stage.world.images, cases)
+    images = work.pictures()
 
     def fill(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         chosen = [cases[i] for i in batch["group"]]
-        return {
-            "prompt": [[{"role": "user", "content": case.text}] for case in chosen],
-            "image": [images.open(case.image) for case in chosen],
-            "group": batch["group"],
-        }
+        out = {"group": batch["group"]}
+        if chosen[0].image:
+            out["image"] = [images.open(case.image) for case in chosen]
+            words = [case.text for case in chosen]
+        else:
+            # TRL makes parts of a text only where there is a picture; our template wants parts.
+            words = [[{"type": "text", "text": case.text}] for case in chosen]
+        return out | {"prompt": [[{"role": "user", "content": one}] for one in words]}
 
     numbers = list(range(len(cases))) * steps
     return Dataset.from_dict({"group": numbers}).with_transform(fill)
@@ -103,30 +113,32 @@ def make_trainer(
     hand_over: Callable[[dict[str, float]], None],
     *,
     steps: int,
+    micro_batch: int = MICRO_BATCH,
+    cpu: bool = True,
 ) -> tuple[TimedTrainer, Between]:
     """`train()` of the trainer makes `steps` steps, with `hand_over` called after each."""
-    codec = work.codec(None)
-    micro_batches = max(1, work.completions // MICRO_BATCH)
+    codec, ours = work.codec(None), work.config
+    micro_batches = max(1, work.completions // micro_batch)
 
     def reward(completions: list[Any], group: list[int], **_: Any) -> list[float]:
         return [work.reward(one, i % work.group_size) for i, one in enumerate(group)]
 
     config = GRPOConfig(
         output_dir=str(folder),
-        use_cpu=True,
+        use_cpu=cpu,
         bf16=False,
         per_device_train_batch_size=work.completions // micro_batches,
         gradient_accumulation_steps=micro_batches,
         num_generations=work.group_size,
-        max_completion_length=CONFIG.max_new_tokens,
+        max_completion_length=ours.max_new_tokens,
         max_steps=steps,
-        temperature=CONFIG.temperature,
+        temperature=ours.temperature,
         generation_kwargs={"suppress_tokens": list(codec.banned_ids)},
         shuffle_dataset=False,
         beta=0.0,
         loss_type="dapo",
-        epsilon=CONFIG.clip_low,
-        epsilon_high=CONFIG.clip_high,
+        epsilon=ours.clip_low,
+        epsilon_high=ours.clip_high,
         scale_rewards="group",
         learning_rate=0.0,
         lr_scheduler_type="constant",
@@ -134,7 +146,7 @@ def make_trainer(
         adam_beta1=0.9,
         adam_beta2=0.95,
         weight_decay=0.0,
-        max_grad_norm=CONFIG.max_grad_norm,
+        max_grad_norm=ours.max_grad_norm,
         gradient_checkpointing=False,
         report_to=[],
         logging_strategy="no",
@@ -144,11 +156,12 @@ def make_trainer(
     )
     between = Between(hand_over)
     trainer = TimedTrainer(
+        clock=work.clock,
         model=model,
         reward_funcs=reward,
         args=config,
         train_dataset=rows(work, steps),
-        processing_class=work.stage.processor,
+        processing_class=work.processor,
         callbacks=[between],
     )
     between.trainer = trainer

@@ -4,10 +4,13 @@ All prompts carry a picture: TRL wants one in every row of a batch or in none, a
 this project is for. Every picture and text is new to both sides at every step (fresh caches), as in
 the first pass over a data set; pictures come decoded, from memory. The end token is never sampled,
 so every completion has the full length on both sides and the token counts are equal.
+
+`OurStep` and `peer.make_trainer` take any work with the attributes of `Work` (`Scene` is another).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +29,7 @@ class Held:
     """Decoded pictures by key, an `ImageStore`: drawing the sandbox's is no part of a step."""
 
     def __init__(self, images: Any, cases: Sequence[Case]) -> None:
-        self._held = {case.image: images.open(case.image) for case in cases}
+        self._held = {case.image: images.open(case.image) for case in cases if case.image}
 
     def open(self, key: str) -> Image.Image:
         return self._held[key]
@@ -40,6 +43,18 @@ class Work:
     prompts: int = CONFIG.prompts
     group_size: int = CONFIG.group_size
     live: float = 1.0
+    config = CONFIG
+    clock = staticmethod(time.perf_counter)
+
+    @property
+    def processor(self) -> Any:
+        return self.stage.processor
+
+    def model(self) -> Any:
+        return self.stage.defender()
+
+    def pictures(self) -> Held:
+        return Held(self.stage.world.images, self.cases)
 
     @property
     def cases(self) -> list[Case]:
@@ -53,7 +68,7 @@ class Work:
     @property
     def tokens(self) -> int:
         """Completion tokens of a step."""
-        return self.completions * CONFIG.max_new_tokens
+        return self.completions * self.config.max_new_tokens
 
     @property
     def live_groups(self) -> int:
@@ -65,6 +80,6 @@ class Work:
 
     def codec(self, images: Any) -> ChatCodec:
         """A codec that has seen nothing yet and never lets a reply end."""
-        codec = ChatCodec(self.stage.processor, images)
+        codec = ChatCodec(self.processor, images)
         codec.banned_ids = tuple(sorted({*codec.banned_ids, codec.eos_id}))
         return codec
