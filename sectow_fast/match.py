@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sectow_fast.config import Config
-from sectow_fast.engine.build import make_engines
+from sectow_fast.engine.build import check_engines, make_engines
 from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, write_pool
 from sectow_fast.learn import checkpoint
@@ -31,6 +31,11 @@ from sectow_fast.types import Attack, Event
 
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM, after the checkpoint was written."""
+
+
+def check(config: Config) -> None:
+    """UserError where a match cannot be played in this environment; before anything is written."""
+    check_engines(config)
 
 
 class Match:

@@ -70,7 +70,7 @@ def play_run(config: Config, options: dict[str, str]) -> int:
     import torch
 
     from sectow_fast.data.sandbox.stage import SandboxStage
-    from sectow_fast.match import Interrupted, Match
+    from sectow_fast.match import Interrupted, Match, check
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
@@ -79,6 +79,7 @@ def play_run(config: Config, options: dict[str, str]) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
+    check(config)
     stage = SandboxStage(config)
     if "resume" in options:
         folder = RunFolder.reopen(Path(options["resume"]))
