@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from sectow_fast.config import Config
-from sectow_fast.engine.build import make_engines
+from sectow_fast.engine.build import check_engines, make_engines
 from sectow_fast.engine.ranked_engine import RankedEngine
 from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, write_pool
-from sectow_fast.learn import checkpoint
+from sectow_fast.learn import attention, checkpoint
 from sectow_fast.learn.lora import merged
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.phase import NonFiniteRun
@@ -39,6 +39,13 @@ from sectow_fast.types import Attack, Event, Prompt
 
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM, after the checkpoint was written."""
+
+
+def check(config: Config) -> None:
+    """UserError where a match cannot be played in this environment; before anything is written."""
+    check_engines(config)
+    cuda = torch.cuda.is_available()
+    attention.load(attention.chosen(config.learn.attention, cuda=cuda), cuda=cuda)
 
 
 class Match:

@@ -85,15 +85,13 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
     from rich.console import Console
 
     from sectow_fast.data.sandbox.stage import SandboxStage
-    from sectow_fast.learn import attention
-    from sectow_fast.match import Interrupted, Match
+    from sectow_fast.match import Interrupted, Match, check
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
     from sectow_fast.tug import play
 
-    cuda = torch.cuda.is_available()
-    attention.load(attention.chosen(config.learn.attention, cuda=cuda), cuda=cuda)  # or it says why
+    check(config)
     stage = SandboxStage(config)
     # Every rank must have the first one's name for a new folder, which the clock gives.
     default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"

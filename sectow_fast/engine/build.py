@@ -118,19 +118,29 @@ def make_engines(
     write_folder: Callable[[Path], None],
     weights_of: Weights = checkpoint_weights,
 ) -> TorchEngines | SGLangEngines:
-    """The engines that `config.engine` asks for. UserError where SGLang is not installed."""
+    """The engines that `config.engine` asks for."""
+    check_engines(config)
     if config.engine.kind == "torch":
         return TorchEngines(codec)
+    return SGLangEngines(
+        config, codec, folder=folder, write_folder=write_folder, weights_of=weights_of
+    )
+
+
+def check_engines(config: Config) -> None:
+    """UserError where this environment cannot make them; before anything is written."""
     import importlib.util
 
-    if importlib.util.find_spec("sglang") is None:
+    if config.engine.kind == "sglang" and importlib.util.find_spec("sglang") is None:
         raise UserError(
             "engine.kind sglang: found no SGLang in this environment, expected one;"
             " pip install -e .[sglang] (GPU), or see docs/ENGINE.md for a CPU"
         )
-    return SGLangEngines(
-        config, codec, folder=folder, write_folder=write_folder, weights_of=weights_of
-    )
+    if config.engine.deterministic and device_of(config.engine) == "cpu":
+        raise UserError(
+            "engine.deterministic: found true on a CPU, expected false: SGLang has no"
+            " deterministic attention there"
+        )
 
 
 def device_of(engine: EngineConfig) -> str:
@@ -235,11 +245,6 @@ def environment(engine: EngineConfig, folder: Path) -> dict[str, str]:
         # glibc raises this bound by itself, keeps freed buckets on its heap, and the scheduler
         # grows by 10 % over 120 syncs before it levels off. Fixed, it does not grow.
         added["MALLOC_MMAP_THRESHOLD_"] = added["MALLOC_TRIM_THRESHOLD_"] = str(128 * 1024)
-        if engine.deterministic:
-            raise UserError(
-                "engine.deterministic: found true on a CPU, expected false: SGLang has no"
-                " deterministic attention there"
-            )
     model = json.loads((folder / "config.json").read_text())
     tower = model.get("vision_config", {}).get("model_type")
     if model["model_type"] == "llava" and tower == "clip_vision_model":

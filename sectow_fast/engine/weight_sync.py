@@ -91,8 +91,9 @@ def covered(
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
-    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return whole.data_ptr(), tuple(whole.shape), whole.stride()
+    """Where a tensor lies, the same for two names of one; a sharded one is not gathered for it."""
+    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local.data_ptr(), tuple(local.shape), local.stride()
 
 
 def buckets(named: Iterable[tuple[str, torch.Tensor]], limit: int) -> Iterator[Bucket]:

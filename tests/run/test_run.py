@@ -166,6 +166,8 @@ def test_the_resumed_configuration_is_the_runs_own(whole):
         (["--config", "nowhere.toml"], "nowhere.toml: found no such file"),
         (["--preset", "nowhere"], "expected one of: qwen2.5-vl-3b-1gpu"),
         (["--resume", "/nowhere"], "found no config.toml"),
+        (["--engine.kind", "sglang", "--engine.deterministic", "true"], "engine."),
+        (["--engine.kind", "vllm"], "engine.kind: found 'vllm'"),
         (["--model.defender", "/nowhere"], "model.defender /nowhere: found no config.json"),
     ],
 )
@@ -219,6 +221,7 @@ def test_a_preset_for_gpus_plans_its_memory_and_names_a_missing_model(preset, tm
     assert code == 0, err
     for words in ("rollout", "train", "sync", "engine cache", "optimizer", "Nothing was written"):
         assert words in out, words
-    code, _, err = run("--preset", preset, "--out", str(tmp_path / "run"))
+    played = ["--preset", preset, "--engine.kind", "torch", "--out", str(tmp_path / "run")]
+    code, _, err = run(*played)
     assert code == 2 and "found no config.json" in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
