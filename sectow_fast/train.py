@@ -81,7 +81,6 @@ def play_run(config: Config, options: dict[str, str]) -> int:
 
 
 def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
-    import torch
     from rich.console import Console
 
     from sectow_fast.data.sandbox.stage import SandboxStage
