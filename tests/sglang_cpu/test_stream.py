@@ -16,6 +16,7 @@ def test_attacks_are_tried_while_others_are_written(players, stage):
         world=stage.world, defender=defender, sampling=Sampling(max_new_tokens=4), replies=2
     )
     for player in players.values():
+        player.engine.sync(player.model)
         player.engine.wake()  # both are up: what is seen below is not a start
     still_open, judged = [], []
 
@@ -41,6 +42,7 @@ def test_what_fails_in_between_stops_the_rest(players, stage):
     def fail(i, j, done):
         raise ValueError("a judge that fails")
 
+    attacker.engine.sync(attacker.model)
     relay = Relay(engine=attacker.engine, on_done=fail)
     prompts = stage.codec.encode(stage.world.seeds("train")[:8])
     with pytest.raises(ValueError, match="a judge that fails"):
