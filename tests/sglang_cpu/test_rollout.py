@@ -13,6 +13,7 @@ from sectow_fast.engine.reference import plain_logprobs
 from sectow_fast.engine.sglang_engine import SGLangEngine
 from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Group, Reward, Sampling, UserError
 
 
@@ -202,8 +203,10 @@ def test_the_gate_stops_a_run_that_rolls_out_other_weights(engine, stage, prompt
     config = GRPOConfig(max_new_tokens=5, tis_cap=2.0)
     optimizer = make_optimizer(engine.model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
 
+    policy = Policy(engine.model, stage.codec)
+
     def step() -> dict[str, float]:
-        return grpo_step(engine.model, optimizer, batch, codec=stage.codec, config=config)
+        return grpo_step(policy, optimizer, batch, config=config)
 
     assert step()["mismatch_kl"] < 1e-8
     perturb(engine.model, scale=0.2)
