@@ -19,6 +19,8 @@ ALLOWED = {
     "learn": {"kernels", "native"},
     "data": set(),
     "report": set(),
+    "serving": set(),
+    "judges": {"engine", "serving"},
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
     "match": {"engine", "game", "learn", "report", "run_folder"},
