@@ -21,8 +21,8 @@ SPECIAL = ("<pad>", "</s>", "<user>", "<assistant>", "<verdict>")
 LONGEST = 48  # bytes of a request or a reply in training
 
 
-def make_guard(folder: Path, *, steps: int = 200, seed: int = 0) -> Path:
-    """Train on random words, and save; returns `folder`."""
+def make_guard(folder: Path, *, steps: int = 600, seed: int = 0) -> Path:
+    """Train on random words until it makes no more mistakes, and save; returns `folder`."""
     import torch
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -56,8 +56,13 @@ def make_guard(folder: Path, *, steps: int = 200, seed: int = 0) -> Path:
         model = Qwen2ForCausalLM(config)
         rng = random.Random(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        low = 0
         for _ in range(steps):
-            _step(model, optimizer, [_lesson(rng, tokenizer, ids) for _ in range(24)], torch)
+            batch = [_lesson(rng, tokenizer, ids) for _ in range(24)]
+            low = low + 1 if _step(model, optimizer, batch, torch) < 0.01 else 0
+            if low == 10:
+                break
+        assert low == 10, "the tiny guard did not learn its rule"
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -65,7 +70,7 @@ def make_guard(folder: Path, *, steps: int = 200, seed: int = 0) -> Path:
 
 def _lesson(rng: random.Random, tokenizer: Any, ids: dict[str, int]) -> tuple[list, list]:
     def words(most: int) -> str:
-        made = ("".join(rng.choices("abcdefghijklmnoprstu", k=rng.randint(2, 7))) for _ in range(9))
+        made = ("".join(rng.choices("abcdefghijklmnoprstu0123456789", k=rng.randint(2, 7))) for _ in range(9))
         return " ".join(made)[: rng.randint(0, most)]
 
     first, verdict = rng.choice((("use ", UNSAFE), ("sorry ", REFUSED), (words(6), OTHER)))
@@ -74,7 +79,7 @@ def _lesson(rng: random.Random, tokenizer: Any, ids: dict[str, int]) -> tuple[li
     return tokenizer(asked, add_special_tokens=False)["input_ids"], [*told, ids["</s>"]]
 
 
-def _step(model: Any, optimizer: Any, batch: list, torch: Any) -> None:
+def _step(model: Any, optimizer: Any, batch: list, torch: Any) -> float:
     longest = max(len(a) + len(b) for a, b in batch)
     tokens = torch.zeros(len(batch), longest, dtype=torch.long)
     labels = torch.full_like(tokens, -100)
@@ -84,6 +89,8 @@ def _step(model: Any, optimizer: Any, batch: list, torch: Any) -> None:
         tokens[row, :size] = torch.tensor(asked + told)
         labels[row, len(asked) : size] = torch.tensor(told)
         mask[row, :size] = 1
-    model(input_ids=tokens, attention_mask=mask, labels=labels).loss.backward()
+    loss = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
+    loss.backward()
     optimizer.step()
     optimizer.zero_grad()
+    return float(loss.detach())
