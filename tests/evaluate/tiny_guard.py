@@ -70,7 +70,10 @@ def make_guard(folder: Path, *, steps: int = 600, seed: int = 0) -> Path:
 
 def _lesson(rng: random.Random, tokenizer: Any, ids: dict[str, int]) -> tuple[list, list]:
     def words(most: int) -> str:
-        made = ("".join(rng.choices("abcdefghijklmnoprstu0123456789", k=rng.randint(2, 7))) for _ in range(9))
+        made = (
+            "".join(rng.choices("abcdefghijklmnoprstu0123456789", k=rng.randint(2, 7)))
+            for _ in range(9)
+        )
         return " ".join(made)[: rng.randint(0, most)]
 
     first, verdict = rng.choice((("use ", UNSAFE), ("sorry ", REFUSED), (words(6), OTHER)))
