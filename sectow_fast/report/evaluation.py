@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib
 from markupsafe import Markup
 
-from sectow_fast.report.canvas import figure, legend, svg
+from sectow_fast.report.canvas import STYLE, figure, legend, svg
 from sectow_fast.types import UserError
 
 TITLES = {"asr": "Attack success", "orr": "Over-refusal", "accuracy": "Accuracy"}
@@ -84,16 +85,17 @@ def details(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> lis
     """Per suite and measure: tables by format and by category, a column a model."""
     out = []
     for name in dict.fromkeys(n for row in rows for n in row["suites"]):
-        tables = []
+        tables: list[dict[str, Any]] = []
+        groups = 0
         for measure in TITLES:
             mine = [row["suites"].get(name, {}).get(measure) for row in rows]
             if not any(mine):
                 continue
-            groups = max(table["groups"] for table in mine if table)
+            groups = max(groups, *(table["groups"] for table in mine if table))
             for key, title in (("by_format", "format"), ("by_category", "category")):
                 parts = dict.fromkeys(part for table in mine if table for part in table[key])
-                if len(parts) < 2 and key == "by_category":
-                    continue
+                if len(parts) < 2:
+                    continue  # it would repeat the overview
                 lines = [
                     {
                         "name": part,
@@ -106,7 +108,6 @@ def details(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> lis
                     {
                         "title": f"{SHORT[measure]} by {title}",
                         "folded": len(lines) > 14,
-                        "groups": groups,
                         "lines": [whole, *lines],
                     }
                 )
@@ -116,7 +117,9 @@ def details(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> lis
             for row in rows
             if name in row["suites"]
         ]
-        out.append({"name": name, "info": known, "tables": tables, "counts": counts})
+        out.append(
+            {"name": name, "info": known, "tables": tables, "counts": counts, "groups": groups}
+        )
     return out
 
 
@@ -194,7 +197,8 @@ def render(summary: Mapping[str, Any], out: Path, *, reveal: bool, private: bool
         undefined=jinja2.StrictUndefined,
     )
     rows, suites = summary["rows"], summary["suites"]
-    figures = [(TITLES[m], dots(rows, m)) for m in TITLES]
+    with matplotlib.rc_context(STYLE):
+        figures = [(TITLES[m], dots(rows, m)) for m in TITLES]
     hidden = [n for n, info in suites.items() if not info["redistributes"]]
     return environment.get_template("evaluation.html.j2").render(
         name=out.resolve().name,
