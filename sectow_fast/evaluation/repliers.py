@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from sectow_fast.data.images import ImageStore
+from sectow_fast.data.processor import load_processor
 from sectow_fast.data.suites.cases import Part
 from sectow_fast.serving.client import ChatClient
 from sectow_fast.types import UserError
@@ -62,7 +63,7 @@ class TransformersReplier:
 
     def __init__(self, folder: Path, *, batch: int, max_new_tokens: int, dtype: str) -> None:
         import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -71,19 +72,14 @@ class TransformersReplier:
                 f"model {folder}: found no config.json, expected a model's folder;"
                 " give one that save_pretrained wrote"
             )
+        self.processor = load_processor(folder)
         try:
-            self.processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
             model = AutoModelForImageTextToText.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype=dtype
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             words = " ".join(str(error).split())[:240]
             raise UserError(f"model {folder}: cannot be loaded ({words})") from None
-        if not getattr(self.processor, "chat_template", None):
-            raise UserError(
-                f"model {folder}: found no chat template, expected one (chat_template.jinja);"
-                " use an instruct model, or add its template to the folder"
-            )
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.to(self.device).eval()
         self.batch, self.max_new_tokens = batch, max_new_tokens

@@ -21,6 +21,8 @@ ALLOWED = {
     "report": set(),
     "serving": set(),
     "judges": {"engine", "serving"},
+    "evaluation": {"data", "judges", "run_folder", "serving"},
+    "evaluate": {"data", "evaluation", "judges", "report", "serving"},
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
     "match": {"engine", "game", "learn", "report", "run_folder"},
