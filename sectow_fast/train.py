@@ -69,17 +69,17 @@ def play_run(config: Config, options: dict[str, str]) -> int:
     """Open the folder, play, report."""
     import torch
 
-    from sectow_fast.data.sandbox.stage import SandboxStage
     from sectow_fast.match import Interrupted, Match
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
+    from sectow_fast.stages import make_stage
     from sectow_fast.tug import play
 
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
-    stage = SandboxStage(config)
+    stage = make_stage(config)
     if "resume" in options:
         folder = RunFolder.reopen(Path(options["resume"]))
     else:
@@ -94,6 +94,8 @@ def play_run(config: Config, options: dict[str, str]) -> int:
     match = None
     try:
         with console:
+            for note in getattr(stage, "notes", ()):
+                console.note(note)
             match = Match(config, folder, stage, console)
             with match.stoppable():
                 play(match)

@@ -11,6 +11,7 @@ from sectow_fast.data.images import ImageStore
 from sectow_fast.types import Case, Prompt, UserError
 
 CACHED_TEXTS = 50_000
+CACHED_PIXELS = 2**31  # bytes of processed pictures: real suites have more than memory holds
 
 
 class ChatCodec:
@@ -35,6 +36,7 @@ class ChatCodec:
         self.banned_ids: tuple[int, ...] = tuple(sorted(banned))
         self._texts: dict[tuple[str, bool], tuple[int, ...]] = {}
         self._pixels: dict[str, dict[str, torch.Tensor]] = {}
+        self._pixel_bytes = 0
         self._image_tokens: dict[tuple[int, int], int] = {}
         self._counts: dict[str, int] = {}
 
@@ -68,7 +70,9 @@ class ChatCodec:
         for key in keys:
             self._process(key)
         names = self._pixels[keys[0]]
-        return {name: torch.cat([self._pixels[key][name] for key in keys]) for name in names}
+        inputs = {name: torch.cat([self._pixels[key][name] for key in keys]) for name in names}
+        self._forget()
+        return inputs
 
     def _render(self, text: str, has_image: bool) -> str:
         content = [{"type": "image"}] if has_image else []
@@ -101,8 +105,15 @@ class ChatCodec:
                 )
             self._texts[one] = tuple(ids)
 
+    def _forget(self) -> None:
+        """Drop the pictures that were used longest ago, down to CACHED_PIXELS."""
+        while self._pixel_bytes > CACHED_PIXELS and len(self._pixels) > 1:
+            oldest = self._pixels.pop(next(iter(self._pixels)))
+            self._pixel_bytes -= sum(value.nbytes for value in oldest.values())
+
     def _process(self, key: str) -> None:
         if key in self._pixels:
+            self._pixels[key] = self._pixels.pop(key)  # now the latest used
             return
         image = self.images.open(key)
         if image.size not in self._image_tokens:
@@ -114,3 +125,4 @@ class ChatCodec:
         self._pixels[key] = dict(
             self.processor.image_processor(images=[image], return_tensors="pt").items()
         )
+        self._pixel_bytes += sum(value.nbytes for value in self._pixels[key].values())

@@ -36,8 +36,11 @@ def byte_tokenizer() -> Any:
     )
 
 
-def save_qwen2_5_vl(folder: Path, *, seed: int = 0) -> Path:
-    """Qwen2.5-VL: 0.3 M parameters, M-RoPE, one windowed vision block of two."""
+def save_qwen2_5_vl(folder: Path, *, seed: int = 0, taught: bool = False) -> Path:
+    """Qwen2.5-VL: 0.3 M parameters, M-RoPE, one windowed vision block of two.
+
+    taught: it says "sorry" or "use it" at random, so that a reward has something to choose from.
+    """
     import torch
     import transformers
 
@@ -83,6 +86,8 @@ def save_qwen2_5_vl(folder: Path, *, seed: int = 0) -> Path:
             for parameter in model.parameters():
                 if parameter.dim() > 1:
                     parameter.normal_(std=0.1)
+    if taught:
+        _teach(model, tokenizer, seed)
     model.save_pretrained(folder)
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -92,3 +97,34 @@ def save_qwen2_5_vl(folder: Path, *, seed: int = 0) -> Path:
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE)
     return folder
+
+
+def _teach(model: Any, tokenizer: Any, seed: int) -> None:
+    import random
+
+    import torch
+
+    rng = random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for _ in range(80):
+            asked = "".join(rng.choices("abcdefghijklmnoprstu ", k=rng.randint(10, 60)))
+            prompt = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+            start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            told = [tokenizer(f"{w}<|im_end|>")["input_ids"] for w in ("sorry", "use it")]
+            rows = [start + one for one in told]
+            longest = max(map(len, rows))
+            ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+            labels = ids.clone()
+            labels[:, : len(start)] = -100
+            mask = torch.zeros_like(ids)
+            for at, row in enumerate(rows):
+                labels[at, len(row) :] = -100
+                mask[at, : len(row)] = 1
+            kinds = torch.zeros_like(ids)
+            model(
+                input_ids=ids, attention_mask=mask, labels=labels, mm_token_type_ids=kinds
+            ).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()

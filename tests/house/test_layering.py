@@ -27,8 +27,10 @@ ALLOWED = {
     "run_folder": set(),
     "match": {"engine", "game", "learn", "report", "run_folder"},
     "tug": {"game", "learn", "match"},
-    "plan": {"data", "engine", "learn", "tug"},
-    "train": {"data", "match", "plan", "report", "run_folder", "tug"},
+    "real": {"data", "game", "judges", "native", "serving"},
+    "stages": {"data", "real"},
+    "plan": {"engine", "learn", "stages", "tug"},
+    "train": {"match", "plan", "report", "run_folder", "stages", "tug"},
 }
 
 

@@ -50,15 +50,18 @@ class SuiteCase:
     def images(self) -> tuple[str, ...]:
         return tuple(value for kind, value in self.parts if kind == "image")
 
-    def as_case(self) -> Case:
-        """The carrier that training uses. ValueError where it has more than one picture."""
+    def as_case(self, store: str) -> Case:
+        """The carrier that training uses; its picture's key is "STORE/KEY" (`StoresByName`).
+
+        ValueError where it has more than one picture.
+        """
         if len(self.images) > 1:
             raise ValueError(f"{self.where}: found {len(self.images)} pictures, expected at most 1")
         return Case(
             id=self.id,
             text=self.text,
             label=self.label,
-            image=f"{self.suite}/{self.images[0]}" if self.images else None,
+            image=f"{store}/{self.images[0]}" if self.images else None,
             answer=self.answer,
             goal=(self.goal or self.text) if self.label == "unsafe" else None,
             suite=self.suite,
