@@ -26,7 +26,8 @@ class MMMU:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return folder if any(folder.glob("*/validation-*.parquet")) else None
+        found = (any(folder.glob(f"*/{split}-*.parquet")) for split in self.info.splits)
+        return folder if any(found) else None
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
         files = sorted(root.glob(f"*/{split}-*.parquet"))
