@@ -93,9 +93,8 @@ class TransformersReplier:
         from transformers import GenerationConfig
 
         old = self.model.generation_config
-        image = getattr(self.processor, "image_token", None)
         # A picture's placeholder in a reply has no picture: the next forward would fail on it.
-        banned = [self.tokenizer.convert_tokens_to_ids(image)] if image else []
+        banned = placeholder_ids(self.model.config)
         eos = old.eos_token_id if old.eos_token_id is not None else self.tokenizer.eos_token_id
         return GenerationConfig(
             do_sample=False,
@@ -207,6 +206,13 @@ def _content(ask: Ask) -> list[dict[str, Any]]:
         url = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return parts
+
+
+def placeholder_ids(config: Any) -> list[int]:
+    """The tokens that stand for a picture, as the model's configuration names them."""
+    names = ("image_token_id", "image_token_index", "video_token_id")
+    found = {getattr(config, name, None) for name in names}
+    return sorted(one for one in found if isinstance(one, int))
 
 
 def _pictures(ask: Ask) -> int:

@@ -11,7 +11,7 @@ from tiny_models import save_qwen2_5_vl
 from tiny_others import OTHERS
 
 from sectow_fast.data.processor import load_processor
-from sectow_fast.evaluation.repliers import Ask, TransformersReplier
+from sectow_fast.evaluation.repliers import Ask, TransformersReplier, placeholder_ids
 
 SAVE = {"qwen2.5-vl": save_qwen2_5_vl} | OTHERS
 
@@ -67,20 +67,23 @@ def test_a_reply_is_the_models_own_greedy_choice(folder):
     text = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    inputs = processor(text=[text], images=ask.pictures(), return_tensors="pt")
-    image = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    inputs = processor(
+        text=[text], images=[ask.pictures()], add_special_tokens=False, return_tensors="pt"
+    )
+    banned = placeholder_ids(model.config)
+    assert banned
     end = processor.tokenizer.eos_token_id
     told: list[int] = []
     with torch.inference_mode():
         for _ in range(4):
             logits = model(**inputs).logits[0, -1]
-            logits[image] = -torch.inf
+            logits[banned] = -torch.inf
             token = int(logits.argmax())
             if token == end:
                 break
             told.append(token)
             # A full forward each time: no cache, no position but the model's own.
-            for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            for name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
                 if name in inputs:
                     value = {"input_ids": token, "attention_mask": 1}.get(name, 0)
                     more = torch.tensor([[value]])

@@ -18,22 +18,23 @@ QWEN_TEMPLATE = (
 )
 
 
-def byte_tokenizer() -> Any:
-    """Byte-level tokens, no merges: 256 and the special ones. Every text can be written."""
+def byte_tokenizer(special: tuple[str, ...] = QWEN_SPECIAL, **names: Any) -> Any:
+    """Byte-level tokens, no merges: 256 and the special ones. Every text can be written.
+
+    names: which of them have a part to play; none: Qwen's.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*QWEN_SPECIAL, *letters]
+    words = [*special, *letters]
     backend = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=[word for word in QWEN_SPECIAL if word != "<|im_end|>"],
-    )
+    if not names:
+        names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+        names["additional_special_tokens"] = [word for word in special if word != "<|im_end|>"]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
 def save_qwen2_5_vl(folder: Path, *, seed: int = 0, taught: bool = False) -> Path:

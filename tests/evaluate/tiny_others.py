@@ -99,6 +99,65 @@ def save_llava(folder: Path) -> Path:
     return folder
 
 
+GEMMA_SPECIAL = (
+    *("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
+    *("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
+)
+GEMMA_TEMPLATE = (
+    "<bos>{% for m in messages %}<start_of_turn>{{ m['role'] }}\n{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<start_of_image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+def save_gemma3(folder: Path) -> Path:
+    """Gemma 3: sliding windows, and picture tokens that see each other both ways."""
+    import transformers
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    names = {"boi_token": 5, "eoi_token": 6, "image_token": 7}
+    tokenizer = byte_tokenizer(
+        GEMMA_SPECIAL,
+        eos_token="<eos>",
+        pad_token="<pad>",
+        bos_token="<bos>",
+        additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
+        extra_special_tokens={name: GEMMA_SPECIAL[at] for name, at in names.items()},
+    )
+    config = transformers.Gemma3Config(
+        text_config=TEXT
+        | dict(
+            head_dim=16,
+            sliding_window=512,
+            layer_types=["sliding_attention", "full_attention"],
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=2,
+        ),
+        vision_config=dict(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
+        ),
+        mm_tokens_per_image=4,
+        boi_token_index=5,
+        eoi_token_index=6,
+        image_token_index=7,
+        tie_word_embeddings=False,
+    )
+    _save(transformers.Gemma3ForConditionalGeneration, config, folder)
+    transformers.Gemma3Processor(
+        image_processor=Gemma3ImageProcessorPil(size={"height": 32, "width": 32}),
+        tokenizer=tokenizer,
+        chat_template=GEMMA_TEMPLATE,
+        image_seq_length=4,
+    ).save_pretrained(folder)
+    return folder
+
+
 def _save(make: Any, config: Any, folder: Path) -> None:
     import torch
 
@@ -112,4 +171,8 @@ def _save(make: Any, config: Any, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-OTHERS: dict[str, Callable[[Path], Path]] = {"qwen3-vl": save_qwen3_vl, "llava": save_llava}
+OTHERS: dict[str, Callable[[Path], Path]] = {
+    "qwen3-vl": save_qwen3_vl,
+    "llava": save_llava,
+    "gemma3": save_gemma3,
+}

@@ -162,7 +162,7 @@ def test_the_resumed_configuration_is_the_runs_own(whole):
         (["--attack.steps"], "--attack.steps: found no value"),
         (["stray"], "'stray': found a bare word"),
         (["--config", "nowhere.toml"], "nowhere.toml: found no such file"),
-        (["--preset", "nowhere"], "expected one of: sandbox"),
+        (["--preset", "nowhere"], "found no such preset, expected one of: "),
         (["--resume", "/nowhere"], "found no config.toml"),
         (["--model.defender", "/nowhere"], "model.defender /nowhere: found no config.json"),
     ],
