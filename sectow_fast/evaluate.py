@@ -63,11 +63,13 @@ def evaluate(settings: Settings) -> int:
         import torch
 
         torch.set_num_threads(settings.threads)
+    # A judge that cannot be reached must not leave a folder behind.
+    judge = make_judge(settings.judge, settings)
+    second = make_judge(settings.second_judge, settings) if settings.second_judge else None
     out = run.OutFolder(Path(settings.out))
-    judge = make_judge(settings.judge, settings, out.path)
-    second = (
-        make_judge(settings.second_judge, settings, out.path) if settings.second_judge else None
-    )
+    for one in (judge, second):
+        if isinstance(one, EndpointJudge):
+            one.client.cache = AnswerCache(out.path / "judge-cache.sqlite")
     out.claim(
         {
             "suites": asked.identity(),
@@ -130,6 +132,8 @@ def evaluate_model(
             folder = out.row(row)
             _check_model(folder, path, settings)
             with run.row_files(folder) as (responses, records, other):
+                if settings.retry_unknown:
+                    run.forget_failures(responses, records)
                 if any(case.id not in responses.rows for case in asked.all_cases()):
                     if replier is None:
                         replier = stack.enter_context(_replier(path, settings, out.path))
@@ -186,7 +190,7 @@ def _replier(path: str, settings: Settings, out: Path) -> Iterator[Any]:
         yield EndpointReplier(ChatClient(url=url, **more), max_new_tokens=settings.max_new_tokens)
 
 
-def make_judge(name: str, settings: Settings, out: Path) -> Judge:
+def make_judge(name: str, settings: Settings) -> Judge:
     """The judge of a name. UserError where it cannot be reached or loaded."""
     if name == "rule":
         return RuleJudge()
@@ -203,7 +207,6 @@ def make_judge(name: str, settings: Settings, out: Path) -> Judge:
         timeout=settings.timeout,
         retries=settings.retries,
         concurrency=settings.concurrency,
-        cache=AnswerCache(out / "judge-cache.sqlite"),
     )
     return EndpointJudge(client, format, controversial=settings.controversial)
 

@@ -88,6 +88,8 @@ class ChatCodec:
         if not new:
             return
         wanted = sorted(new)
+        # Messages name the case, never its words: those of real suites are not for the console.
+        names = {(case.text, case.image is not None): case.id for case in cases}
         rows = self.tokenizer([self._render(*one) for one in wanted], add_special_tokens=False)[
             "input_ids"
         ]
@@ -95,12 +97,12 @@ class ChatCodec:
         for one, ids in zip(wanted, rows, strict=True):
             if unknown is not None and unknown in ids:
                 raise UserError(
-                    f"model: its tokenizer does not know a word of {one[0]!r};"
+                    f"model: its tokenizer does not know a word of case {names[one]!r};"
                     " it was made for another world (another seed?): use the one it was made with"
                 )
             if ids.count(self.image_id) != one[1]:
                 raise UserError(
-                    f"case text {one[0]!r}: found the image placeholder"
+                    f"case {names[one]!r}: found the image placeholder"
                     f" {self.processor.image_token} in it, expected words only; take it out"
                 )
             self._texts[one] = tuple(ids)

@@ -15,6 +15,7 @@ from typing import Any
 from sectow_fast.data.suites.cases import SuiteCase
 from sectow_fast.judges.answers import is_right
 from sectow_fast.judges.base import Judgement
+from sectow_fast.run_folder import write_whole
 from sectow_fast.types import UserError
 
 
@@ -49,6 +50,17 @@ class JsonLines:
         self._file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def drop(self, keys: set[str]) -> None:
+        """Rewrite the file without these rows: whole, or not at all."""
+        if not keys & self.rows.keys():
+            return
+        self.rows = {key: row for key, row in self.rows.items() if key not in keys}
+        self._file.close()
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows.values())
+        write_whole(self.path, "".join(lines))
+        self.path.chmod(0o600)
+        self._file = open(self.path, "ab")  # noqa: SIM115
 
     def close(self) -> None:
         self._file.close()

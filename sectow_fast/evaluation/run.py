@@ -27,6 +27,7 @@ from sectow_fast.evaluation.defences import defended
 from sectow_fast.evaluation.records import JsonLines, digest, evaluation_row, response_row
 from sectow_fast.evaluation.repliers import Ask, Replier, Reply
 from sectow_fast.judges.base import Judge, Judgement, JudgeRequest
+from sectow_fast.judges.endpoint import NO_ANSWER
 from sectow_fast.judges.rule import RuleJudge, refusal_of
 from sectow_fast.run_folder import write_whole
 from sectow_fast.types import UserError
@@ -123,6 +124,16 @@ def row_files(folder: Path) -> Iterator[tuple[JsonLines, JsonLines, JsonLines]]:
     finally:
         for file in files:
             file.close()
+
+
+def forget_failures(responses: JsonLines, records: JsonLines) -> None:
+    """Take back what an outage left: cases without a reply, and replies without a verdict."""
+    silent = {key for key, row in responses.rows.items() if row["model_response"] is None}
+    unjudged = {
+        key for key, row in records.rows.items() if row["judge_reason"].startswith(NO_ANSWER)
+    }
+    records.drop(silent | unjudged)
+    responses.drop(silent)
 
 
 def ask_missing(

@@ -50,12 +50,13 @@ class Settings(BaseModel):
     timeout: float = Field(120.0, gt=0, description="seconds a request to a server")
     retries: int = Field(5, ge=0)
     export: tuple[ExportName, ...] = Field((), description="files for other tools")
+    retry_unknown: bool = Field(False, description="ask again where model or judge gave nothing")
     private: bool = Field(False, description="export and show suites that may not be passed on")
     reveal: bool = Field(False, description="show requests and replies in the report")
 
 
 LISTS = ("model", "suite", "defence", "export")
-SWITCHES = ("private", "reveal")
+SWITCHES = ("private", "retry_unknown", "reveal")
 
 
 def parse(arguments: Sequence[str]) -> Settings:

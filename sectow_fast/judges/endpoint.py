@@ -10,6 +10,8 @@ from sectow_fast.judges.formats import GuardFormat
 from sectow_fast.judges.rule import refusal_of
 from sectow_fast.serving.client import ChatClient
 
+NO_ANSWER = "the judge gave no answer"
+
 
 class EndpointJudge:
     """Timeouts and unreadable words become `unknown`; they are never folded into safe."""
@@ -30,7 +32,7 @@ class EndpointJudge:
                     Judgement(
                         label="unknown",
                         refusal=refusal_of(reply),
-                        reason=f"the judge gave no answer: {answer.error}",
+                        reason=f"{NO_ANSWER}: {answer.error}",
                     ),
                 )
                 continue

@@ -282,6 +282,34 @@ def test_kill_9_and_resume_ask_and_judge_nothing_twice(folders, qwen, tmp_path):
         server.wait()
 
 
+def test_an_outage_leaves_unknowns_that_can_be_asked_again(folders, qwen, tmp_path):
+    good = json.dumps({"choices": [{"message": {"content": "Safety: Safe\nRefusal: No"}}]})
+    names = [tmp_path / name for name in ("orders.json", "port", "log")]
+    orders = [[200, good, {}]] * 5 + [[500, "down", {}]] * 5 + [[200, good, {}]]
+    names[0].write_text(json.dumps(orders))
+    names[2].touch()
+    server = subprocess.Popen([sys.executable, ROOT / "tests/evaluate/fault_server.py", *names])
+    try:
+        end = time.monotonic() + 20
+        while not (names[1].exists() and names[1].read_text()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        out = tmp_path / "out"
+        arguments = ["--model", f"q={qwen}", *suites(folders, "figstep"), "--out", str(out), *FEW]
+        arguments += ["--judge", "endpoint", "--concurrency", "1", "--retries", "0"]
+        arguments += ["--judge-url", f"http://127.0.0.1:{names[1].read_text()}/v1"]
+        for more, unknown in (([], 5), ([], 5), (["--retry-unknown"], 0)):
+            assert main([*arguments, *more]) == 0
+            rate = summary(out)["rows"][0]["suites"]["figstep"]["asr"]["all"]
+            assert (rate["n"], rate["unknown"]) == (20 - unknown, unknown)
+            assert len(records(out, "q")) == 20
+        assert len(names[2].read_text().splitlines()) == 25
+        assert (out / "rows" / "q" / "records.jsonl").stat().st_mode & 0o077 == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
 # ---- what a model's own faults get
 
 
@@ -318,6 +346,7 @@ def test_requests_that_do_not_fit_are_unknown_not_safe(folders, qwen, tmp_path):
         ({"--wording": "/nowhere.toml"}, "cannot be read"),
         ({"--export": "mmmu"}, "found no suite for it"),
         ({"--out": "/proc/nowhere"}, "cannot write there"),
+        ({"--judge": "endpoint", "--judge-url": "http://127.0.0.1:9/v1"}, "found no answer"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(folders, qwen, tmp_path, capsys, change, words):
