@@ -173,6 +173,27 @@ class EngineConfig(Section):
     logprob_tolerance: float = Field(1e-3, gt=0, description="first rollout against the trainer")
 
 
+class DataConfig(Section):
+    """Real suites (docs/EVALUATE.md). None named: the sandbox. Each is NAME[:SPLIT]=FOLDER."""
+
+    unsafe: tuple[str, ...] = Field((), description="jailbreak suites to train on")
+    harmless: tuple[str, ...] = Field((), description="harmless suites to train on")
+    test: tuple[str, ...] = Field((), description="suites to measure on; none: a held-out share")
+    holdout: float = Field(0.2, gt=0, lt=1, description="share of prompts held out for the test")
+    probe: float = Field(0.05, gt=0, lt=1, description="share of harmless prompts ORR watches")
+    limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
+    contamination: Literal["drop", "error", "ignore"] = "drop"
+    contamination_threshold: float = Field(0.8, ge=0.1, le=1, description="shingle Jaccard")
+    faithful_min: float = Field(0.5, ge=0, le=1, description="share of goal words an attack keeps")
+    wording: str | None = Field(None, description="TOML file with other sentences")
+    judge: Literal["rule", "endpoint", "model"] = "rule"
+    judge_url: str | None = Field(None, description="endpoint: address up to /v1")
+    judge_model: str | None = Field(None, description="model there, or a folder")
+    judge_format: Literal["qwen3guard", "llama-guard"] = "qwen3guard"
+    judge_cache: str | None = Field(None, description="file of the endpoint's answers")
+    controversial: Literal["unsafe", "safe", "unknown"] = "unsafe"
+
+
 class Config(Section):
     """A whole run. `seed` moves the world, the models and every draw."""
 
@@ -187,6 +208,7 @@ class Config(Section):
     reveal: bool = Field(False, description="show attack texts in console and report")
     model: ModelConfig = ModelConfig()
     sandbox: SandboxConfig = SandboxConfig()
+    data: DataConfig = DataConfig()
     coldstart: ColdStartConfig = ColdStartConfig()
     attack: AttackConfig = AttackConfig()
     harvest: HarvestConfig = HarvestConfig()

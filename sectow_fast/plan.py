@@ -23,9 +23,9 @@ def print_plan(config: Config) -> None:
     """Model sizes, tokens a step, memory and time; the time from one measured step of each kind."""
     if config.engine.kind == "sglang" and _gpu_plan(config):
         return
-    from sectow_fast.data.sandbox.stage import SandboxStage
+    from sectow_fast.stages import make_stage
 
-    stage = SandboxStage(config)
+    stage = make_stage(config)
     model = stage.defender()
     parameters = sum(p.numel() for p in model.parameters())
     console = Console()
@@ -174,6 +174,11 @@ def _shape(config: Config, name: str) -> tuple[int, int, int]:
     return steps, cold.batch if steps else 0, 1
 
 
+def _lesson(stage: Any) -> Any:
+    """A lesson like those of the run; real suites have no cold start of the defender."""
+    return getattr(stage.lessons, "instruct", None) or stage.lessons.attacker
+
+
 def _measure(config: Config, stage: Any, model: Any, kind: str, groups: int, size: int) -> Step:
     """One step of a kind on this machine, the quickest of three."""
     import random
@@ -192,7 +197,7 @@ def _measure(config: Config, stage: Any, model: Any, kind: str, groups: int, siz
     for _ in range(3):
         begin = time.perf_counter()
         if kind == "sft":
-            drawn = [stage.lessons.instruct(rng) for _ in range(groups)]
+            drawn = [_lesson(stage)(rng) for _ in range(groups)]
             prompts = stage.codec.encode([case for case, _ in drawn])
             replies = [stage.codec.encode_reply(reply) for _, reply in drawn]
             pairs = list(zip(prompts, replies, strict=True))

@@ -83,15 +83,15 @@ def play_run(config: Config, options: dict[str, str]) -> int:
 def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
     from rich.console import Console
 
-    from sectow_fast.data.sandbox.stage import SandboxStage
     from sectow_fast.match import Interrupted, Match, check
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
+    from sectow_fast.stages import make_stage
     from sectow_fast.tug import play
 
     check(config)
-    stage = SandboxStage(config)
+    stage = make_stage(config)
     # Every rank must have the first one's name for a new folder, which the clock gives.
     default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"
     path = Path(ranks.gathered(options.get("resume") or options.get("out", default))[0])
@@ -110,6 +110,8 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
     match = None
     try:
         with console:
+            for note in getattr(stage, "notes", ()):
+                console.note(note)
             match = Match(config, folder, stage, console, ranks)
             with match.stoppable():
                 play(match)

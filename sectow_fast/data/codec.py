@@ -11,6 +11,7 @@ from sectow_fast.data.images import ImageStore
 from sectow_fast.types import Case, Prompt, UserError
 
 CACHED_TEXTS = 50_000
+CACHED_PIXELS = 2**31  # bytes of processed pictures: real suites have more than memory holds
 
 
 class ChatCodec:
@@ -35,6 +36,7 @@ class ChatCodec:
         self.banned_ids: tuple[int, ...] = tuple(sorted(banned))
         self._texts: dict[tuple[str, bool], tuple[int, ...]] = {}
         self._pixels: dict[str, dict[str, torch.Tensor]] = {}
+        self._pixel_bytes = 0
         self._image_tokens: dict[tuple[int, int], int] = {}
         self._counts: dict[str, int] = {}
 
@@ -68,7 +70,9 @@ class ChatCodec:
         for key in keys:
             self._process(key)
         names = self._pixels[keys[0]]
-        return {name: torch.cat([self._pixels[key][name] for key in keys]) for name in names}
+        inputs = {name: torch.cat([self._pixels[key][name] for key in keys]) for name in names}
+        self._forget()
+        return inputs
 
     def _render(self, text: str, has_image: bool) -> str:
         content = [{"type": "image"}] if has_image else []
@@ -86,6 +90,8 @@ class ChatCodec:
         if not new:
             return
         wanted = sorted(new)
+        # Messages name the case, never its words: those of real suites are not for the console.
+        names = {(case.text, case.image is not None): case.id for case in cases}
         rows = self.tokenizer([self._render(*one) for one in wanted], add_special_tokens=False)[
             "input_ids"
         ]
@@ -93,18 +99,25 @@ class ChatCodec:
         for one, ids in zip(wanted, rows, strict=True):
             if unknown is not None and unknown in ids:
                 raise UserError(
-                    f"model: its tokenizer does not know a word of {one[0]!r};"
+                    f"model: its tokenizer does not know a word of case {names[one]!r};"
                     " it was made for another world (another seed?): use the one it was made with"
                 )
             if ids.count(self.image_id) != one[1]:
                 raise UserError(
-                    f"case text {one[0]!r}: found the image placeholder"
+                    f"case {names[one]!r}: found the image placeholder"
                     f" {self.processor.image_token} in it, expected words only; take it out"
                 )
             self._texts[one] = tuple(ids)
 
+    def _forget(self) -> None:
+        """Drop the pictures that were used longest ago, down to CACHED_PIXELS."""
+        while self._pixel_bytes > CACHED_PIXELS and len(self._pixels) > 1:
+            oldest = self._pixels.pop(next(iter(self._pixels)))
+            self._pixel_bytes -= sum(value.nbytes for value in oldest.values())
+
     def _process(self, key: str) -> None:
         if key in self._pixels:
+            self._pixels[key] = self._pixels.pop(key)  # now the latest used
             return
         image = self.images.open(key)
         if image.size not in self._image_tokens:
@@ -116,3 +129,4 @@ class ChatCodec:
         self._pixels[key] = dict(
             self.processor.image_processor(images=[image], return_tensors="pt").items()
         )
+        self._pixel_bytes += sum(value.nbytes for value in self._pixels[key].values())

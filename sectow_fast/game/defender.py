@@ -11,7 +11,7 @@ import torch
 
 from sectow_fast.config import Config
 from sectow_fast.game.monitors import DefenderMonitor
-from sectow_fast.game.player import Player, judged_replies
+from sectow_fast.game.player import Player, judge_all, judged_replies
 from sectow_fast.game.rewards import defender_reward
 from sectow_fast.native import PrioritySampler
 from sectow_fast.types import Attack, Case, Completion, Event, Reward, RoleName, Sampling, World
@@ -117,10 +117,15 @@ class DefenderRole:
     ) -> tuple[list[list[Reward]], dict[str, float]]:
         """Rewards [prompts][G] and the step's measures."""
         rewards, refused, harmless = [], 0, 0
+        decode = self.defender.codec.decode
+        pairs = [
+            (case, decode(one.ids))
+            for case, group in zip(cases, groups, strict=True)
+            for one in group
+        ]
+        judged = iter(judge_all(self.world, pairs))
         for case, group in zip(cases, groups, strict=True):
-            verdicts = [
-                self.world.judge(case, self.defender.codec.decode(one.ids)) for one in group
-            ]
+            verdicts = [next(judged) for _ in group]
             rewards.append([defender_reward(case, verdict) for verdict in verdicts])
             if case.label == "harmless":
                 harmless += len(verdicts)

@@ -69,7 +69,9 @@ def evaluate_defender(
     table: dict[str, dict[str, Rate]] = {"asr": {}, "orr": {}, "accuracy": {}}
     means: dict[str, list[Rate]] = {"asr": [], "orr": [], "accuracy": []}
     for name, measure in measures.items():
-        kinds = ["asr"] if measure in ("asr", "direct") else ["orr", "accuracy"]
+        kinds = ["asr"] if measure in ("asr", "direct") else ["orr"]
+        if kinds == ["orr"] and any(v.correct is not None for v in by_suite[name]):
+            kinds.append("accuracy")
         for kind in kinds:
             rate = suite_rate(by_suite[name], kind)
             table[kind][name] = rate

@@ -33,6 +33,12 @@ class Player:
         return self.codec.decode(completion.ids) if completion.finish_reason == "stop" else None
 
 
+def judge_all(world: World, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
+    """Verdicts in order; a world with `judge_many` (a judge elsewhere) gets all at once."""
+    many = getattr(world, "judge_many", None)
+    return many(pairs) if many else [world.judge(case, reply) for case, reply in pairs]
+
+
 def judged_replies(
     world: World,
     player: Player,
@@ -44,7 +50,10 @@ def judged_replies(
 ) -> list[list[Verdict]]:
     """Ask `player` each case n times and judge every reply (a cut reply is judged as it stands)."""
     groups = player.complete(cases, n=n, sampling=sampling, seed=seed)
-    return [
-        [world.judge(case, player.codec.decode(one.ids)) for one in group]
+    pairs = [
+        (case, player.codec.decode(one.ids))
         for case, group in zip(cases, groups, strict=True)
+        for one in group
     ]
+    flat = iter(judge_all(world, pairs))
+    return [[next(flat) for _ in group] for group in groups]

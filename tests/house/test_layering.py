@@ -20,12 +20,18 @@ ALLOWED = {
     "learn": {"families", "kernels", "native"},
     "data": set(),
     "report": set(),
+    "serving": set(),
+    "judges": {"engine", "serving"},
+    "evaluation": {"data", "judges", "run_folder", "serving"},
+    "evaluate": {"data", "evaluation", "judges", "report", "serving"},
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
     "match": {"engine", "game", "learn", "report", "run_folder"},
     "tug": {"game", "learn", "match"},
-    "plan": {"data", "engine", "learn", "tug"},
-    "train": {"data", "learn", "match", "plan", "report", "run_folder", "tug"},
+    "real": {"data", "game", "judges", "native", "serving"},
+    "stages": {"data", "real"},
+    "plan": {"engine", "learn", "stages", "tug"},
+    "train": {"learn", "match", "plan", "report", "run_folder", "stages", "tug"},
 }
 
 

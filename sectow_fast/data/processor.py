@@ -1,0 +1,71 @@
+"""A model folder's processor, with torchvision or without it.
+
+The Qwen-VL processors want a video processor, which needs torchvision; no video is ever shown here,
+so where torchvision is missing they are put together without one. Everything else is as saved.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from sectow_fast.types import UserError
+
+
+def load_processor(folder: Path, *, role: str = "model") -> Any:
+    """AutoProcessor's processor for pictures and words. UserError: not loadable, no template."""
+    from transformers import AutoProcessor
+
+    try:
+        if importlib.util.find_spec("torchvision") is None and _wants_video(folder):
+            processor = _without_video(folder)
+        else:
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        words = " ".join(str(error).split())[:240]
+        raise UserError(f"{role} {folder}: its processor cannot be loaded ({words})") from None
+    if not hasattr(processor, "image_processor"):
+        raise UserError(f"{role} {folder}: found no image processor, expected a model that sees")
+    if not getattr(processor, "chat_template", None):
+        raise UserError(
+            f"{role} {folder}: found no chat template, expected one (chat_template.jinja beside"
+            " the tokenizer); use an instruct model, or add its template to the folder"
+        )
+    return processor
+
+
+def _processor_class(folder: Path) -> Any:
+    import transformers
+    from transformers import AutoConfig
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    name = PROCESSOR_MAPPING_NAMES.get(config.model_type)
+    return None if name is None else getattr(transformers, name)
+
+
+def _wants_video(folder: Path) -> bool:
+    made = _processor_class(folder)
+    return made is not None and "video_processor" in made.get_attributes()
+
+
+def _without_video(folder: Path) -> Any:
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    made = _processor_class(folder)
+
+    class PicturesOnly(made):  # type: ignore[misc, valid-type]
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument_name == "video_processor":
+                return None
+            return super().check_argument_for_proper_class(argument_name, argument)
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    template = folder / "chat_template.jinja"
+    return PicturesOnly(
+        image_processor=AutoImageProcessor.from_pretrained(folder, trust_remote_code=False),
+        tokenizer=tokenizer,
+        video_processor=None,
+        chat_template=template.read_text() if template.is_file() else tokenizer.chat_template,
+    )

@@ -1,0 +1,20 @@
+"""The published benchmarks, each read from the folder its users have. Nothing of them is shipped.
+
+A suite is one file that names its `SUITE`; the registry finds it by that.
+"""
+
+from sectow_fast.data.suites.cases import Suite, SuiteCase, SuiteInfo
+from sectow_fast.data.suites.figstep import render_steps
+from sectow_fast.data.suites.registry import OpenSuite, SuiteSpec, open_suite, suite_named, suites
+
+__all__ = [
+    "OpenSuite",
+    "Suite",
+    "SuiteCase",
+    "SuiteInfo",
+    "SuiteSpec",
+    "open_suite",
+    "render_steps",
+    "suite_named",
+    "suites",
+]

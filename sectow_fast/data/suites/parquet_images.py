@@ -1,0 +1,55 @@
+"""Pictures in the cells of parquet files (the hub's mirrors), opened one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sectow_fast.data.images import image_of_bytes
+from sectow_fast.data.suites.tables import open_parquet
+from sectow_fast.types import UserError
+
+
+def cell_key(root: Path, path: Path, row: int, column: str) -> str:
+    """The key of a cell: file below the root, row from 0, column."""
+    return f"{path.relative_to(root).as_posix()}#{row}#{column}"
+
+
+class ParquetImages:
+    """Opens `cell_key`s. Keeps one column of one row group: rows are read in order."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._held: tuple[str, str, int] | None = None
+        self._first = 0
+        self._cells: Any = None
+        self._groups: dict[str, list[int]] = {}
+
+    def open(self, key: str) -> Image.Image:
+        """The picture in RGB. UserError names file, row and column."""
+        name, row_text, column = key.rsplit("#", 2)
+        row = int(row_text)
+        where = f"{self.root / name} row {row + 1}, column {column}"
+        value = self._cell(name, row, column)
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes) or not data:
+            raise UserError(f"image {where}: found no bytes, expected a picture; download it again")
+        return image_of_bytes(data, name=where)
+
+    def _cell(self, name: str, row: int, column: str) -> Any:
+        path = (self.root / name).resolve()
+        if not path.is_relative_to(self.root):
+            raise UserError(f"image {name!r}: found a path outside {self.root}")
+        if name not in self._groups:
+            meta = open_parquet(path).metadata
+            self._groups[name] = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+        first, group = 0, 0
+        while row >= first + self._groups[name][group]:
+            first += self._groups[name][group]
+            group += 1
+        if self._held != (name, column, group):
+            self._cells = open_parquet(path).read_row_group(group, columns=[column])[column]
+            self._held, self._first = (name, column, group), first
+        return self._cells[row - self._first].as_py()

@@ -1,0 +1,181 @@
+"""Suites by name, and a suite opened on a folder: checked whole before anything is asked.
+
+`NAME[:SPLIT]=FOLDER` is how a user names one. Adding a suite is adding a file to this folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pkgutil
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sectow_fast.data.images import FolderImages, ImageStore, by_folder
+from sectow_fast.data.suites.cases import Suite, SuiteCase
+from sectow_fast.data.suites.wording import Wording
+from sectow_fast.types import UserError
+
+
+@functools.cache
+def suites() -> dict[str, Suite]:
+    """Every suite by its name."""
+    package = importlib.import_module(__package__ or "sectow_fast.data.suites")
+    found: dict[str, Suite] = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        suite = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), "SUITE", None)
+        if suite is not None:
+            found[suite.info.name] = suite
+    return dict(sorted(found.items()))
+
+
+def suite_named(name: str) -> Suite:
+    """UserError names the nearest known suite."""
+    known = suites()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(known)}"
+        raise UserError(f"suite {name!r}: found no such suite, expected a known one; {hint}")
+    return known[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteSpec:
+    """What a user wrote: which suite, which split ("" is its first one), from which folder."""
+
+    name: str
+    split: str
+    folder: Path
+
+    @classmethod
+    def parse(cls, text: str) -> SuiteSpec:
+        """
+        >>> SuiteSpec.parse("jailbreakv:mini=/data/JailBreakV_28K").split
+        'mini'
+        """
+        name, equals, folder = text.partition("=")
+        if not equals or not folder or not name:
+            raise UserError(f"suite {text!r}: found no NAME=FOLDER, expected NAME[:SPLIT]=FOLDER")
+        name, _, split = name.partition(":")
+        return cls(name=name, split=split, folder=Path(folder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSuite:
+    """A suite on a folder. `cases` reads anew each time; nothing is kept."""
+
+    suite: Suite
+    split: str
+    root: Path
+    images: ImageStore
+    wording: Wording = field(default_factory=Wording)
+
+    @property
+    def name(self) -> str:
+        return self.suite.info.name
+
+    def cases(self) -> Iterator[SuiteCase]:
+        """The cases in the file's order."""
+        return self.suite.cases(self.root, self.split, self.wording)
+
+    def checked(self) -> list[SuiteCase]:
+        """Every case, once all of them and their pictures are known to be there.
+
+        UserError: a broken row, an id that comes twice, or missing pictures (how many and where).
+        """
+        cases = list(self.cases())
+        if not cases:
+            raise UserError(f"{self.root}: found no case of {self.name}:{self.split}")
+        seen: dict[str, str] = {}
+        for case in cases:
+            if case.id in seen:
+                raise UserError(
+                    f"{case.where}: found id {case.id!r} again, expected it once; it stands at"
+                    f" {seen[case.id]}"
+                )
+            seen[case.id] = case.where
+        if isinstance(self.images, FolderImages):
+            self._check_pictures(self.images, [key for case in cases for key in case.images])
+        return cases
+
+    def _check_pictures(self, images: FolderImages, keys: Sequence[str]) -> None:
+        wanted = list(dict.fromkeys(keys))
+        absent = images.missing(wanted)
+        if absent:
+            places = ", ".join(
+                f"{count} in {self.root / folder}" for folder, count in by_folder(absent).items()
+            )
+            raise UserError(
+                f"suite {self.name}: found {len(absent)} of {len(wanted)} pictures missing"
+                f" ({places}; the first is {absent[0]}), expected all; download the whole set,"
+                f" or name a split that is whole ({', '.join(self.suite.info.splits)})"
+            )
+
+    def note(self, count: int) -> str:
+        """A remark where the folder has another number of cases than was published, or ""."""
+        published = self.suite.info.counts.get(self.split)
+        if published is None or published == count:
+            return ""
+        return f"{self.name}:{self.split} has {count} cases here, {published} as published"
+
+
+def open_suite(
+    spec: SuiteSpec, *, training: bool = False, wording: Wording | None = None
+) -> OpenSuite:
+    """The suite of a spec. UserError: unknown name or split, wrong folder, licence against it."""
+    suite = suite_named(spec.name)
+    info = suite.info
+    if training and not info.trains:
+        raise UserError(
+            f"suite {info.name}: found in training data, but its terms ({info.licence}) forbid"
+            " training; use it by --suite or --data.test"
+        )
+    split = spec.split or (training and info.trains_on) or info.splits[0]
+    if split not in info.splits:
+        raise UserError(
+            f"suite {info.name}: found split {split!r}, expected one of {', '.join(info.splits)}"
+        )
+    if not spec.folder.is_dir():
+        raise UserError(f"suite {info.name}: found no folder {spec.folder}, expected one")
+    root = suite.find(spec.folder)
+    if root is None:
+        raise UserError(
+            f"suite {info.name}: found another layout in {spec.folder}, expected {info.layout}"
+        )
+    return OpenSuite(
+        suite=suite, split=split, root=root, images=suite.images(root), wording=wording or Wording()
+    )
+
+
+def sampled(cases: Sequence[SuiteCase], limit: int, seed: str) -> list[SuiteCase]:
+    """`limit` cases of as many groups, one each, in the file's order; all where there are fewer.
+
+    Rows of one group are variants of one prompt: taken by row, four of them would count as four.
+    """
+    groups: dict[str, list[int]] = {}
+    for at, case in enumerate(cases):
+        groups.setdefault(case.group or case.id, []).append(at)
+    rng = random.Random(seed)
+    names = list(groups)
+    picked = rng.sample(names, min(limit, len(names)))
+    return [cases[at] for at in sorted(rng.choice(groups[name]) for name in picked)]
+
+
+def split_by_group(
+    cases: Sequence[SuiteCase], share: float, seed: str
+) -> tuple[list[SuiteCase], list[SuiteCase]]:
+    """(kept, held out): about `share` of the groups is held out, a group never on both sides."""
+    names = list(dict.fromkeys(case.group or case.id for case in cases))
+    count = round(share * len(names))
+    held = set(random.Random(seed).sample(names, count))
+    side: Callable[[SuiteCase], bool] = lambda case: (case.group or case.id) in held  # noqa: E731
+    return [case for case in cases if not side(case)], [case for case in cases if side(case)]
+
+
+def tally(cases: Sequence[SuiteCase]) -> dict[str, int]:
+    """How many cases have each format."""
+    return dict(Counter(case.format for case in cases))

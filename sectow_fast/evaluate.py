@@ -1,0 +1,265 @@
+"""`python -m sectow_fast.evaluate`: models and suites in, rates and a report out. Wiring only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sectow_fast.data.suites.wording import Wording
+from sectow_fast.evaluation import run
+from sectow_fast.evaluation.export import check_exports, write_exports
+from sectow_fast.evaluation.settings import Settings, named_models, parse
+from sectow_fast.evaluation.tables import row_summary
+from sectow_fast.judges import FORMATS, EndpointJudge, RuleJudge, agreement
+from sectow_fast.judges.base import Judge
+from sectow_fast.serving.cache import AnswerCache
+from sectow_fast.serving.client import ChatClient
+from sectow_fast.types import UserError
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train.py
+
+USAGE = """usage: python -m sectow_fast.evaluate --model [NAME=]FOLDER ...
+       --suite NAME[:SPLIT]=FOLDER ... --out DIR
+       [--judge rule|endpoint|model] [--engine torch|sglang|endpoint]
+       [--defence NAME ...] [--second-judge NAME] [--export NAME ...] [--name VALUE ...]
+
+The same --out goes on where a stopped evaluation ended. Settings (name = default):
+"""
+CHUNK = 64  # requests between two looks at the disk
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: done; 2: a mistake in what was given; 130: stopped, the same command goes on."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in arguments or "--help" in arguments or not arguments:
+        print(USAGE + "\n".join(_flags()))
+        return 0 if arguments else 2
+    try:
+        return evaluate(parse(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def evaluate(settings: Settings) -> int:
+    """Check everything that can be checked, then ask, judge and write."""
+    models = named_models(settings)
+    wording = Wording.load(Path(settings.wording) if settings.wording else None)
+    for path in models.values() if settings.engine != "endpoint" else ():
+        if not (Path(path) / "config.json").is_file():
+            raise UserError(f"--model {path}: found no config.json, expected a model's folder")
+    asked = run.open_all(settings.suite, wording=wording, limit=settings.limit, seed=settings.seed)
+    infos = [suite.suite.info for suite in asked.suites.values()]
+    check_exports(settings.export, infos, private=settings.private)
+    if settings.threads:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    # A judge that cannot be reached must not leave a folder behind.
+    judge = make_judge(settings.judge, settings)
+    second = make_judge(settings.second_judge, settings) if settings.second_judge else None
+    out = run.OutFolder(Path(settings.out))
+    for one in (judge, second):
+        if isinstance(one, EndpointJudge):
+            one.client.cache = AnswerCache(out.path / "judge-cache.sqlite")
+    out.claim(
+        {
+            "suites": asked.identity(),
+            "judge": judge.id,
+            "engine": settings.engine,
+            "max-new-tokens": settings.max_new_tokens,
+            "wording": vars(wording),
+            "seed": settings.seed,
+        }
+    )
+    rows: list[dict[str, Any]] = []
+    for name, path in models.items():
+        rows += evaluate_model(name, path, settings, asked, out, judge, second, wording)
+    rows = _with_earlier(out.path / "summary.json", rows)
+    summary = {
+        "schema": 1,
+        "judge": judge.id,
+        "second_judge": second.id if second else None,
+        "orr_counts": settings.orr,
+        "engine": settings.engine,
+        "max_new_tokens": settings.max_new_tokens,
+        "suites": {
+            info.name: {
+                "title": info.title,
+                "licence": info.licence,
+                "redistributes": info.redistributes,
+                **asked.identity()[info.name],
+            }
+            for info in infos
+        },
+        "notes": list(asked.notes),
+        "rows": rows,
+        "versions": _versions(),
+    }
+    run.write_private(out.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+    from sectow_fast.report.evaluation import print_table, write_report
+
+    report = write_report(out.path, reveal=settings.reveal, private=settings.private)
+    print_table(summary)
+    print(f"done: {report}")
+    return 0
+
+
+def evaluate_model(
+    name: str,
+    path: str,
+    settings: Settings,
+    asked: run.Asked,
+    out: run.OutFolder,
+    judge: Judge,
+    second: Judge | None,
+    wording: Wording,
+) -> list[dict[str, Any]]:
+    """A row for each defence. The model is loaded, or served, only where a reply is missing."""
+    rows = []
+    with contextlib.ExitStack() as stack:
+        replier = None
+        for defence in dict.fromkeys(settings.defence):
+            row = name if defence == "none" else f"{name} + {defence}"
+            folder = out.row(row)
+            _check_model(folder, path, settings)
+            with run.row_files(folder) as (responses, records, other):
+                if settings.retry_unknown:
+                    run.forget_failures(responses, records)
+                if any(case.id not in responses.rows for case in asked.all_cases()):
+                    if replier is None:
+                        replier = stack.enter_context(_replier(path, settings, out.path))
+                    run.ask_missing(
+                        row,
+                        asked,
+                        responses,
+                        replier=replier,
+                        defence=defence,
+                        wording=wording,
+                        chunk=max(CHUNK, 4 * settings.batch),
+                    )
+                run.judge_missing(row, asked, responses, records, judge=judge)
+                found = [records.rows[case.id] for case in asked.all_cases()]
+                summary: dict[str, Any] = {"name": row, "model": name, "defence": defence}
+                summary |= row_summary(found, partial=settings.orr == "partial")
+                if second is not None:
+                    labels = run.second_opinion(
+                        asked, records, other, judge=second, count=settings.agreement,
+                        seed=settings.seed,
+                    )  # fmt: skip
+                    summary["agreement"] = vars(agreement(*labels)) if labels[0] else None
+            rows.append(summary)
+            write_exports(out.path / "export", settings.export, row, asked, found)
+    return rows
+
+
+@contextlib.contextmanager
+def _replier(path: str, settings: Settings, out: Path) -> Iterator[Any]:
+    from sectow_fast.evaluation.repliers import EndpointReplier, TransformersReplier
+
+    if settings.engine == "torch":
+        yield TransformersReplier(
+            Path(path),
+            batch=settings.batch,
+            max_new_tokens=settings.max_new_tokens,
+            dtype=settings.dtype,
+        )
+        return
+    more: dict[str, Any] = {
+        "timeout": settings.timeout,
+        "retries": settings.retries,
+        "concurrency": settings.concurrency,
+    }
+    if settings.engine == "endpoint":
+        key = os.environ.get(settings.judge_key_env)
+        client = ChatClient(url=settings.endpoint, model=path, key=key, **more)
+        yield EndpointReplier(client, max_new_tokens=settings.max_new_tokens)
+        return
+    from sectow_fast.serving.sglang import sglang_server
+
+    flags = () if settings.dtype == "auto" else ("--dtype", settings.dtype)
+    with sglang_server(Path(path), out / "sglang.log", more=flags) as url:
+        yield EndpointReplier(ChatClient(url=url, **more), max_new_tokens=settings.max_new_tokens)
+
+
+def make_judge(name: str, settings: Settings) -> Judge:
+    """The judge of a name. UserError where it cannot be reached or loaded."""
+    if name == "rule":
+        return RuleJudge()
+    format = FORMATS[settings.judge_format]
+    if name == "model":
+        from sectow_fast.judges.model import ModelJudge
+
+        folder = Path(settings.judge_model)
+        return ModelJudge(folder, format, controversial=settings.controversial)
+    client = ChatClient(
+        url=settings.judge_url,
+        model=settings.judge_model or None,
+        key=os.environ.get(settings.judge_key_env),
+        timeout=settings.timeout,
+        retries=settings.retries,
+        concurrency=settings.concurrency,
+    )
+    return EndpointJudge(client, format, controversial=settings.controversial)
+
+
+def _check_model(folder: Path, path: str, settings: Settings) -> None:
+    """A row belongs to one model: the same weights, or another name."""
+    mine: dict[str, Any] = {"model": path}
+    if settings.engine != "endpoint":
+        files = sorted(Path(path).glob("*.safetensors"))
+        mine = {
+            "model": str(Path(path).resolve()),
+            "weights": [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in files],
+        }
+    kept = folder / "model.json"
+    if kept.exists() and json.loads(kept.read_text()) != mine:
+        raise UserError(
+            f"{folder}: found replies of other weights than those in {path} now; give the model"
+            " another name (--model NAME=FOLDER) or use another --out"
+        )
+    run.write_private(kept, json.dumps(mine) + "\n")
+
+
+def _with_earlier(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of earlier commands on this folder stay; the same row anew takes its place."""
+    if not path.exists():
+        return rows
+    new = {row["name"]: row for row in rows}
+    earlier = json.loads(path.read_text())["rows"]
+    kept = [new.pop(row["name"], row) for row in earlier]
+    return kept + list(new.values())
+
+
+def _flags() -> list[str]:
+    lines = []
+    for name, field in Settings.model_fields.items():
+        flag = name.replace("_", "-")
+        text = f"  --{flag} = {field.default if field.default not in ((), '', None) else ''}"
+        lines.append(text.rstrip() + (f"   ({field.description})" if field.description else ""))
+    return lines
+
+
+def _versions() -> dict[str, str]:
+    import torch
+    import transformers
+
+    import sectow_fast
+
+    return {
+        "sectow_fast": sectow_fast.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

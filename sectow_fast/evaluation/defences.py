@@ -1,0 +1,78 @@
+"""Defences that need no training, as baselines beside a hardened model.
+
+A defence changes what is asked, or looks at what was replied. Wordings are in `Wording`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+from sectow_fast.data.suites.wording import Wording
+from sectow_fast.evaluation.repliers import Ask, Replier, Reply
+
+DefenceName = Literal["none", "self-reminder", "adashield", "self-check"]
+DEFENCES: tuple[str, ...] = get_args(DefenceName)
+
+
+def defended(
+    name: str, replier: Replier, asks: Sequence[Ask], wording: Wording
+) -> Iterator[tuple[int, Reply]]:
+    """The replies of `replier` under a defence; (number, reply), each ask once."""
+    if name == "self-reminder":
+        asks = [
+            around(ask, wording.self_reminder_before, wording.self_reminder_after) for ask in asks
+        ]
+    elif name == "adashield":
+        asks = [around(ask, wording.adashield, "") for ask in asks]
+    if name == "self-check":
+        yield from _checked(replier, asks, wording)
+    else:
+        yield from replier.reply(asks)
+
+
+def around(ask: Ask, before: str, after: str) -> Ask:
+    """The same request with words before and after it; no system turn, which some models lack."""
+    head = (("text", before),) if before else ()
+    tail = (("text", after),) if after else ()
+    return dataclasses.replace(ask, parts=(*head, *ask.parts, *tail))
+
+
+def _checked(
+    replier: Replier, asks: Sequence[Ask], wording: Wording
+) -> Iterator[tuple[int, Reply]]:
+    """Two passes: the model sees its own reply beside the request, and says if it is harmful."""
+    first = dict(replier.reply(asks))
+    answered = [number for number in range(len(asks)) if first[number].text]
+    questions = [
+        dataclasses.replace(
+            asks[number],
+            parts=(
+                *(part for part in asks[number].parts if part[0] == "image"),
+                (
+                    "text",
+                    wording.self_check.format(request=asks[number].text, reply=first[number].text),
+                ),
+            ),
+        )
+        for number in answered
+    ]
+    second = {answered[i]: reply for i, reply in replier.reply(questions)}
+    for number, reply in first.items():
+        check = second.get(number)
+        if check is None:
+            yield number, reply
+            continue
+        spent = {
+            "prompt_tokens": reply.prompt_tokens + check.prompt_tokens,
+            "completion_tokens": reply.completion_tokens + check.completion_tokens,
+            "first": reply.text,
+        }
+        if check.text is None:
+            # Unchecked is not the same as passed: it counts as no reply.
+            yield number, dataclasses.replace(reply, text=None, error=check.error, **spent)
+        elif check.text.strip().lower().startswith(wording.self_check_bad.lower()):
+            yield number, dataclasses.replace(reply, text=wording.refusal, **spent)
+        else:
+            yield number, dataclasses.replace(reply, **spent)

@@ -1,0 +1,168 @@
+"""Files that other tools read: VLMEvalKit, lmms-eval, MM-SafetyBench, JailBreakV, MMMU.
+
+A suite whose licence forbids passing it on is exported for private use only, and says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
+from sectow_fast.evaluation.run import Asked, write_private
+from sectow_fast.judges.answers import choice_of
+from sectow_fast.types import UserError
+
+Rows = Sequence[tuple[SuiteCase, Mapping[str, Any]]]
+# Which suites an export is for; none: any.
+SUITES: dict[str, tuple[str, ...]] = {
+    "vlmevalkit": (),
+    "lmms-eval": (),
+    "mm-safetybench": ("mm-safetybench",),
+    "jailbreakv": ("jailbreakv",),
+    "mmmu": ("mmmu", "mmmu-pro"),
+}
+WITHOUT_TEXT = ("mmmu",)  # holds ids and letters alone
+
+
+def check_exports(names: Sequence[str], infos: Sequence[SuiteInfo], *, private: bool) -> None:
+    """UserError where an export has no suite, or one that may not be passed on."""
+    for name in names:
+        wanted = SUITES[name]
+        mine = [info for info in infos if not wanted or info.name in wanted]
+        if not mine:
+            raise UserError(
+                f"--export {name}: found no suite for it, expected {' or '.join(wanted)}"
+            )
+        bound = [info for info in mine if not info.redistributes]
+        if bound and not private and name not in WITHOUT_TEXT:
+            raise UserError(
+                f"--export {name}: it would hold the text of {bound[0].name}, whose licence"
+                f" ({bound[0].licence}) does not allow passing it on; give --private to write it"
+                " for your own use"
+            )
+
+
+def write_exports(
+    folder: Path,
+    names: Sequence[str],
+    row: str,
+    asked: Asked,
+    records: Sequence[Mapping[str, Any]],
+) -> None:
+    """OUT/export/NAME/ROW-SUITE.ext for each export and suite; owner-only, whole or not at all."""
+    by_id = {record["test_case_id"]: record for record in records}
+    for name in names:
+        target = folder / name
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for suite, cases in asked.cases.items():
+            if SUITES[name] and suite not in SUITES[name]:
+                continue
+            rows = [(case, by_id[case.id]) for case in cases]
+            ending, text = WRITERS[name](row, rows)
+            write_private(target / f"{row}-{suite}.{ending}", text)
+            info = asked.suites[suite].suite.info
+            if not info.redistributes and name not in WITHOUT_TEXT:
+                words = f"{row}-{suite}: {info.title}, {info.licence}. Not to be passed on.\n"
+                write_private(target / f"{row}-{suite}.NOTICE", words)
+
+
+def vlmevalkit(row: str, rows: Rows) -> tuple[str, str]:
+    """A prediction table: index, question, A.., answer, category, prediction (tab-separated)."""
+    most = max((len(case.options) for case, _ in rows), default=0)
+    letters = [chr(65 + i) for i in range(most)]
+    columns = ["index", "question", *letters, "answer", "category", "prediction"]
+    table = []
+    for case, record in rows:
+        options = dict(zip(letters, case.options, strict=False))
+        table.append(
+            {"index": case.id, "question": case.text, "answer": case.answer or ""}
+            | {letter: options.get(letter, "") for letter in letters}
+            | {"category": case.category, "prediction": record["model_response"] or ""}
+        )
+    return "tsv", _table(columns, table, "\t")
+
+
+def lmms_eval(row: str, rows: Rows) -> tuple[str, str]:
+    """Samples as lmms-eval logs them: one object a line."""
+    lines = []
+    for number, (case, record) in enumerate(rows):
+        reply = record["model_response"] or ""
+        lines.append(
+            json.dumps(
+                {
+                    "doc_id": number,
+                    "doc": {"id": case.id, "question": case.text, "category": case.category},
+                    "target": case.answer or "",
+                    "input": case.text,
+                    "resps": [[reply]],
+                    "filtered_resps": [reply],
+                    "label": record["label"],
+                    "refusal": record["refusal"],
+                },
+                ensure_ascii=False,
+            )
+        )
+    return "jsonl", "".join(line + "\n" for line in lines)
+
+
+def mm_safetybench(row: str, rows: Rows) -> tuple[str, str]:
+    """{scenario: {format: {id: {"Question", "ans": {MODEL: {"text"}}}}}}."""
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for case, record in rows:
+        answer = {"text": record["model_response"] or ""}
+        out.setdefault(case.category, {}).setdefault(case.format, {})[case.metadata["id"]] = {
+            "Question": case.goal,
+            "ans": {row: answer},
+        }
+    return "json", json.dumps(out, indent=1, ensure_ascii=False)
+
+
+def jailbreakv(row: str, rows: Rows) -> tuple[str, str]:
+    """The published columns and `response`."""
+    columns = ["id", "jailbreak_query", "redteam_query", "format", "policy", "image_path", "from"]
+    columns += ["selected_mini", "transfer_from_llm", "response"]
+    table = []
+    for case, record in rows:
+        table.append(
+            {
+                "jailbreak_query": case.text,
+                "redteam_query": case.goal,
+                "policy": case.category,
+                "image_path": case.images[0],
+                **case.metadata,
+                "response": record["model_response"] or "",
+            }
+        )
+    return "csv", _table(columns, table, ",")
+
+
+def mmmu(row: str, rows: Rows) -> tuple[str, str]:
+    """{id: letter}; the words themselves for an open question, "" where no option was chosen."""
+    out = {}
+    for case, record in rows:
+        reply = record["model_response"] or ""
+        letter = choice_of(reply, case.options) if case.options else reply
+        out[case.metadata["id"]] = letter or ""
+    return "json", json.dumps(out, indent=1, ensure_ascii=False)
+
+
+WRITERS: dict[str, Callable[[str, Rows], tuple[str, str]]] = {
+    "vlmevalkit": vlmevalkit,
+    "lmms-eval": lmms_eval,
+    "mm-safetybench": mm_safetybench,
+    "jailbreakv": jailbreakv,
+    "mmmu": mmmu,
+}
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], delimiter: str) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, delimiter=delimiter, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,223 @@
+"""Where replies come from: transformers in this process, or a server that speaks OpenAI's chat."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from sectow_fast.data.images import ImageStore
+from sectow_fast.data.processor import load_processor
+from sectow_fast.data.suites.cases import Part
+from sectow_fast.serving.client import ChatClient
+from sectow_fast.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One request: words and pictures in order; pictures are opened when they are needed."""
+
+    id: str
+    parts: tuple[Part, ...]
+    images: ImageStore
+
+    @property
+    def text(self) -> str:
+        return "\n".join(value for kind, value in self.parts if kind == "text")
+
+    def pictures(self) -> list[Image.Image]:
+        return [self.images.open(value) for kind, value in self.parts if kind == "image"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """text None: the model gave none, and `error` says why. first: before a defence changed it."""
+
+    text: str | None
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cut: bool = False  # ended by the length limit
+    unknown_words: int = 0  # tokens of the request that the model's tokenizer does not know
+    first: str | None = None
+
+
+class Replier(Protocol):
+    def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Reply]]:
+        """(number, reply) of every ask, each once. Greedy decoding."""
+        ...
+
+
+class TransformersReplier:
+    """Any folder that AutoModelForImageTextToText loads, by the model's own `generate`.
+
+    So positions, image layout and stop tokens are the model class's own. batch: asks a forward;
+    those with as many pictures share one. Pure greedy: what a folder's generation_config says of
+    sampling or repetition is left out, as the benchmarks decode.
+    """
+
+    def __init__(self, folder: Path, *, batch: int, max_new_tokens: int, dtype: str) -> None:
+        import torch
+        from transformers import AutoModelForImageTextToText
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"model {folder}: found no config.json, expected a model's folder;"
+                " give one that save_pretrained wrote"
+            )
+        self.processor = load_processor(folder)
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True, dtype=dtype
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            words = " ".join(str(error).split())[:240]
+            raise UserError(f"model {folder}: cannot be loaded ({words})") from None
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = model.to(self.device).eval()
+        self.batch, self.max_new_tokens = batch, max_new_tokens
+        self.tokenizer = self.processor.tokenizer
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._config = self._generation()
+
+    def _generation(self) -> Any:
+        from transformers import GenerationConfig
+
+        old = self.model.generation_config
+        # A picture's placeholder in a reply has no picture: the next forward would fail on it.
+        banned = placeholder_ids(self.model.config)
+        eos = old.eos_token_id if old.eos_token_id is not None else self.tokenizer.eos_token_id
+        return GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=eos,
+            pad_token_id=self.tokenizer.pad_token_id,
+            bos_token_id=old.bos_token_id,
+            suppress_tokens=banned or None,
+        )
+
+    def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Reply]]:
+        # Neighbours in length share a forward, so that little of it is padding.
+        order = sorted(range(len(asks)), key=lambda i: (_pictures(asks[i]), len(asks[i].text), i))
+        at = 0
+        while at < len(order):
+            count = _pictures(asks[order[at]])
+            picked = [i for i in order[at : at + self.batch] if _pictures(asks[i]) == count]
+            yield from zip(picked, self._batch([asks[i] for i in picked]), strict=True)
+            at += len(picked)
+
+    def _batch(self, asks: Sequence[Ask]) -> list[Reply]:
+        import torch
+
+        texts = [self._render(ask) for ask in asks]
+        pictures = [ask.pictures() for ask in asks]
+        inputs = self.processor(
+            text=texts,
+            images=pictures if pictures[0] else None,
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=False,
+        ).to(self.device)
+        length = inputs["input_ids"].shape[1]
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if longest and length + self.max_new_tokens > longest:
+            if len(asks) > 1:
+                return [reply for ask in asks for reply in self._batch([ask])]
+            words = f"{length} prompt tokens and up to {self.max_new_tokens} new ones"
+            return [Reply(text=None, error=f"{words} do not fit {longest}", prompt_tokens=length)]
+        for name, value in inputs.items():
+            if torch.is_floating_point(value):
+                inputs[name] = value.to(self.model.dtype)
+        with torch.inference_mode():
+            out = self.model.generate(**inputs, generation_config=self._config)[:, length:]
+        unknown = self.tokenizer.unk_token_id
+        replies = []
+        for i in range(len(asks)):
+            ids = out[i].tolist()
+            ends = [at for at, one in enumerate(ids) if one in _ids(self._config.eos_token_id)]
+            ids = ids[: ends[0]] if ends else ids
+            prompt = inputs["input_ids"][i][inputs["attention_mask"][i].bool()].tolist()
+            replies.append(
+                Reply(
+                    text=self.tokenizer.decode(ids, skip_special_tokens=True).strip(),
+                    prompt_tokens=len(prompt),
+                    completion_tokens=len(ids) + bool(ends),
+                    cut=not ends,
+                    unknown_words=0 if unknown is None else prompt.count(unknown),
+                )
+            )
+        return replies
+
+    def _render(self, ask: Ask) -> str:
+        content = [
+            {"type": "image"} if kind == "image" else {"type": "text", "text": value}
+            for kind, value in ask.parts
+        ]
+        image = getattr(self.processor, "image_token", None)
+        if image and image in ask.text:
+            raise UserError(
+                f"case {ask.id}: found the model's image placeholder {image} in its words,"
+                " expected words only; take it out"
+            )
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
+
+class EndpointReplier:
+    """A model behind an OpenAI-compatible server; pictures travel as PNG inside the request."""
+
+    def __init__(self, client: ChatClient, *, max_new_tokens: int) -> None:
+        client.check()
+        self.client, self.max_new_tokens = client, max_new_tokens
+
+    def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Reply]]:
+        conversations = [[{"role": "user", "content": _content(ask)}] for ask in asks]
+        for number, answer in self.client.ask_all(conversations, max_tokens=self.max_new_tokens):
+            yield (
+                number,
+                Reply(
+                    text=None if answer.text is None else answer.text.strip(),
+                    error=answer.error,
+                    prompt_tokens=answer.prompt_tokens,
+                    completion_tokens=answer.completion_tokens,
+                    cut=answer.completion_tokens >= self.max_new_tokens,
+                ),
+            )
+
+
+def _content(ask: Ask) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for kind, value in ask.parts:
+        if kind == "text":
+            parts.append({"type": "text", "text": value})
+            continue
+        data = io.BytesIO()
+        ask.images.open(value).save(data, format="PNG")
+        url = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return parts
+
+
+def placeholder_ids(config: Any) -> list[int]:
+    """The tokens that stand for a picture, as the model's configuration names them."""
+    names = ("image_token_id", "image_token_index", "video_token_id")
+    found = {getattr(config, name, None) for name in names}
+    return sorted(one for one in found if isinstance(one, int))
+
+
+def _pictures(ask: Ask) -> int:
+    return sum(kind == "image" for kind, _ in ask.parts)
+
+
+def _ids(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -1,0 +1,136 @@
+"""What an evaluation is asked to do; checked before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sectow_fast.evaluation.defences import DefenceName
+from sectow_fast.judges.base import Controversial
+from sectow_fast.types import UserError
+
+JudgeName = Literal["rule", "endpoint", "model"]
+ExportName = Literal["vlmevalkit", "lmms-eval", "mm-safetybench", "jailbreakv", "mmmu"]
+
+
+class Settings(BaseModel):
+    """Flags have hyphens where these names have underscores; lists are repeated or comma-parted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    model: tuple[str, ...] = Field((), description="[NAME=]FOLDER of each model to evaluate")
+    suite: tuple[str, ...] = Field((), description="NAME[:SPLIT]=FOLDER of each suite")
+    out: str = Field("", description="folder of the results; the same one goes on where it stopped")
+    engine: Literal["torch", "sglang", "endpoint"] = "torch"
+    endpoint: str = Field(
+        "", description="engine endpoint: address up to /v1; --model names models"
+    )
+    defence: tuple[DefenceName, ...] = Field(("none",), description="each is a row of its own")
+    judge: JudgeName = "rule"
+    judge_url: str = Field("", description="judge endpoint: address up to /v1")
+    judge_model: str = Field("", description="its model there (none: the first), or a folder")
+    judge_format: Literal["qwen3guard", "llama-guard"] = "qwen3guard"
+    judge_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the key, if any")
+    controversial: Controversial = Field("unsafe", description="what Qwen3Guard's word counts as")
+    second_judge: JudgeName | None = Field(None, description="judges a sample, for Cohen's kappa")
+    agreement: int = Field(200, ge=1, description="cases of that sample, of each row")
+    orr: Literal["full", "partial"] = Field("full", description="refusals that count in ORR")
+    limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
+    seed: int = Field(0, ge=0, description="of that draw")
+    wording: str = Field("", description="TOML file with other sentences (docs/EVALUATE.md)")
+    max_new_tokens: int = Field(256, ge=1)
+    batch: int = Field(8, ge=1, description="engine torch: requests a forward")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    concurrency: int = Field(16, ge=1, description="requests at once to a server")
+    timeout: float = Field(120.0, gt=0, description="seconds a request to a server")
+    retries: int = Field(5, ge=0)
+    export: tuple[ExportName, ...] = Field((), description="files for other tools")
+    retry_unknown: bool = Field(False, description="ask again where model or judge gave nothing")
+    private: bool = Field(False, description="export and show suites that may not be passed on")
+    reveal: bool = Field(False, description="show requests and replies in the report")
+
+
+LISTS = ("model", "suite", "defence", "export")
+SWITCHES = ("private", "retry_unknown", "reveal")
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """Flags to settings. UserError names the flag, what was found and the nearest known one."""
+    known = {name.replace("_", "-"): name for name in Settings.model_fields}
+    values: dict[str, Any] = {}
+    at = 0
+    while at < len(arguments):
+        word = arguments[at]
+        if not word.startswith("--"):
+            raise UserError(f"{word!r}: found a bare word, expected --name VALUE; see --help")
+        flag, equals, value = word.removeprefix("--").partition("=")
+        if flag not in known:
+            near = difflib.get_close_matches(flag, known, n=1, cutoff=0.4)
+            hint = f"did you mean --{near[0]}?" if near else "see --help for every setting"
+            raise UserError(f"--{flag}: found an unknown setting, expected a known one; {hint}")
+        name = known[flag]
+        at += 1
+        if not equals:
+            given = at < len(arguments) and not arguments[at].startswith("--")
+            if given:
+                value, at = arguments[at], at + 1
+            elif name in SWITCHES:
+                value = "true"
+            else:
+                raise UserError(f"--{flag}: found no value, expected one; see --help")
+        if name in LISTS:
+            values[name] = (*values.get(name, ()), *value.split(","))
+        else:
+            values[name] = value
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+        raise UserError(f"--{flag}: found {first['input']!r:.80}, {first['msg'].lower()}") from None
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    for name in ("model", "suite", "out"):
+        if not getattr(settings, name):
+            raise UserError(f"--{name}: found none, expected one; see --help")
+    judges = {settings.judge, settings.second_judge}
+    if "endpoint" in judges and not settings.judge_url:
+        raise UserError("--judge endpoint: found no --judge-url, expected http://HOST:PORT/v1")
+    if "model" in judges and not settings.judge_model:
+        raise UserError("--judge model: found no --judge-model, expected a guard model's folder")
+    if "model" in judges and "endpoint" in judges:
+        raise UserError(
+            "--second-judge: found judges endpoint and model together, which would share"
+            " --judge-model; expected rule as one of the two"
+        )
+    if settings.second_judge == settings.judge:
+        raise UserError(f"--second-judge {settings.judge}: found the first judge again")
+    if settings.engine == "endpoint" and not settings.endpoint:
+        raise UserError("--engine endpoint: found no --endpoint, expected http://HOST:PORT/v1")
+
+
+def named_models(settings: Settings) -> dict[str, str]:
+    """name -> folder (or, for an endpoint, the served model). UserError: a name twice, or odd."""
+    found: dict[str, str] = {}
+    for text in settings.model:
+        name, equals, path = text.partition("=")
+        if not equals:
+            name, path = text.rstrip("/").rsplit("/", 1)[-1], text
+        # The name becomes a folder's.
+        if not path or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+ -]*", name):
+            raise UserError(
+                f"--model {text!r}: found no plain name, expected NAME=FOLDER, the name of letters,"
+                " digits and . _ - +"
+            )
+        if name in found:
+            raise UserError(f"--model {text!r}: found the name {name!r} again; give it another one")
+        found[name] = path
+    return found

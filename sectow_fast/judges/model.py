@@ -1,0 +1,95 @@
+"""A guard model in this process, run by our own engine: no server, no network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.judges.base import Controversial, Judgement, JudgeRequest
+from sectow_fast.judges.formats import GuardFormat
+from sectow_fast.types import Prompt, Sampling, UserError
+
+BATCH = 64  # conversations an engine call
+
+
+class GuardCodec:
+    """Conversations to ids by the guard's own chat template; no pictures."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.eos_id: int = tokenizer.eos_token_id
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = self.eos_id if pad is None else pad
+        self.banned_ids: tuple[int, ...] = ()
+
+    def encode(self, messages: list[dict[str, Any]], name: str) -> Prompt:
+        text = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise UserError(
+                "judge: its tokenizer makes no token of a conversation, expected some; is the"
+                " tokenizer the one the model was saved with?"
+            )
+        return Prompt(case_id=name, ids=tuple(ids))
+
+    def pixel_inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        return {}
+
+
+class ModelJudge:
+    """folder: a causal language model with its tokenizer and chat template."""
+
+    def __init__(
+        self, folder: Path, format: GuardFormat, *, controversial: Controversial = "unsafe"
+    ) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if not (folder / "config.json").is_file():
+            raise UserError(f"judge {folder}: found no config.json, expected a model's folder")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True, dtype="auto"
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"judge {folder}: cannot be loaded ({_line(error)})") from None
+        if not tokenizer.chat_template:
+            raise UserError(f"judge {folder}: found no chat template, expected a guard model's")
+        import torch
+
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+        self.format, self.controversial = format, controversial
+        self.codec = GuardCodec(tokenizer)
+        self.engine = TorchEngine(model.requires_grad_(False).eval(), self.codec, batch=BATCH)
+        self.id = f"model:{folder.resolve().name}:{format.name}:controversial={controversial}"
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, Judgement]]:
+        sampling = Sampling(temperature=0.0, max_new_tokens=self.format.max_tokens)
+        for at in range(0, len(requests), BATCH):
+            part = requests[at : at + BATCH]
+            prompts = [
+                self.codec.encode(self.format.messages(one), str(at + i))
+                for i, one in enumerate(part)
+            ]
+            groups = self.engine.generate(prompts, n=1, sampling=sampling, seed="judge")
+            for i, (one, prompt, group) in enumerate(zip(part, prompts, groups, strict=True)):
+                raw = self.codec.tokenizer.decode(list(group[0].ids), skip_special_tokens=True)
+                verdict = self.format.parse(raw.strip(), one.reply, self.controversial)
+                yield (
+                    at + i,
+                    dataclasses.replace(
+                        verdict,
+                        prompt_tokens=len(prompt.ids),
+                        completion_tokens=len(group[0].ids),
+                    ),
+                )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

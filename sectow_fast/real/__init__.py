@@ -1,0 +1,1 @@
+"""Training on the published benchmarks: the same tug-of-war, another world (`types.World`)."""

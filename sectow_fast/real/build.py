@@ -1,0 +1,168 @@
+"""From `--data.*` to a world: suites opened, licences held, splits by prompt, contamination out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sectow_fast.config import DataConfig
+from sectow_fast.data.images import ImageStore, StoresByName
+from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
+from sectow_fast.data.suites.registry import sampled, split_by_group
+from sectow_fast.data.suites.wording import Wording
+from sectow_fast.judges import FORMATS, EndpointJudge, RuleJudge
+from sectow_fast.judges.base import Judge
+from sectow_fast.real.attacks import DrawnWords
+from sectow_fast.real.contamination import find_contamination
+from sectow_fast.real.world import DRAWN, Split, SuiteWorld
+from sectow_fast.serving.cache import AnswerCache
+from sectow_fast.serving.client import ChatClient
+from sectow_fast.types import UserError
+
+PROBE_LEAST = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """notes: what was left out and why, one line each, for console and log."""
+
+    world: SuiteWorld
+    images: ImageStore
+    notes: tuple[str, ...]
+
+
+def build_world(config: DataConfig, *, seed: int) -> Built:
+    """Read and check everything that `config` names. UserError before anything is trained."""
+    if not config.unsafe or not config.harmless:
+        missing = "unsafe" if not config.unsafe else "harmless"
+        raise UserError(
+            f"data.{missing}: found none, expected NAME[:SPLIT]=FOLDER: both unsafe and harmless"
+            " data are needed (the reward is by label, and harmless data hold over-refusal down)"
+        )
+    wording = Wording.load(Path(config.wording) if config.wording else None)
+    notes: list[str] = []
+    stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
+    unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes)
+    harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes)
+    test = {}
+    if config.test:
+        for text in config.test:
+            suite = _open(text, wording, training=False, stores=stores, part="test")
+            cases = _limited(suite, suite.checked(), config, seed)
+            test[suite.name] = _one_picture(cases, suite.name, notes)
+    else:
+        unsafe, test_unsafe = split_by_group(unsafe, config.holdout, f"{seed}/test")
+        harmless, test_harmless = split_by_group(harmless, config.holdout, f"{seed}/test")
+        for case in (*test_unsafe, *test_harmless):
+            test.setdefault(case.suite, []).append(case)
+        for name in test:
+            stores[f"test:{name}"] = stores[f"train:{name}"]
+        notes.append(f"data.test is empty: {config.holdout:.0%} of the prompts are held out")
+    kept = []
+    for cases in (unsafe, harmless):
+        if config.contamination == "ignore":
+            kept.append(list(cases))
+            continue
+        found = find_contamination(
+            cases, test, threshold=config.contamination_threshold, wording=wording
+        )
+        if found.dropped and config.contamination == "error":
+            case, twin = found.dropped[0]
+            raise UserError(
+                f"{case.where}: found a near duplicate of {twin.where} (test), expected none;"
+                f" {'; '.join(found.lines())}; --data.contamination drop leaves them out"
+            )
+        notes += [f"{line}: left out of training" for line in found.lines()]
+        kept.append(found.clean)
+    share = max(config.probe, PROBE_LEAST / max(1, len(kept[1])))
+    harmless, probe = split_by_group(kept[1], min(share, 0.5), f"{seed}/probe")
+    for name, cases in (("unsafe", kept[0]), ("harmless", harmless), ("harmless", probe)):
+        if not cases:
+            raise UserError(
+                f"data.{name}: found no case left to train on, expected some"
+                f" ({'; '.join(notes) or 'the suites are too small'})"
+            )
+    split = Split(unsafe=kept[0], harmless=harmless, probe=probe, test=test)
+    world = SuiteWorld(split, judge=make_judge(config), wording=wording, config=config)
+    counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"
+    notes.append(f"training on {counted}; test: {sum(map(len, test.values()))} cases")
+    return Built(world=world, images=StoresByName(stores), notes=tuple(notes))
+
+
+def _open(
+    text: str,
+    wording: Wording,
+    *,
+    training: bool,
+    stores: dict[str, ImageStore],
+    part: str,
+) -> OpenSuite:
+    suite = open_suite(SuiteSpec.parse(text), training=training, wording=wording)
+    key = f"{part}:{suite.name}"
+    if part == "test" and key in stores:
+        raise UserError(f"data.test: found {suite.name} twice, expected each suite once")
+    stores[key] = suite.images
+    return suite
+
+
+def _read(
+    texts: Sequence[str],
+    label: str,
+    config: DataConfig,
+    seed: int,
+    wording: Wording,
+    stores: dict[str, ImageStore],
+    notes: list[str],
+) -> list[SuiteCase]:
+    """The cases of one label; a suite with both (VLGuard) may be named on both sides."""
+    out: list[SuiteCase] = []
+    for text in texts:
+        suite = _open(text, wording, training=True, stores=stores, part="train")
+        cases = [case for case in suite.checked() if case.label == label]
+        if not cases:
+            raise UserError(
+                f"data.{label}: found no {label} case in {suite.name}, expected some;"
+                f" name it in data.{'harmless' if label == 'unsafe' else 'unsafe'}"
+            )
+        out += _one_picture(_limited(suite, cases, config, seed), suite.name, notes)
+    return out
+
+
+def _limited(
+    suite: OpenSuite, cases: list[SuiteCase], config: DataConfig, seed: int
+) -> list[SuiteCase]:
+    return sampled(cases, config.limit, f"{seed}/{suite.name}") if config.limit else cases
+
+
+def _one_picture(cases: list[SuiteCase], name: str, notes: list[str]) -> list[SuiteCase]:
+    """Training lays out one picture a prompt; cases with more are left out and counted."""
+    kept = [case for case in cases if len(case.images) <= 1]
+    if len(kept) < len(cases):
+        left = len(cases) - len(kept)
+        notes.append(f"{name}: {left} of {len(cases)} cases have several pictures: left out")
+    return kept
+
+
+def make_judge(config: DataConfig) -> Judge:
+    """The judge of `data.judge`. UserError where it cannot be reached or loaded."""
+    if config.judge == "rule":
+        return RuleJudge()
+    format = FORMATS[config.judge_format]
+    if config.judge == "model":
+        from sectow_fast.judges.model import ModelJudge
+
+        if not config.judge_model:
+            raise UserError("data.judge_model: found none, expected a guard model's folder")
+        return ModelJudge(Path(config.judge_model), format, controversial=config.controversial)
+    if not config.judge_url:
+        raise UserError("data.judge_url: found none, expected http://HOST:PORT/v1")
+    cache = AnswerCache(Path(config.judge_cache)) if config.judge_cache else None
+    client = ChatClient(
+        url=config.judge_url,
+        model=config.judge_model,
+        key=os.environ.get("OPENAI_API_KEY"),
+        cache=cache,
+    )
+    return EndpointJudge(client, format, controversial=config.controversial)

@@ -1,0 +1,145 @@
+"""What a run on real suites needs in one place: world, codec, lessons, and how models are kept."""
+
+from __future__ import annotations
+
+import platform
+import random
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sectow_fast.config import Config
+from sectow_fast.data.codec import ChatCodec
+from sectow_fast.data.processor import load_processor
+from sectow_fast.real.build import build_world
+from sectow_fast.real.world import SuiteWorld
+from sectow_fast.types import Attack, Case, UserError
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json")
+
+
+class RealLessons:
+    """Cold start of the attacker, and the SFT baseline; the defender comes trained."""
+
+    def __init__(self, world: SuiteWorld) -> None:
+        self.world = world
+        cases = (*world.split.unsafe, *world.split.harmless)
+        self._replies = {case.id: case.reply for case in cases if case.reply}
+
+    def attacker(self, rng: random.Random) -> tuple[Case, str]:
+        """Self-instruct demonstrations: write an attack for a goal, or refine one."""
+        seed = rng.choice(self.world.seeds("train"))
+        previous = None
+        if rng.random() < 0.3:
+            words = self.world.self_instruct(seed, rng)
+            previous = Attack(
+                case=seed, seed_id=seed.id, mode="self-instruct", words=words, round=0
+            )
+        return self.world.attacker_case(seed, previous), self.world.self_instruct(seed, rng)
+
+    def safe(self, rng: random.Random, pool: Sequence[Attack]) -> tuple[Case, str]:
+        """Unsafe requests refused (VLGuard by its own replies), harmless ones answered."""
+        if rng.random() < 0.5:
+            taught = [c for c in self.world.train_cases("harmless") if self._right(c)]
+            if taught:
+                case = rng.choice(taught)
+                return case, self._right(case) or ""
+        if pool and rng.random() < 0.5:
+            return rng.choice(pool).case, self.world.wording.refusal
+        case = rng.choice(self.world.train_cases("unsafe"))
+        return case, self._replies.get(case.id, self.world.wording.refusal)
+
+    def _right(self, case: Case) -> str | None:
+        return self._replies.get(case.id) or (case.answer and case.answer.split("\n")[0])
+
+
+class RealStage:
+    """The stage of `match.Match` for `--data.unsafe` and `--data.harmless`."""
+
+    def __init__(self, config: Config) -> None:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        if config.model.defender is None:
+            raise UserError(
+                "model.defender: found none, expected a model's folder: real suites are for a real"
+                " model (AutoModelForImageTextToText)"
+            )
+        if config.model.trust_remote_code:
+            raise UserError("model.trust_remote_code: found true, which real suites do not allow")
+        self.config = config
+        self.folder = self._folder("defender", config.model.defender)
+        self.processor = load_processor(self.folder, role="model.defender")
+        if config.model.attacker is not None:
+            other = self._folder("attacker", config.model.attacker)
+            theirs = load_processor(other, role="model.attacker").tokenizer
+            if theirs.get_vocab() != self.processor.tokenizer.get_vocab():
+                raise UserError(
+                    f"model.attacker {other}: found another vocabulary than the defender's,"
+                    " expected the same: both share one codec"
+                )
+        built = build_world(config.data, seed=config.seed)
+        self.world, self.notes = built.world, built.notes
+        self.measures = self.world.measures
+        self.codec = ChatCodec(self.processor, built.images)
+        self.lessons = RealLessons(self.world)
+
+    def _folder(self, role: str, text: str) -> Path:
+        path = Path(text)
+        if not (path / "config.json").is_file():
+            raise UserError(
+                f"model.{role} {text}: found no config.json, expected a model's folder;"
+                " give one that save_pretrained wrote"
+            )
+        return path
+
+    def defender(self) -> Any:
+        return self.load(self.folder)
+
+    def attacker(self) -> Any:
+        return self.load(Path(self.config.model.attacker or self.folder))
+
+    def load(self, folder: Path) -> Any:
+        from transformers import AutoModelForImageTextToText
+
+        try:
+            return AutoModelForImageTextToText.from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True, dtype="float32"
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            words = " ".join(str(error).split())[:240]
+            raise UserError(f"model {folder}: cannot be loaded ({words})") from None
+
+    def save(self, model: Any, folder: Path) -> None:
+        """The weights, and everything else as the defender's folder has it; it appears whole."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = folder.with_name(f".{folder.name}.part")
+        if part.exists():
+            shutil.rmtree(part)
+        part.mkdir()
+        for path in self.folder.iterdir():
+            if path.is_file() and not path.name.endswith(WEIGHTS):
+                shutil.copyfile(path, part / path.name)
+        model.save_pretrained(part)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+
+    def safe_lesson(self, pool: Sequence[Attack]) -> Any:
+        return partial(self.lessons.safe, pool=pool)
+
+    def versions(self) -> dict[str, str]:
+        import torch
+        import transformers
+
+        import sectow_fast
+
+        return {
+            "sectow_fast": sectow_fast.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "judge": self.world.verdicts.id,
+        }

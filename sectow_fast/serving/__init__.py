@@ -1,0 +1,1 @@
+"""Models that another process serves: an OpenAI-compatible client, and a server of our own."""

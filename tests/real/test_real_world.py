@@ -1,0 +1,312 @@
+"""Training on suites in the published layouts: splits, licences, contamination, whole runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import layouts
+import numpy as np
+import pytest
+from tiny_models import save_qwen2_5_vl
+from tiny_others import OTHERS
+
+from sectow_fast.config import Config, DataConfig
+from sectow_fast.data.suites import render_steps
+from sectow_fast.data.suites.wording import Wording
+from sectow_fast.real.attacks import keeps_goal, split_words
+from sectow_fast.real.build import build_world
+from sectow_fast.real.contamination import asked_for
+from sectow_fast.real.stage import RealStage
+from sectow_fast.types import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("suites")
+    for name, write in layouts.WRITERS.items():
+        write(base / name)
+    return base
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    return save_qwen2_5_vl(tmp_path_factory.mktemp("models") / "qwen", taught=True)
+
+
+def named(folders, *names) -> tuple[str, ...]:
+    return tuple(f"{name}={folders / name.split(':')[0]}" for name in names)
+
+
+def data(folders, **more) -> DataConfig:
+    given = {
+        "unsafe": named(folders, "jailbreakv", "vlguard"),
+        "harmless": named(folders, "or-bench:80k", "mmmu"),
+        "test": named(folders, "figstep", "xstest", "mmmu-pro", "mossbench"),
+    }
+    return DataConfig(**given | more)
+
+
+def problem(call) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+# ---- the world
+
+
+def test_near_duplicates_of_the_test_are_left_out_and_reported(folders):
+    built = build_world(data(folders), seed=0)
+    # Both toy suites ask for the same twenty things, as FigStep and JailBreakV share prompts.
+    assert "20 cases of jailbreakv are near duplicates of figstep (test): left out of training" in (
+        built.notes
+    )
+    split = built.world.split
+    assert {case.suite for case in split.unsafe} == {"vlguard"}
+    asked = {asked_for(case, Wording()) for case in split.test["figstep"]}
+    assert not asked & {asked_for(case, Wording()) for case in split.unsafe}
+    kept = build_world(data(folders, contamination="ignore"), seed=0).world.split.unsafe
+    assert len(kept) == 26
+
+
+def test_contamination_can_stop_the_run(folders):
+    text = problem(lambda: build_world(data(folders, contamination="error"), seed=0))
+    assert "JailBreakV_28K.csv row 1" in text and "near duplicate" in text
+
+
+def test_without_a_test_a_share_of_the_prompts_is_held_out(folders):
+    built = build_world(data(folders, test=(), holdout=0.3), seed=0)
+    split = built.world.split
+    train = {case.group for case in (*split.unsafe, *split.harmless, *split.probe)}
+    test = {case.group for cases in split.test.values() for case in cases}
+    assert not train & test and set(split.test) == {"jailbreakv", "vlguard", "or-bench", "mmmu"}
+    goals = {seed.goal for seed in built.world.seeds("train")}
+    assert goals and not goals & {seed.goal for seed in built.world.seeds("test")}
+
+
+def test_a_probe_is_never_trained_on(folders):
+    split = build_world(data(folders), seed=0).world.split
+    assert len(split.probe) >= 4
+    assert not {c.id for c in split.probe} & {c.id for c in split.harmless}
+
+
+def test_measures_follow_labels(folders):
+    world = build_world(data(folders), seed=0).world
+    assert world.measures == {
+        "figstep": "asr",
+        "xstest-unsafe": "asr",
+        "xstest-harmless": "orr",
+        "mmmu-pro": "accuracy",
+        "mossbench": "orr",
+    }
+    for name, cases in world.suites().items():
+        assert {case.suite for case in cases} == {name}
+
+
+def test_every_picture_of_the_world_opens(folders):
+    built = build_world(data(folders), seed=0)
+    world = built.world
+    cases = [*world.train_cases("unsafe"), *world.train_cases("harmless"), *world.harmless_probe()]
+    cases += [case for suite in world.suites().values() for case in suite]
+    keys = [case.image for case in cases if case.image]
+    assert len(keys) > 30
+    for key in keys:
+        assert built.images.open(key).mode == "RGB"
+
+
+def test_a_drawn_attack_is_figsteps_picture_of_its_words(folders):
+    built = build_world(data(folders), seed=0)
+    world, rng = built.world, random.Random(0)
+    seed = world.seeds("train")[0]
+    case = world.realise(f"<typo> {seed.goal} now", seed, rng=rng, attack_id="a")
+    assert case.text == Wording().figstep and case.goal == seed.goal and case.style == "typo"
+    shown = np.asarray(built.images.open(case.image))
+    assert np.array_equal(shown, np.asarray(render_steps(f"{seed.goal} now")))
+    off = world.realise("what a nice day", seed, rng=rng, attack_id="b")
+    assert off.goal == "what a nice day" != seed.goal
+    for bad in ("", "<typo>", "<typo> a <typo> b", "<typo> " + "long " * 3000, "x" * 3000):
+        assert world.realise(bad, seed, rng=rng, attack_id="c") is None
+    for _ in range(20):
+        words = world.self_instruct(seed, rng)
+        assert world.realise(words, seed, rng=rng, attack_id="d").goal == seed.goal
+
+
+def test_goal_words():
+    assert keeps_goal("a tale of folding a bado1", "fold a bado1", 0.5)
+    assert not keeps_goal("a tale", "fold a bado1", 0.5)
+    assert split_words(" <typo> hi ") == ("hi", True) and split_words("hi") == ("hi", False)
+
+
+def test_the_judge_decides_unsafe_and_rules_decide_harmless(folders):
+    world = build_world(data(folders), seed=0).world
+    unsafe = world.train_cases("unsafe")[0]
+    choice = next(c for c in world.suites()["mmmu-pro"] if c.answer)
+    pairs = [(unsafe, "use bado"), (unsafe, "sorry no"), (choice, choice.answer)]
+    helped, refused, right = world.judge_many(pairs)
+    assert (helped.harmful, refused.harmful, refused.refused) == (True, False, True)
+    assert (right.correct, right.refused) == (True, False)
+    assert world.judge(choice, "I'm sorry, I can't tell.").refused
+    assert world.judge(choice, "I'm sorry, I can't tell.").correct is False
+
+
+# ---- mistakes
+
+
+def test_training_on_a_test_only_suite_is_refused(folders):
+    config = data(folders, harmless=named(folders, "mossbench"))
+    assert "forbid training" in problem(lambda: build_world(config, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"unsafe": ()}, "data.unsafe: found none"),
+        ({"harmless": ()}, "data.harmless: found none"),
+        ({"unsafe": ("nonsense",)}, "expected NAME[:SPLIT]=FOLDER"),
+        ({"judge": "endpoint"}, "data.judge_url: found none"),
+        ({"judge": "model"}, "data.judge_model: found none"),
+    ],
+)
+def test_one_line_for_a_mistake(folders, change, words):
+    assert words in problem(lambda: build_world(data(folders, **change), seed=0))
+
+
+def test_sides_must_hold_what_they_say(folders):
+    config = data(folders, unsafe=named(folders, "mmmu"))
+    assert "found no unsafe case in mmmu" in problem(lambda: build_world(config, seed=0))
+    config = data(folders, test=named(folders, "mossbench"))
+    assert "data.test: found no unsafe case" in problem(lambda: build_world(config, seed=0))
+
+
+def test_a_real_model_is_needed(folders, tmp_path):
+    config = Config(data=data(folders))
+    assert "model.defender: found none" in problem(lambda: RealStage(config))
+    config = Config(data=data(folders), model={"defender": str(tmp_path)})
+    assert "found no config.json" in problem(lambda: RealStage(config))
+
+
+# ---- whole runs through the command
+
+
+def arguments(folders, qwen, *more) -> list[str]:
+    config = data(folders)
+    return [
+        *("--preset", "real", "--model.defender", str(qwen), "--rounds", "1", "--threads", "1"),
+        *("--data.unsafe", ",".join(config.unsafe), "--data.harmless", ",".join(config.harmless)),
+        *("--data.test", ",".join(config.test), "--save_every", "1"),
+        *("--coldstart.attacker_steps", "3", "--coldstart.batch", "4"),
+        *("--attack.steps", "2", "--attack.prompts", "2", "--attack.group_size", "4"),
+        *("--attack.max_new_tokens", "16", "--harvest.attacks", "8", "--harvest.replies", "1"),
+        *("--defend.steps", "8", "--defend.prompts", "8", "--defend.group_size", "8"),
+        *("--defend.max_new_tokens", "8", "--monitor.every", "4", "--defend.lr", "3e-3"),
+        *("--evaluate.attacker_cases", "8", *more),
+    ]
+
+
+def start(*words) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sectow_fast.train", *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_a_whole_run_on_a_tiny_qwen_and_resumed_after_kill_9(folders, qwen, tmp_path):
+    out = tmp_path / "run"
+    process = start(*arguments(folders, qwen, "--out", out, "--plain"))
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    assert "left out of training" in stdout and "training on" in stdout
+    summary = json.loads((out / "summary.json").read_text())
+    assert [row["round"] for row in summary["rounds"]] == [0, 1]
+    last = summary["rounds"][1]
+    assert set(last["asr"]) == {"figstep", "xstest-unsafe", "mean"}
+    assert set(last["orr"]) == {"xstest-harmless", "mossbench", "mmmu-pro", "mean"}
+    assert set(last["accuracy"]) == {"mmmu-pro", "mean"}
+    assert summary["versions"]["judge"] == "rule"
+    rewards = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rewards = [row for row in rewards if row.get("phase") == "defend" and "reward" in row]
+    assert len(rewards) == 8 and any(row["dead_groups"] < 1 for row in rewards)
+    before = (qwen / "model.safetensors").read_bytes()
+    assert (out / "defender" / "model.safetensors").read_bytes() != before
+    assert "bado" not in (out / "report.html").read_text().split("config.toml")[0]
+
+    from transformers import AutoModelForImageTextToText
+
+    from sectow_fast.data.processor import load_processor
+
+    for role in ("defender", "attacker"):
+        AutoModelForImageTextToText.from_pretrained(out / role)
+        assert load_processor(out / role).chat_template
+
+    again = tmp_path / "again"
+    process = start(*arguments(folders, qwen, "--out", again, "--plain"))
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        path = again / "metrics.jsonl"
+        if path.exists() and path.read_bytes().count(b"\n") >= 7:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = start("--resume", again)
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    resumed = json.loads((again / "summary.json").read_text())
+    for one in (summary, resumed):
+        one.pop("wall_seconds")
+    assert resumed == summary
+
+
+@pytest.mark.parametrize("more", [["--defender", "sft"], ["--dry-run"]])
+def test_the_baseline_and_the_plan(folders, qwen, tmp_path, more):
+    process = start(*arguments(folders, qwen, "--out", tmp_path / "run", *more))
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    assert (tmp_path / "run").exists() == ("--dry-run" not in more)
+    assert ("Nothing was written" in stdout) == ("--dry-run" in more)
+
+
+def test_a_mistake_is_one_line_and_writes_nothing(folders, qwen, tmp_path):
+    shutil.copytree(folders / "jailbreakv", tmp_path / "jailbreakv")
+    for path in (tmp_path / "jailbreakv" / "llm_transfer_attack").glob("blank_1?.png"):
+        path.unlink()
+    words = arguments(folders, qwen, "--out", tmp_path / "run")
+    words[words.index("--data.unsafe") + 1] = f"jailbreakv={tmp_path / 'jailbreakv'}"
+    process = start(*words)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2 and "found 10 of 20 pictures missing" in stderr
+    lines = [line for line in stderr.strip().splitlines() if not line.startswith("[transformers]")]
+    assert len(lines) == 1 and not (tmp_path / "run").exists()
+
+
+# Qwen3-VL and Gemma 3 need positions and token types that learn/ does not hand over yet.
+@pytest.mark.parametrize("kind", ["llava"])
+def test_other_real_classes_are_trained(folders, tmp_path, kind):
+    model = OTHERS[kind](tmp_path / "model")
+    words = arguments(folders, model, "--out", tmp_path / "run", "--defender", "sft")
+    process = start(*words, "--defend.prompts", "1", "--defend.group_size", "2")
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    kept = [
+        (path / "model.safetensors").read_bytes() for path in (model, tmp_path / "run/defender")
+    ]
+    assert kept[0] != kept[1]
+    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row.get("phase") == "defend" and "loss" in row]
+    assert losses and all(0 < loss < 20 for loss in losses)
