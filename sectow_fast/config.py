@@ -179,7 +179,7 @@ class DataConfig(Section):
     unsafe: tuple[str, ...] = Field((), description="jailbreak suites to train on")
     harmless: tuple[str, ...] = Field((), description="harmless suites to train on")
     test: tuple[str, ...] = Field((), description="suites to measure on; none: a held-out share")
-    holdout: float = Field(0.2, gt=0, lt=1, description="share of prompts held out for the test")
+    holdout: float = Field(0.2, gt=0, lt=1, description="share of cases held out for the test")
     probe: float = Field(0.05, gt=0, lt=1, description="share of harmless prompts ORR watches")
     limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
     contamination: Literal["drop", "error", "ignore"] = "drop"

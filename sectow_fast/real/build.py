@@ -10,12 +10,13 @@ from pathlib import Path
 from sectow_fast.config import DataConfig
 from sectow_fast.data.images import ImageStore, StoresByName
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
-from sectow_fast.data.suites.registry import sampled, split_by_group
+from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.judges import FORMATS, EndpointJudge, RuleJudge
 from sectow_fast.judges.base import Judge
 from sectow_fast.real.attacks import DrawnWords
 from sectow_fast.real.contamination import find_contamination
+from sectow_fast.real.holdout import hold_out
 from sectow_fast.real.world import DRAWN, Split, SuiteWorld
 from sectow_fast.serving.cache import AnswerCache
 from sectow_fast.serving.client import ChatClient
@@ -53,13 +54,13 @@ def build_world(config: DataConfig, *, seed: int) -> Built:
             cases = _limited(suite, suite.checked(), config, seed)
             test[suite.name] = _one_picture(cases, suite.name, notes)
     else:
-        unsafe, test_unsafe = split_by_group(unsafe, config.holdout, f"{seed}/test")
-        harmless, test_harmless = split_by_group(harmless, config.holdout, f"{seed}/test")
+        unsafe, test_unsafe = hold_out(unsafe, config.holdout, f"{seed}/test", wording)
+        harmless, test_harmless = hold_out(harmless, config.holdout, f"{seed}/test", wording)
         for case in (*test_unsafe, *test_harmless):
             test.setdefault(case.suite, []).append(case)
         for name in test:
             stores[f"test:{name}"] = stores[f"train:{name}"]
-        notes.append(f"data.test is empty: {config.holdout:.0%} of the prompts are held out")
+        notes.append(f"data.test is empty: {config.holdout:.0%} of the cases are held out")
     kept = []
     for cases in (unsafe, harmless):
         if config.contamination == "ignore":
@@ -77,7 +78,7 @@ def build_world(config: DataConfig, *, seed: int) -> Built:
         notes += [f"{line}: left out of training" for line in found.lines()]
         kept.append(found.clean)
     share = max(config.probe, PROBE_LEAST / max(1, len(kept[1])))
-    harmless, probe = split_by_group(kept[1], min(share, 0.5), f"{seed}/probe")
+    harmless, probe = hold_out(kept[1], min(share, 0.5), f"{seed}/probe", wording)
     for name, cases in (("unsafe", kept[0]), ("harmless", harmless), ("harmless", probe)):
         if not cases:
             raise UserError(

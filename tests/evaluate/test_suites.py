@@ -13,7 +13,7 @@ import pytest
 from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites import SuiteSpec, open_suite, render_steps, suites
 from sectow_fast.data.suites.choices import interleaved, options_of
-from sectow_fast.data.suites.registry import sampled, split_by_group
+from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.types import UserError
 
@@ -104,9 +104,6 @@ def test_samples_are_taken_by_prompt(folder):
     assert len(cases) == 20
     picked = sampled(cases, 5, "seed")
     assert len({case.group for case in picked}) == len(picked) == 5
-    kept, held = split_by_group(cases, 0.4, "seed")
-    assert (len(kept), len(held)) == (12, 8)
-    assert not {case.group for case in kept} & {case.group for case in held}
 
 
 def test_figstep_shows_the_picture_and_is_judged_by_its_instruction(folder):

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,17 +163,6 @@ def sampled(cases: Sequence[SuiteCase], limit: int, seed: str) -> list[SuiteCase
     names = list(groups)
     picked = rng.sample(names, min(limit, len(names)))
     return [cases[at] for at in sorted(rng.choice(groups[name]) for name in picked)]
-
-
-def split_by_group(
-    cases: Sequence[SuiteCase], share: float, seed: str
-) -> tuple[list[SuiteCase], list[SuiteCase]]:
-    """(kept, held out): about `share` of the groups is held out, a group never on both sides."""
-    names = list(dict.fromkeys(case.group or case.id for case in cases))
-    count = round(share * len(names))
-    held = set(random.Random(seed).sample(names, count))
-    side: Callable[[SuiteCase], bool] = lambda case: (case.group or case.id) in held  # noqa: E731
-    return [case for case in cases if not side(case)], [case for case in cases if side(case)]
 
 
 def tally(cases: Sequence[SuiteCase]) -> dict[str, int]:
