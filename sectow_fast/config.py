@@ -136,6 +136,13 @@ class EvaluateConfig(Section):
 class LearnConfig(Section):
     """How a model is trained, whatever the phase."""
 
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU if there is one"
+    )
+    offload: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="weights and optimizer in host memory between updates; auto: by the plan",
+    )
     attention: Literal["auto", "sdpa", "flex", "flash", "xformers"] = Field(
         "auto", description="who computes attention over packed rows (learn/attention.py)"
     )

@@ -7,45 +7,30 @@ holds all that the next step reads.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from sectow_fast.config import Config
-from sectow_fast.engine.build import check_engines, make_engines
-from sectow_fast.engine.ranked_engine import RankedEngine
-from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
 from sectow_fast.game.pool import attack_as_dict, attack_from_dict, write_pool
-from sectow_fast.learn import attention, checkpoint
-from sectow_fast.learn.lora import merged
+from sectow_fast.learn import checkpoint
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.phase import NonFiniteRun
-from sectow_fast.learn.policy import make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
-from sectow_fast.learn.selftest import check_packing
-from sectow_fast.learn.sharding import shard, whole_weights
+from sectow_fast.players import Players
 from sectow_fast.report.console import LiveConsole
 from sectow_fast.report.metrics import MetricsLog
 from sectow_fast.run_folder import RunFolder
-from sectow_fast.types import Attack, Event, Prompt
+from sectow_fast.types import Attack, Event
 
 
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM, after the checkpoint was written."""
-
-
-def check(config: Config) -> None:
-    """UserError where a match cannot be played in this environment; before anything is written."""
-    check_engines(config)
-    cuda = torch.cuda.is_available()
-    attention.load(attention.chosen(config.learn.attention, cuda=cuda), cuda=cuda)
 
 
 class Match:
@@ -64,16 +49,10 @@ class Match:
         self.measures: Mapping[str, str] = stage.measures
         self._stage = stage
         self.log = MetricsLog(folder.path / "metrics.jsonl") if ranks.first else None
-        self.engines = make_engines(
-            config,
-            self.codec,
-            folder=folder.path / ("engine" if ranks.first else f"engine-{ranks.rank}"),
-            write_folder=lambda path: stage.save(stage.defender(), path),
-            weights_of=lambda model: checkpoint_weights(merged(model)),
-        )
-        self._samples = self._self_test_prompts()
-        self.defender = self._player("defender", stage.defender())
-        self.attacker = self._player("attacker", stage.attacker())
+        self._players = Players(config, stage, folder=folder.path, ranks=ranks)
+        self.engines = self._players.engines
+        self.defender = self._players.trained("defender", stage.defender())
+        self.attacker = self._players.trained("attacker", stage.attacker())
         self._round_zero: Player | None = None
         self.pool: list[Attack] = []
         self.rounds: list[dict[str, Any]] = []
@@ -97,40 +76,6 @@ class Match:
 
     # ---- models
 
-    def _player(self, name: str, model: Any, *, trained: bool = True) -> Player:
-        """A model with its engine and, where it is trained, its policy, tested and sharded."""
-        ranks, drawn = self.ranks, model
-        policy = None
-        if trained:
-            dummy = next((p for p in self._samples if p.image is not None), None)
-            policy = make_policy(model, self.codec, self.config.learn, ranks=ranks, dummy=dummy)
-            check_packing(policy, self._samples)
-        if trained and ranks.world > 1:
-            if self.config.engine.kind == "torch":
-                drawn = copy.deepcopy(model)  # a share of the weights can draw nothing
-            shard(policy)
-        engine: Any = self.engines.of(name, drawn)
-        if ranks.world > 1:
-            engine = RankedEngine(engine, ranks, whole=whole_weights)
-        return Player(model=model, engine=engine, codec=self.codec, policy=policy)
-
-    def _self_test_prompts(self) -> list[Prompt]:
-        """One prompt with an image and one without, where the world has both."""
-        cases = [case for label in ("harmless", "unsafe") for case in self.world.train_cases(label)]
-        found = {case.image is None: case for case in reversed(cases)}
-        return self.codec.encode(list(found.values()))
-
-    def _keep(self, player: Player, folder: Path) -> None:
-        """Save a player's model without shards and adapters. All ranks must come."""
-        model = player.model
-        if self.ranks.world > 1:
-            weights = whole_weights(model)
-            if not self.ranks.first:
-                return
-            model = self._stage.defender()
-            model.load_state_dict(weights)
-        self._stage.save(merged(model), folder)
-
     def fork_attacker(self) -> None:
         """The attacker becomes the defender's twin: two copies of one model."""
         self.attacker.model.load_state_dict(self.defender.model.state_dict())
@@ -139,23 +84,20 @@ class Match:
     def save_round_zero(self) -> None:
         """The cold-started players: what an ablation starts from, and the yardstick of attacks."""
         for name, player in (("defender", self.defender), ("attacker", self.attacker)):
-            self._keep(player, self.folder.path / "coldstart" / name)
+            self._players.keep(player, self.folder.path / "coldstart" / name)
         self.ranks.barrier()
 
     @property
     def round_zero(self) -> Player:
         """The defender after cold start, frozen."""
         if self._round_zero is None:
-            model = self._stage.load(self.folder.path / "coldstart" / "defender")
-            frozen = model.requires_grad_(False).eval()
-            self._round_zero = self._player("round-0", frozen, trained=False)
+            folder = self.folder.path / "coldstart" / "defender"
+            self._round_zero = self._players.frozen("round-0", folder)
         return self._round_zero
 
     def reference(self, role: str) -> Any:
         """The cold-start policy of a role, for the KL term."""
-        model = self._stage.load(self.folder.path / "coldstart" / role).requires_grad_(False).eval()
-        plain = self.config.learn.model_copy(update={"lora_rank": 0})
-        return make_policy(model, self.codec, plain)
+        return self._players.reference(self.folder.path / "coldstart" / role)
 
     def safe_lesson(self) -> Any:
         """The SFT baseline's lesson: kept attacks and existing unsafe data refused."""
@@ -323,7 +265,7 @@ class Match:
                 "preset": config.preset,
                 "seed": config.seed,
                 "versions": self._stage.versions() | self.engines.versions,
-                "device": "cpu",
+                "device": self._players.device_name,
                 "wall_seconds": round(self.elapsed, 1),
                 "ablate": list(config.ablate),
                 "attacker": config.attacker,
@@ -335,7 +277,7 @@ class Match:
     def finish(self) -> None:
         """Both players, loadable by transformers' Auto classes."""
         for name, player in (("defender", self.defender), ("attacker", self.attacker)):
-            self._keep(player, self.folder.path / name)
+            self._players.keep(player, self.folder.path / name)
         if not self.ranks.first:
             return
         if not (self.folder.path / "pool.jsonl").exists():

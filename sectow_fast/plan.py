@@ -108,8 +108,9 @@ def _gpu_plan(config: Config) -> bool:
     where = "stay on the GPU"
     if plan.offload:
         where = (
-            f"have to go to {plan.host / GIB:.0f} GiB of pinned host memory, which is NOT BUILT"
-            " YET: use larger or more GPUs"
+            f"rest in {plan.host / GIB:.0f} GiB of pinned host memory between updates"
+            if config.engine.gpus == 1
+            else "would have to rest in host memory, which several ranks cannot: use larger GPUs"
         )
     verdict = "it fits" if plan.fits else "it does NOT fit: more GPUs, or less tokens_per_batch"
     console.print(
@@ -186,10 +187,12 @@ def _measure(config: Config, stage: Any, model: Any, kind: str, groups: int, siz
     from sectow_fast.engine.torch_engine import TorchEngine
     from sectow_fast.learn.grpo import grpo_step
     from sectow_fast.learn.optim import make_optimizer
+    from sectow_fast.learn.placement import training_device
     from sectow_fast.learn.policy import make_policy
     from sectow_fast.learn.sft import sft_step
     from sectow_fast.types import Group, Reward, Sampling
 
+    model.to(training_device(config.learn.device))
     policy = make_policy(model, stage.codec, config.learn)
     optimizer = make_optimizer(model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
     rng = random.Random("plan")

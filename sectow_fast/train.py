@@ -19,6 +19,8 @@ from sectow_fast.types import UserError
 # Threads that wait for each other sleep instead of spinning: with other work on the machine a run
 # was 50 times slower without this. OpenMP reads it when torch is first imported, which is later.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Without it cuBLAS may sum in another order from run to run; read when CUDA starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 USAGE = """usage: python -m sectow_fast.train [--preset NAME | --config FILE.toml] [--out DIR]
        [--resume DIR] [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
@@ -75,7 +77,8 @@ def play_run(config: Config, options: dict[str, str]) -> int:
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True)
+    # On a GPU some operations of transformers have no deterministic form: torch names them once.
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     with joined() as ranks:
         return _play(config, options, ranks)
 
@@ -83,14 +86,15 @@ def play_run(config: Config, options: dict[str, str]) -> int:
 def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
     from rich.console import Console
 
-    from sectow_fast.match import Interrupted, Match, check
+    from sectow_fast.match import Interrupted, Match
+    from sectow_fast.players import check
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
     from sectow_fast.stages import make_stage
     from sectow_fast.tug import play
 
-    check(config)
+    check(config, ranks)
     stage = make_stage(config)
     # Every rank must have the first one's name for a new folder, which the clock gives.
     default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"

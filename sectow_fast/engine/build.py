@@ -177,6 +177,15 @@ def memory_plan(config: Config, model: str) -> MemoryPlan:
     )
 
 
+def offloads(config: Config) -> bool:
+    """Whether weights and optimizer rest in host memory between updates: `auto` asks the plan."""
+    if config.learn.offload != "auto":
+        return config.learn.offload == "on"
+    if config.engine.kind != "sglang" or device_of(config.engine) == "cpu":
+        return False
+    return config.model.defender is not None and memory_plan(config, config.model.defender).offload
+
+
 def two_roles(config: Config, folder: Path) -> str:
     """An engine a player ("two") or one for both ("swap"): `auto` asks the plan on a GPU.
 

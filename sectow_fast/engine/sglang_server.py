@@ -12,47 +12,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sectow_fast.config import EngineConfig
 from sectow_fast.engine import sglang_host
+from sectow_fast.engine.sglang_rows import EngineDied, Request, Row
 from sectow_fast.engine.weight_sync import buckets
 from sectow_fast.types import UserError
 
 POLL = 0.2  # seconds a waiting caller goes without a look at the process
-RESENDS = 2  # bad rows a request may have before the run stops
 CALL_SECONDS = 600.0
 CLOSE_SECONDS = 10.0
-
-
-class EngineDied(Exception):
-    """The process is gone, or silent for longer than `engine.timeout`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One sample that was asked for. key: (prompt number, sample number) in its batch."""
-
-    rid: str
-    key: tuple[int, int]
-    ids: tuple[int, ...]
-    pixels: dict[str, Any] | None
-    sampling: dict[str, Any]
-    rows: queue.SimpleQueue
-    bad: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What came back for a request. `reason` is SGLang's finish reason, or an error's text."""
-
-    request: Request
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    reason: str | None
-    version: str | None
 
 
 class SGLangServer:
@@ -304,7 +275,7 @@ class SGLangServer:
         sent = 0
         self.call("flush")  # idle from here on: SGLang kills itself where a push finds it busy
         self.call("begin")
-        for bucket in buckets(named, self.config.bucket_mb * 2**20):
+        for bucket in buckets(named, self.config.bucket_mb * 2**20, self._device()):
             data: Any = bucket.data
             if data.is_cuda:
                 import torch
@@ -319,6 +290,13 @@ class SGLangServer:
                 torch.cuda.ipc_collect()
         self.call("end")
         return sent
+
+    def _device(self) -> Any:
+        """Where the engine wants its weights."""
+        import torch
+
+        on_cpu = self._arguments.get("device") == "cpu"
+        return torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
 
     def _send(self, message: tuple[Any, ...]) -> None:
         if not self.alive:

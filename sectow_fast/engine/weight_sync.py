@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """Tensors laid end to end. data: uint8 [bytes], on the model's device."""
+    """Tensors laid end to end. data: uint8 [bytes]."""
 
     pieces: tuple[Piece, ...]
     data: torch.Tensor
@@ -96,8 +96,11 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
     return local.data_ptr(), tuple(local.shape), local.stride()
 
 
-def buckets(named: Iterable[tuple[str, torch.Tensor]], limit: int) -> Iterator[Bucket]:
-    """Buckets of at most `limit` bytes (a larger tensor has one of its own), made one at a time.
+def buckets(
+    named: Iterable[tuple[str, torch.Tensor]], limit: int, device: torch.device
+) -> Iterator[Bucket]:
+    """Buckets of at most `limit` bytes (a larger tensor has one of its own), made one at a time on
+    the engine's device, wherever the weights are.
 
     Sharded (FSDP2) tensors are gathered here, a bucket's worth at once.
     """
@@ -106,15 +109,15 @@ def buckets(named: Iterable[tuple[str, torch.Tensor]], limit: int) -> Iterator[B
     for name, tensor in named:
         need = tensor.numel() * tensor.element_size()
         if waiting and size + need > limit:
-            yield _bucket(waiting)
+            yield _bucket(waiting, device)
             waiting, size = [], 0
         waiting.append((name, tensor))
         size += need
     if waiting:
-        yield _bucket(waiting)
+        yield _bucket(waiting, device)
 
 
-def _bucket(named: list[tuple[str, torch.Tensor]]) -> Bucket:
+def _bucket(named: list[tuple[str, torch.Tensor]], device: torch.device) -> Bucket:
     pieces, at = [], 0
     whole = [
         (name, value.full_tensor() if hasattr(value, "full_tensor") else value)
@@ -125,7 +128,6 @@ def _bucket(named: list[tuple[str, torch.Tensor]]) -> Bucket:
         dtype = str(tensor.dtype).removeprefix("torch.")
         pieces.append(Piece(name=name, shape=tuple(tensor.shape), dtype=dtype, start=at, end=end))
         at = -(-end // ALIGN) * ALIGN
-    device = whole[0][1].device
     # In shared memory from the start: another process reads it, and a second copy costs as much.
     data = torch.empty(at, dtype=torch.uint8, device=device)
     if device.type == "cpu":

@@ -134,7 +134,11 @@ class Saved:
                     " resume with the configuration the run began with"
                 )
             parameter = parameters[name]
-            value = torch.zeros(()) if key == "step" else torch.zeros_like(parameter)
+            value = (
+                torch.zeros((), device=parameter.device)
+                if key == "step"
+                else torch.zeros_like(parameter)
+            )
             into[path] = optimizer.state[parameter][key] = value.detach()
         if into:
             self.fill("optimizer", into)

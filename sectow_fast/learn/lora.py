@@ -20,7 +20,8 @@ def add_adapters(model: Any, *, rank: int, alpha: float) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise UserError(
-            f"learn.lora_rank {rank}: found no package peft, expected it; pip install peft"
+            f"learn.lora_rank {rank}: found no package peft, expected it;"
+            " pip install 'sectow-fast[lora]'"
         ) from None
     decoder = model.get_decoder()
     prefix = next(name for name, module in model.named_modules() if module is decoder)

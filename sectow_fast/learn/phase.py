@@ -81,6 +81,7 @@ def run_phase(
     """
     from sectow_fast.learn.grpo import grpo_step
     from sectow_fast.learn.optim import lr_at, set_lr
+    from sectow_fast.learn.placement import at_work
 
     sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
     for step in range(start, config.steps):
@@ -99,13 +100,10 @@ def run_phase(
         groups = checked_groups(cases, prompts, replies, rewards)
         scored = time.perf_counter()
         player.engine.sleep()  # the device is the trainer's until the next rollout
-        metrics = grpo_step(
-            player.policy,
-            optimizer,
-            groups,
-            config=config,
-            reference=reference,
-        )
+        with at_work(player.policy, optimizer):
+            metrics = grpo_step(
+                player.policy, optimizer, groups, config=config, reference=reference
+            )
         player.engine.sync(player.model)
         trained = time.perf_counter()
         skipped = skipped + 1 if metrics.get("skipped") else 0

@@ -18,6 +18,7 @@ from sectow_fast.kernels import PolicyLossConfig, linear_logprob, linear_policy_
 from sectow_fast.learn import attention
 from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.packing import PackedRow, Piece, rank_rows
+from sectow_fast.learn.placement import Offload
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.types import Completion, Prompt
 
@@ -63,6 +64,8 @@ class Policy(torch.nn.Module):
     of matrix products, None for the weights' own. ranks: who trains it together
     (learn/sharding.py); dummy: a prompt with an image, for rows without one there.
     """
+
+    offload: Offload | None = None  # where the weights rest between updates (learn/placement.py)
 
     def __init__(
         self,

@@ -26,12 +26,13 @@ ALLOWED = {
     "evaluate": {"data", "evaluation", "judges", "report", "serving"},
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
-    "match": {"engine", "game", "learn", "report", "run_folder"},
+    "players": {"engine", "game", "learn"},
+    "match": {"game", "learn", "players", "report", "run_folder"},
     "tug": {"game", "learn", "match"},
     "real": {"data", "game", "judges", "native", "serving"},
     "stages": {"data", "real"},
     "plan": {"engine", "learn", "stages", "tug"},
-    "train": {"learn", "match", "plan", "report", "run_folder", "stages", "tug"},
+    "train": {"learn", "match", "plan", "players", "report", "run_folder", "stages", "tug"},
 }
 
 

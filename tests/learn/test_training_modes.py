@@ -58,7 +58,6 @@ def test_bf16_autocast_is_as_near_as_bf16_is(plain):
 
 def test_lora_trains_its_adapters_alone_and_begins_where_the_model_stands(plain):
     name, made, loss, _ = plain
-    pytest.importorskip("peft")
     model = same_model(name)
     policy = make_policy(model, made.codec, LearnConfig(lora_rank=4))
     again, found = loss_and_gradients(policy, made.groups)

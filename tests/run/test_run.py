@@ -158,6 +158,7 @@ def test_the_resumed_configuration_is_the_runs_own(whole):
         (["--attack.steps", "x"], "attack.steps: found 'x'"),
         (["--attack.lr", "nan"], "attack.lr: found 'nan'"),
         (["--learn.lora_rank", "4"], "learn.lora_rank 4 has no trained model to adapt"),
+        (["--learn.offload", "on"], "learn.offload: found on with engine.kind torch"),
         (["--learn.attention", "flash"], "found no package flash_attn"),
         (["--rounds", "-1"], "rounds: found '-1'"),
         (["--ablate", "no-iter"], "ablate: found 'no-iter'"),
