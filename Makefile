@@ -85,7 +85,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch $(SOURCES)
-	$(RUN) -m pip install -q -c constraints.txt -e .
+	$(RUN) -m pip install -q -c constraints.txt -e '.[train]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

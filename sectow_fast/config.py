@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sectow_fast.extras import require
+
+require("train")  # before the imports that would fail
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator  # noqa: E402
 
 Ablation = Literal[
     "no-iteration", "no-defender-monitor", "no-attacker-monitor", "no-cold-start", "no-harmless"

@@ -9,12 +9,13 @@ import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
 from sectow_fast.types import UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 # Threads that wait for each other sleep instead of spinning: with other work on the machine a run
 # was 50 times slower without this. OpenMP reads it when torch is first imported, which is later.
@@ -139,6 +140,8 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
 
 def settings(model: type[BaseModel] = Config, prefix: str = "") -> list[tuple[str, Any]]:
     """Every flag with its default, dotted."""
+    from pydantic import BaseModel
+
     rows: list[tuple[str, Any]] = []
     for name, field in model.model_fields.items():
         default = field.default
@@ -216,6 +219,7 @@ def config_file(options: dict[str, str]) -> Path | None:
 
 def load_config(path: Path | None, flags: list[str]) -> Config:
     """File, then flags over it. UserError names file, field, what was found and the nearest key."""
+    from pydantic import ValidationError
     from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
     values: dict[str, Any] = {}

@@ -1,1 +1,5 @@
 """Where tokens come from: one protocol, one engine a backend."""
+
+from sectow_fast.extras import require
+
+require("train")

@@ -2,3 +2,7 @@
 
 Nothing is imported here, so that `sectow_fast.report.metrics` costs no matplotlib.
 """
+
+from sectow_fast.extras import require
+
+require("train")
