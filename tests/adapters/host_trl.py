@@ -1,0 +1,131 @@
+"""A real `GRPOTrainer` on a tiny model, whose completions are drawn by a seed, not by the model.
+
+So two trainers see the same tokens however their weights round.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import Qwen2Config, Qwen2ForCausalLM, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+PROMPTS, SIZE, TOKENS = 4, 4, 6
+
+
+def text_model(vocabulary: int, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=vocabulary,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            initializer_range=0.2,
+            pad_token_id=0,
+        )
+    )
+
+
+class Drawn(GRPOTrainer):
+    """Completions of 1 to TOKENS random tokens; some end by themselves."""
+
+    rollouts = 0
+
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **options: Any) -> Any:
+        rng = random.Random(self.rollouts)
+        self.rollouts += 1
+        eos, size = self.processing_class_eos, self.model.config.get_text_config().vocab_size
+        rows = []
+        for _ in prompt_ids:
+            row = [rng.randrange(8, min(size, 60)) for _ in range(rng.randint(1, TOKENS))]
+            rows.append(row if len(row) == TOKENS else [*row, eos])
+        return rows, None
+
+    @property
+    def processing_class_eos(self) -> int:
+        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
+        return tokenizer.eos_token_id
+
+
+class Norms(TrainerCallback):
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        if logs and "grad_norm" in logs:
+            self.rows.append(dict(logs))
+
+
+def reward(completion_ids: list[list[int]], group: list[int], **rest: Any) -> list[float]:
+    """By the tokens; every fourth group is dead."""
+    return [
+        1.0 if g % 4 == 3 else float(sum(ids) % 7)
+        for ids, g in zip(completion_ids, group, strict=True)
+    ]
+
+
+def make(
+    stage: Any,
+    folder: Path,
+    *,
+    images: bool = False,
+    steps: int = 4,
+    kind: type[GRPOTrainer] = Drawn,
+    **options: Any,
+) -> tuple[Any, Norms]:
+    """(trainer, what it logs). options: of `GRPOConfig`."""
+    world, norms = stage.world, Norms()
+    cases = [c for c in world.train_cases("harmless") if (c.image is not None) == images]
+    cases = cases[:PROMPTS]
+    columns: dict[str, list[Any]] = {"group": list(range(len(cases)))}
+    if images:
+        columns["image"] = [world.images.open(case.image) for case in cases]
+        columns["prompt"] = [[{"role": "user", "content": case.text}] for case in cases]
+    else:
+        columns["prompt"] = [case.text for case in cases]
+    settings = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "per_device_train_batch_size": PROMPTS * SIZE // 2,
+        "gradient_accumulation_steps": 2,
+        "num_generations": SIZE,
+        "max_completion_length": TOKENS,
+        "max_steps": steps,
+        "shuffle_dataset": False,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 1.0,
+        "gradient_checkpointing": False,
+        "report_to": [],
+        "logging_steps": 1,
+        "logging_first_step": True,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "optim": "sgd",
+        "temperature": 0.9,
+    } | options
+    tokenizer = stage.processor.tokenizer
+    model = stage.defender() if images else text_model(len(tokenizer))
+    # TRL makes its reference model from the folder that the policy came from.
+    model.save_pretrained(folder / "model")
+    model.config._name_or_path = str(folder / "model")
+    trainer = kind(
+        model=model,
+        reward_funcs=reward,
+        args=GRPOConfig(**settings),
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=stage.processor if images else tokenizer,
+        callbacks=[norms],
+    )
+    return trainer, norms

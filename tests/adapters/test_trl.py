@@ -1,0 +1,136 @@
+"""In the real TRL: with our loss, the same losses, gradient norms, measures and weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from host_trl import Drawn, make
+
+from sectow_fast.adapters.trl import SectowGRPOTrainer, patch
+
+SKIPPED = {"entropy", "epoch", "step_time", "total_flos", "train_runtime"}
+
+
+def run(stage, folder, *, ours: bool, **options):
+    trainer, norms = make(stage, folder, **options)
+    if ours:
+        with patch(trainer):
+            trainer.train()
+    else:
+        trainer.train()
+    return norms.rows, {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+
+
+def assert_same(theirs, ours, *, steps):
+    assert len(theirs[0]) == len(ours[0]) == steps
+    assert any(row["grad_norm"] > 1e-3 for row in theirs[0])
+    for step, (a, b) in enumerate(zip(theirs[0], ours[0], strict=True)):
+        assert a.keys() == b.keys()
+        for name in a.keys() - SKIPPED:
+            # Losses are logged rounded to four digits or as sums of terms that cancel.
+            close = pytest.approx(a[name], rel=2e-4, abs=2e-5)
+            assert b[name] == close, (step, name, a[name], b[name])
+    for name, value in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], value, atol=2e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("images", [False, True], ids=["text", "llava"])
+def test_twenty_steps_are_trls_own(stage, tmp_path, images):
+    found = [
+        run(stage, tmp_path / str(ours), ours=ours, images=images, steps=20)
+        for ours in (False, True)
+    ]
+    assert_same(*found, steps=20)
+
+
+OPTIONS = {
+    "grpo": {"loss_type": "grpo"},
+    "bnpo": {"loss_type": "bnpo"},
+    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    "dapo": {"loss_type": "dapo", "epsilon": 0.1, "epsilon_high": 0.3},
+    "cispo": {"loss_type": "cispo", "epsilon_high": 2.0, "num_iterations": 2},
+    "kl": {"beta": 0.1, "use_bias_correction_kl": False},
+    "kl, sequence mean": {"beta": 0.1, "use_bias_correction_kl": False, "loss_type": "grpo"},
+    "old log-probs": {"num_iterations": 3, "epsilon": 0.02, "epsilon_high": 0.02},
+    "two-sided": {"num_iterations": 3, "delta": 1.4},
+    "sequence ratio": {
+        "importance_sampling_level": "sequence",
+        "loss_type": "grpo",
+        "num_iterations": 3,
+        "epsilon": 0.01,
+        "epsilon_high": 0.01,
+    },
+    "sequence ratio, dapo": {"importance_sampling_level": "sequence", "num_iterations": 2},
+    "cut completions left out": {"mask_truncated_completions": True},
+    "batch scale": {"scale_rewards": "batch"},
+    "several updates a rollout": {"steps_per_generation": 4, "per_device_train_batch_size": 4},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_is_trls_own(stage, tmp_path, name):
+    found = [
+        run(stage, tmp_path / str(ours), ours=ours, steps=4, learning_rate=0.1, **OPTIONS[name])
+        for ours in (False, True)
+    ]
+    assert_same(*found, steps=4)
+
+
+REFUSED = {
+    "loss_type 'sapo'": {"loss_type": "sapo"},
+    "loss_type 'luspo'": {"loss_type": "luspo", "importance_sampling_level": "sequence"},
+    "loss_type 'vespo'": {"loss_type": "vespo"},
+    "top_entropy_quantile 0.5": {"top_entropy_quantile": 0.5},
+    "entropy_coef": {"entropy_coef": 0.01},
+    "off_policy_mask_threshold 0.1": {"off_policy_mask_threshold": 0.1},
+    "use_bias_correction_kl": {"use_bias_correction_kl": True, "beta": 0.1},
+    "cast_lm_head_to_fp32": {"cast_lm_head_to_fp32": True},
+    "delta 1.1": {"delta": 1.1},
+    "epsilon_high 0.2": {"loss_type": "cispo", "epsilon_high": 0.2},
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_is_not_matched_is_refused_by_name(stage, tmp_path, words):
+    trainer, _ = make(stage, tmp_path, **REFUSED[words])
+    before = trainer.model.forward
+    with pytest.raises(ValueError) as caught, patch(trainer):
+        pass
+    assert f"found {words}" in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert trainer.model.forward == before and "_compute_loss" not in vars(trainer)
+
+
+def test_trls_own_loss_is_back_after_the_block(stage, tmp_path):
+    trainer, _ = make(stage, tmp_path)
+    before = trainer.model.forward
+    with pytest.raises(ZeroDivisionError), patch(trainer):
+        assert trainer.model.forward != before and "_compute_loss" in vars(trainer)
+        raise ZeroDivisionError
+    assert trainer.model.forward == before and "_compute_loss" not in vars(trainer)
+
+
+def test_the_trainer_class_is_the_patched_trainer(stage, tmp_path):
+    class Ours(Drawn, SectowGRPOTrainer):
+        """Completions by a seed, loss by us."""
+
+    trainer, norms = make(stage, tmp_path / "class", kind=Ours)
+    trainer.train()
+    found = norms.rows, {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    assert_same(run(stage, tmp_path / "patch", ours=True), found, steps=4)
+
+
+def test_rows_without_a_signal_never_reach_the_head(stage, tmp_path, monkeypatch):
+    from sectow_fast.adapters import trl as adapter
+
+    seen = []
+    real = adapter.linear_policy_loss
+
+    def watched(*args, **options):
+        loss, measured = real(*args, **options)
+        seen.append((int(measured["scored"].sum()), int(options["mask"].sum())))
+        return loss, measured
+
+    monkeypatch.setattr(adapter, "linear_policy_loss", watched)
+    run(stage, tmp_path, ours=True, steps=2)
+    scored, live = map(sum, zip(*seen, strict=True))
+    assert 0 < scored < 0.85 * live
