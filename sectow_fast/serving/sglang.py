@@ -49,7 +49,12 @@ def sglang_server(
     with open(log, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as words:
         # Its schedulers signal their parent, and outlive a plain kill of it: a group of their own.
         process = subprocess.Popen(
-            command, stdout=words, stderr=words, env=environment, start_new_session=True
+            command,
+            stdout=words,
+            stderr=words,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     try:
         _wait(process, port, log, start_timeout)
@@ -58,6 +63,15 @@ def sglang_server(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _die_with_parent() -> None:
+    """In the child: SIGKILL when we are killed, whose `finally` no longer runs. Its own children do
+    the same; an orphaned scheduler would keep a core, and a GPU's memory, for ever."""
+    import ctypes
+
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def _wait(process: subprocess.Popen, port: int, log: Path, start_timeout: float) -> None:

@@ -17,6 +17,7 @@ import layouts
 from tiny_models import save_qwen2_5_vl
 
 ROOT = Path(__file__).parents[2]
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +56,23 @@ def test_a_round_of_each_preset(folders, tmp_path, preset, more):
     command += ["--coldstart.attacker_steps", "2", "--coldstart.batch", "4"]
     command += ["--attack.steps", "1", "--attack.prompts", "2", "--attack.max_new_tokens", "8"]
     command += ["--harvest.attacks", "8", "--evaluate.attacker_cases", "4"]
-    command += ["--defend.steps", "4", "--defend.prompts", "8", "--defend.max_new_tokens", "8"]
+    command += [
+        "--defend.steps",
+        str(STEPS),
+        "--defend.prompts",
+        "8",
+        "--defend.max_new_tokens",
+        "8",
+    ]
     # An update that moves the weights so far that a push that missed it would be seen.
     command += ["--defend.lr", "3e-3", "--defend.warmup", "0", *more]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    steps = [row for row in rows if row.get("phase") == "defend" and "mismatch_kl" in row]
+    steps = [row for row in rows if row.get("phase") == "defend" and "tokens_trained" in row]
+    assert len(steps) == STEPS and not any(row["skipped"] for row in steps)
+    # A random model's replies are often all alike, and then a step has nothing to teach.
     trained = [row for row in steps if row["tokens_trained"]]
-    assert len(steps) == 4 and len(trained) >= 3
-    assert all(row["mismatch_kl"] < 1e-4 and not row["skipped"] for row in trained)
-    assert all(row["grad_norm"] > 0 for row in trained[:2])
+    assert len(trained) >= 2 and any(row["grad_norm"] > 0 for row in trained[:-1])
+    assert all(row["mismatch_kl"] < 1e-4 for row in trained)
     assert json.loads((out / "summary.json").read_text())["rounds"][-1]["round"] == 1

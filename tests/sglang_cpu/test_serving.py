@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ pytest.importorskip("sglang")
 sys.path.append(str(Path(__file__).parents[1] / "evaluate"))
 
 import layouts
+import psutil
 from tiny_guard import make_guard
 from tiny_models import save_qwen2_5_vl
 
@@ -87,6 +89,25 @@ def test_an_evaluation_by_sglang_replies_as_transformers_does(server, tmp_path):
     same = sum(replies["torch"][key] == replies["sglang"][key] for key in replies["torch"])
     # A random model has near ties, which float32 sums in another order may decide otherwise.
     assert len(replies["torch"]) == 35 and same >= 31
+
+
+def test_a_killed_evaluation_leaves_no_server_behind(guard, tmp_path):
+    code = f"""
+import sys, time
+from pathlib import Path
+from sectow_fast.serving.sglang import sglang_server
+with sglang_server(Path({str(guard)!r}), Path({str(tmp_path / "log")!r}), more={SHORT!r}):
+    print("up", flush=True)
+    time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "up\n"
+    family = psutil.Process(parent.pid).children(recursive=True)
+    assert len(family) >= 3  # the server, its scheduler, its detokenizer
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_folder_that_sglang_cannot_serve(tmp_path):
