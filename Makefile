@@ -6,13 +6,14 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test test-sglang bench bench-sglang lint results sanitize fuzz gpu-check clean
+.PHONY: train test test-sglang test-hosts bench bench-sglang lint results sanitize fuzz gpu-check clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
 
 test: $(VENV)/.installed-test lint
 	$(RUN) -m pytest tests
+	$(MAKE) test-hosts
 	$(MAKE) test-sglang
 
 # The real SGLang on a CPU, in an environment of its own (docs/ENGINE.md). Where its parts are not
@@ -38,6 +39,27 @@ $(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) $(SOURC
 	$(SGLANG_RUN) -m pip install -q -c constraints.txt -r $(SGLANG_TESTS)/requirements.txt
 	$(SGLANG_RUN) -m pip install -q --no-deps -r $(SGLANG_TESTS)/requirements-no-deps.txt
 	$(SGLANG_RUN) -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+# The adapters in the real verl and OpenRLHF (docs/EMBEDDING.md), in an environment of its own.
+# OpenRLHF's wheel is for Python 3.11 alone: elsewhere this is left out, in words.
+HOSTS_VENV ?= .venv-hosts
+HOSTS_RUN := $(HOSTS_VENV)/bin/python
+HOSTS_TESTS := tests/hosts
+ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])'),3 11)
+test-hosts: $(HOSTS_VENV)/.installed
+	OMP_NUM_THREADS=1 $(HOSTS_RUN) -m pytest $(HOSTS_TESTS) --confcutdir=$(HOSTS_TESTS) -W ignore
+else
+test-hosts:
+	@echo "test-hosts: left out, OpenRLHF is published for Python 3.11 only"
+endif
+
+$(HOSTS_VENV)/.installed: $(wildcard $(HOSTS_TESTS)/requirements*.txt) $(SOURCES)
+	$(PYTHON) -m venv $(HOSTS_VENV)
+	$(HOSTS_RUN) -m pip install -q $$(grep '^torch==' constraints.txt)
+	$(HOSTS_RUN) -m pip install -q -r $(HOSTS_TESTS)/requirements.txt
+	$(HOSTS_RUN) -m pip install -q --no-deps -r $(HOSTS_TESTS)/requirements-no-deps.txt
+	$(HOSTS_RUN) -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
 lint: $(VENV)/.installed-test
@@ -97,4 +119,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(SGLANG_VENV)
+	rm -rf build dist *.egg-info $(VENV) $(SGLANG_VENV) $(HOSTS_VENV)

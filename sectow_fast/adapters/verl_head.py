@@ -1,0 +1,65 @@
+"""verl's fused head by our `linear_logprob`: importing this puts it where verl looks.
+
+    VERL_USE_EXTERNAL_MODULES=sectow_fast.adapters.verl_head ... \\
+        actor_rollout_ref.model.use_fused_kernels=True
+
+Both of verl's backends (`fused_kernels_options.impl_backend` torch and triton) then are ours. What
+it gives over verl's torch backend: sums of dW in float32 whatever the model's dtype, and rows
+labelled -100 left out. A vocabulary that is cut over ranks is refused.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import verl.utils.experimental.torch_functional as torch_backend
+import verl.utils.kernel.linear_cross_entropy as triton_backend
+from torch import Tensor
+
+from sectow_fast.adapters import verl as _checked  # noqa: F401  (its version check)
+from sectow_fast.kernels import linear_logprob
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    temperature: float = 1.0,
+    reduction: str = "none",
+    dist_process_group: dist.ProcessGroup | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(log-probs, entropies), shaped as `labels` [...], of hidden [..., H] and weight [V, H].
+
+    Raises ValueError for a reduction and for a vocabulary cut over several ranks.
+    """
+    if reduction != "none":
+        raise ValueError(f"reduction: found {reduction!r}, expected 'none'")
+    ranks = 1 if dist_process_group is None else dist.get_world_size(dist_process_group)
+    if ranks > 1:
+        raise ValueError(
+            f"dist_process_group: found {ranks} ranks, expected 1: a vocabulary cut over ranks is"
+            " not supported; leave out sectow_fast.adapters.verl_head"
+        )
+    logp, entropy = linear_logprob(
+        hidden.reshape(-1, hidden.shape[-1]),
+        weight,
+        labels.reshape(-1).long(),
+        temperature=float(temperature),
+    )
+    return logp.view(labels.shape), entropy.view(labels.shape)
+
+
+class FusedLinearForPPO(torch.nn.Module):
+    """verl's module of that name; both arguments are of its own kernels and mean nothing here."""
+
+    def __init__(self, chunk_size: int = 512, impl_backend: str = "torch") -> None:
+        super().__init__()
+
+    def forward(
+        self, hidden_states: Tensor, vocab_weights: Tensor, input_ids: Tensor, temperature=1.0
+    ) -> tuple[Tensor, Tensor]:
+        return linear_cross_entropy(hidden_states, vocab_weights, input_ids, temperature)
+
+
+torch_backend.FusedLinearForPPO = FusedLinearForPPO
+triton_backend.linear_cross_entropy = linear_cross_entropy
