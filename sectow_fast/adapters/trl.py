@@ -1,28 +1,34 @@
 """TRL's `GRPOTrainer` with the fused loss: three products instead of four, dead rows left out.
 
-    with sectow_fast.adapters.trl.patch(trainer):
+    with sectow_fast.adapters.trl.patch(trainer, shared_prefix=True):
         trainer.train()
 
 What is computed stays TRL's: data, rollout, rewards, advantages, reductions, logged measures. Only
-head and loss become one operator (`kernels.linear_policy_loss`). Of TRL's options each is either
-matched or refused by name (`refusals`). Not the same: the ratio is clamped at exp(+-20), and the
-logged entropy is a mean over the rows that went through the head (docs/EMBEDDING.md).
+head and loss become one operator (`kernels.linear_policy_loss`), and with `shared_prefix` the model
+sees a prompt once for all its completions of a micro-batch (trl_rows.py). Of TRL's options each is
+either matched or refused by name (`refusals`). Not the same: the ratio is clamped at exp(+-20), and
+the logged entropy is a mean over the rows that went through the head (docs/EMBEDDING.md).
 """
 
 from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from trl import GRPOTrainer
-from trl.trainer.utils import FusedCausalLMOutput, nanmax, nanmin
+from trl.trainer.utils import FusedCausalLMOutput
 
+from sectow_fast.adapters.trl_measures import log_measures
 from sectow_fast.kernels import PolicyLossConfig, linear_policy_loss
+
+if TYPE_CHECKING:
+    from sectow_fast.adapters.trl_rows import SharedBatch
 
 TESTED = (1, 16)  # TRL's seams move between minor versions
 
@@ -46,16 +52,21 @@ SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scal
 class SectowGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` with the fused loss, for as long as it lives."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, shared_prefix: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
-        _install(self)
+        _install(self, shared_prefix)
 
 
 @contextlib.contextmanager
-def patch(trainer: GRPOTrainer) -> Iterator[GRPOTrainer]:
+def patch(trainer: GRPOTrainer, *, shared_prefix: bool = False) -> Iterator[GRPOTrainer]:
     """The fused loss inside the block, TRL's own after it. ValueError: an option that is not
-    matched, by its name."""
-    restore = _install(trainer)
+    matched, by its name.
+
+    shared_prefix: of a micro-batch, the model sees every prompt once, and completions without a
+    signal not at all. Attention inside the block is then ours (flex on CUDA, sdpa on a CPU), and
+    the model's class one of `sectow_fast.families.FAMILIES`.
+    """
+    restore = _install(trainer, shared_prefix)
     try:
         yield trainer
     finally:
@@ -111,50 +122,67 @@ def loss_config(trainer: GRPOTrainer) -> PolicyLossConfig:
     )
 
 
-def _install(trainer: GRPOTrainer) -> Any:
+def _install(trainer: GRPOTrainer, shared_prefix: bool) -> Callable[[], None]:
     """Replace head and loss; returns what puts TRL's own back."""
     found = refusals(trainer)
     if found:
         raise ValueError(f"sectow_fast.adapters.trl: found {found[0]}; see docs/EMBEDDING.md")
     model = trainer.accelerator.unwrap_model(trainer.model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    share, attention_back = None, None
+    if shared_prefix:
+        from sectow_fast.adapters.trl_rows import sharing
+
+        share, attention_back = sharing(model)
     # TRL put its fused head there; generation and reference log-probs go on through it.
-    head = FusedHead(model.forward)
+    head = FusedHead(model.forward, share)
     model.forward = types.MethodType(head.forward, model)
     trainer._compute_loss = types.MethodType(_loss_by(head), trainer)
 
     def restore() -> None:
         model.forward = head.before
         del trainer._compute_loss
+        if attention_back:
+            attention_back()
 
     return restore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What one loss asks of the head. states: the model's last hidden states [., ., H] -> rows
+    [N, H]; labels [N]; given: `linear_policy_loss`'s further arguments."""
+
+    states: Callable[[Tensor], Tensor]
+    labels: Tensor
+    given: dict[str, Any]
 
 
 class FusedHead:
     """Stands where TRL's fused head stands. `asked` is set for the length of one loss."""
 
-    def __init__(self, before: Any) -> None:
-        self.before = before
-        self.asked: dict[str, Any] | None = None
+    def __init__(self, before: Any, share: Callable[..., SharedBatch] | None) -> None:
+        self.before, self.share = before, share
+        self.asked: Asked | None = None
         self.loss: Tensor | None = None
         self.measured: dict[str, Tensor] = {}
 
     def forward(self, model: Any, *args: Any, **options: Any) -> Any:
         if self.asked is None or not options.pop("fused_lm_head", False):
             return self.before(*args, **options)
-        labels, tokens = options.pop("labels"), self.asked["tokens"]
+        labels = options.pop("labels", None)  # the unshared batch's, whose shape TRL looks at
         hidden = model.base_model(*args, use_cache=False, **options).last_hidden_state
-        rows = hidden[:, -tokens - 1 : -1].flatten(0, 1)
         lm_head = model.get_output_embeddings()
         self.loss, self.measured = linear_policy_loss(
-            rows,
+            self.asked.states(hidden),
             lm_head.weight,
-            labels[:, -tokens:].flatten(),
+            self.asked.labels,
             bias=lm_head.bias,
             softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
-            **self.asked["given"],
+            **self.asked.given,
         )
-        logp = self.measured["logp"].view(len(labels), tokens)
+        logp = self.measured["logp"]
+        logp = logp if labels is None else logp.view(len(labels), -1)
         return FusedCausalLMOutput(loss=self.loss, log_probs=logp, entropy=logp)
 
 
@@ -173,8 +201,6 @@ MODEL_INPUTS = (
 
 def _fused_loss(trainer: Any, model: Any, inputs: dict[str, Any], head: FusedHead) -> Tensor:
     """`GRPOTrainer._compute_loss`, with head and loss as one operator."""
-    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
-    attended = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
     batch, tokens = inputs["completion_ids"].shape
     mask = inputs["completion_mask"]
     mask = (mask * inputs["tool_mask"] if "tool_mask" in inputs else mask).bool()
@@ -185,100 +211,70 @@ def _fused_loss(trainer: Any, model: Any, inputs: dict[str, Any], head: FusedHea
         gain = gain * inputs["importance_sampling_ratio"]
     training = trainer.model.training
     steps = trainer.current_gradient_accumulation_steps if training else 1
-    normalizer, divisor = _normalizer(trainer, inputs, batch, steps, training)
+    normalizer, divisor = _normalizer(trainer, inputs, mask, steps, training)
     old, ref = inputs.get("old_per_token_logps"), inputs.get("ref_per_token_logps")
     config = loss_config(trainer)
-    if config.ratio == "sequence" or config.reduction == "seq-mean":
-        sequences = torch.arange(batch, device=ids.device).repeat_interleave(tokens)
-    else:
-        sequences = None
-    head.asked = {
-        "tokens": tokens,
-        "given": {
-            "advantages": gain.flatten(),
-            "old_logp": None if old is None else old.flatten(),
-            "ref_logp": ref.flatten() if trainer.beta else None,
-            "mask": mask.flatten(),
-            "sequence_ids": sequences,
-            "normalizer": normalizer,
-            "config": config,
-            "temperature": trainer.temperature,
-        },
+    sequences = torch.arange(mask.numel(), device=mask.device) // tokens
+    by_sequence = config.ratio == "sequence" or config.reduction == "seq-mean"
+    by_token = {
+        "advantages": gain,
+        "old_logp": old,
+        "ref_logp": ref if trainer.beta else None,
+        "mask": mask,
+        "sequence_ids": sequences if by_sequence else None,
     }
+    rest = {"normalizer": normalizer, "config": config, "temperature": trainer.temperature}
+    if head.share is None:
+        shared, where = None, slice(None)
+        labels = inputs["completion_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        labels = labels.flatten()
+    else:
+        taught = mask if trainer.beta else mask & (gain != 0)
+        shared = head.share(inputs, taught.any(1))
+        where, labels = shared.where, shared.labels
+    head.asked = Asked(
+        states=shared.states
+        if shared
+        else lambda hidden: hidden[:, -tokens - 1 : -1].flatten(0, 1),
+        labels=labels,
+        given={n: None if t is None else t.flatten()[where] for n, t in by_token.items()} | rest,
+    )
     try:
-        trainer._get_per_token_logps_and_entropies(
-            model, ids, attended, tokens, **{name: inputs.get(name) for name in MODEL_INPUTS}
-        )
+        if shared:
+            with trainer.accelerator.autocast():
+                model(**shared.model_inputs, fused_lm_head=True)
+        else:
+            _forward(trainer, model, inputs, tokens)
         loss, measured = head.loss, head.measured
     finally:
         head.asked = head.loss = None
         head.measured = {}
-    scored = measured["scored"].view(batch, tokens)
-    logp = measured["logp"].view(batch, tokens)
+    logp, scored = torch.zeros_like(gain, dtype=torch.float32), torch.zeros_like(mask)
+    logp.view(-1)[where] = measured["logp"].to(logp.dtype)
+    scored.view(-1)[where] = measured["scored"]
     before = logp if old is None else old
     log_ratio = (logp - before).where(scored, 0.0)
-    _log(trainer, measured, mask, gain, log_ratio, logp, ref)
+    log_measures(trainer, measured, mask, gain, log_ratio, logp, ref)
     return loss / divisor
 
 
+def _forward(trainer: Any, model: Any, inputs: dict[str, Any], tokens: int) -> None:
+    """The model over TRL's own padded batch; TRL cuts the images."""
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+    attended = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+    images = {name: inputs.get(name) for name in MODEL_INPUTS}
+    trainer._get_per_token_logps_and_entropies(model, ids, attended, tokens, **images)
+
+
 def _normalizer(
-    trainer: Any, inputs: dict[str, Any], batch: int, steps: int, training: bool
+    trainer: Any, inputs: dict[str, Any], mask: Tensor, steps: int, training: bool
 ) -> tuple[Any, float]:
     """(the operator's normalizer, what its loss is divided by after that), as TRL reduces."""
     if trainer.loss_type == "grpo":
-        return batch, steps
+        return len(mask), steps
     if trainer.loss_type == "bnpo":
-        return None, steps
+        return mask.sum().clamp(min=1), steps
     if trainer.loss_type == "dr_grpo":
-        return batch * trainer.max_completion_length, steps
+        return len(mask) * trainer.max_completion_length, steps
     items = inputs["num_items_in_batch"].clamp(min=1.0) / trainer.accelerator.num_processes
     return (items * steps / trainer.args.steps_per_generation if training else items), 1.0
-
-
-def _log(
-    trainer: Any,
-    measured: dict[str, Tensor],
-    mask: Tensor,
-    gain: Tensor,
-    log_ratio: Tensor,
-    logp: Tensor,
-    ref: Tensor | None,
-) -> None:
-    """TRL's measures under TRL's names."""
-    metrics = trainer._metrics["train" if trainer.model.training else "eval"]
-    counts = mask.sum(1).clamp(min=1)
-    by_sequence = trainer.importance_sampling_level == "sequence"
-    if by_sequence:
-        log_ratio = ((log_ratio * mask).sum(1) / counts)[:, None]
-        gain = gain[:, :1]
-
-    def over_all(value: Tensor) -> float:
-        own = value.shape[1] == 1
-        parts = (value.sum(), len(value)) if own else ((value * mask).sum(), mask.sum())
-        sums = torch.stack([torch.as_tensor(p, device=value.device).float() for p in parts])
-        total, count = trainer.accelerator.reduce(sums, reduction="sum")
-        return (total / count.clamp(min=1.0)).item()
-
-    def by_row(value: Tensor) -> Tensor:
-        own = value.shape[1] == 1
-        return value[:, 0] if own else (value * mask).sum(1) / mask.sum(1)
-
-    if trainer.beta:
-        drift = ref - logp
-        metrics["kl"].append(over_all((drift.exp() - drift - 1).where(mask, 0.0)))
-    entropy = trainer.accelerator.gather(measured["entropy"].detach().reshape(1))
-    metrics["entropy"].append(entropy.nanmean().item())
-    ratio = log_ratio.exp()
-    if trainer.loss_type == "cispo":
-        over = (ratio > trainer.epsilon_high) & (gain > 0)
-        metrics["cispo_clip_ratio"].append(over_all(over.float()))
-        return
-    low = ((ratio < 1 - trainer.epsilon_low) & (gain < 0)).float()
-    high = ((ratio > 1 + trainer.epsilon_high) & (gain > 0)).float()
-    metrics["clip_ratio/low_mean"].append(over_all(low))
-    metrics["clip_ratio/high_mean"].append(over_all(high))
-    metrics["clip_ratio/region_mean"].append(over_all(low + high))
-    every = trainer.accelerator.gather
-    # A row without a live token has no share: 0 / 0, which is left out as TRL leaves it out.
-    metrics["clip_ratio/low_min"].append(nanmin(every(by_row(low))).item())
-    metrics["clip_ratio/high_max"].append(nanmax(every(by_row(high))).item())

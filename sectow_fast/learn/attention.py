@@ -49,13 +49,18 @@ def use(model: Any, name: str = "auto") -> str:
     cuda = next(model.parameters()).is_cuda
     name = chosen(name, cuda=cuda)
     _register(name, load(name, cuda=cuda))
+    set_on_text(model, PREFIX + name)
+    return name
+
+
+def set_on_text(model: Any, implementation: str) -> None:
+    """transformers' `set_attn_implementation`, for the text decoder alone."""
     text = model.config.get_text_config()
     if text is model.config:
-        model.set_attn_implementation(PREFIX + name)
+        model.set_attn_implementation(implementation)
     else:
         inner = [k for k in model.config.sub_configs if getattr(model.config, k, None) is text]
-        model.set_attn_implementation({inner[0]: PREFIX + name})
-    return name
+        model.set_attn_implementation({inner[0]: implementation})
 
 
 def chosen(name: str, *, cuda: bool) -> str:

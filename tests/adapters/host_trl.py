@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
+from tiny_models import QWEN_TEMPLATE, save_qwen2_5_vl
 from transformers import Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 PROMPTS, SIZE, TOKENS = 4, 4, 6
+
+
+class Models(NamedTuple):
+    """What a trainer trains, and what reads its prompts."""
+
+    model: Any
+    reader: Any
 
 
 def text_model(vocabulary: int, seed: int = 0) -> Any:
@@ -73,17 +81,52 @@ def reward(completion_ids: list[list[int]], group: list[int], **rest: Any) -> li
     ]
 
 
+def qwen(folder: Path) -> Models:
+    """A tiny Qwen2.5-VL and its processor. Its video part wants torchvision, so it stays without
+    one; no prompt here has a video."""
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    class Pictures(Qwen2_5_VLProcessor):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return ["image_processor", "tokenizer"]
+
+    save_qwen2_5_vl(folder)
+    processor = Pictures(
+        image_processor=Qwen2VLImageProcessorPil.from_pretrained(folder),
+        # As TRL loads one itself; on the right, its own image masks stand beside the images.
+        tokenizer=AutoTokenizer.from_pretrained(folder, padding_side="left"),
+        chat_template=QWEN_TEMPLATE,
+    )
+    return Models(Qwen2_5_VLForConditionalGeneration.from_pretrained(folder), processor)
+
+
+def models(stage: Any, folder: Path, kind: str) -> Models:
+    """ "text": a Qwen2; "llava": the sandbox's defender; "qwen": a Qwen2.5-VL."""
+    if kind == "qwen":
+        return qwen(folder / "model")
+    tokenizer = stage.processor.tokenizer
+    if kind == "text":
+        made = Models(text_model(len(tokenizer)), tokenizer)
+    else:
+        made = Models(stage.defender(), stage.processor)
+    made.model.save_pretrained(folder / "model")
+    return made
+
+
 def make(
     stage: Any,
     folder: Path,
     *,
-    images: bool = False,
+    model: str = "text",
     steps: int = 4,
     kind: type[GRPOTrainer] = Drawn,
     **options: Any,
 ) -> tuple[Any, Norms]:
     """(trainer, what it logs). options: of `GRPOConfig`."""
     world, norms = stage.world, Norms()
+    images = model != "text"
     cases = [c for c in world.train_cases("harmless") if (c.image is not None) == images]
     cases = cases[:PROMPTS]
     columns: dict[str, list[Any]] = {"group": list(range(len(cases)))}
@@ -115,17 +158,15 @@ def make(
         "optim": "sgd",
         "temperature": 0.9,
     } | options
-    tokenizer = stage.processor.tokenizer
-    model = stage.defender() if images else text_model(len(tokenizer))
+    made = models(stage, folder, model)
     # TRL makes its reference model from the folder that the policy came from.
-    model.save_pretrained(folder / "model")
-    model.config._name_or_path = str(folder / "model")
+    made.model.config._name_or_path = str(folder / "model")
     trainer = kind(
-        model=model,
+        model=made.model,
         reward_funcs=reward,
         args=GRPOConfig(**settings),
         train_dataset=Dataset.from_dict(columns),
-        processing_class=stage.processor if images else tokenizer,
+        processing_class=made.reader,
         callbacks=[norms],
     )
     return trainer, norms

@@ -11,10 +11,10 @@ from sectow_fast.adapters.trl import SectowGRPOTrainer, patch
 SKIPPED = {"entropy", "epoch", "step_time", "total_flos", "train_runtime"}
 
 
-def run(stage, folder, *, ours: bool, **options):
+def run(stage, folder, *, ours: bool, shared: bool = False, **options):
     trainer, norms = make(stage, folder, **options)
     if ours:
-        with patch(trainer):
+        with patch(trainer, shared_prefix=shared):
             trainer.train()
     else:
         trainer.train()
@@ -34,13 +34,15 @@ def assert_same(theirs, ours, *, steps):
         torch.testing.assert_close(ours[1][name], value, atol=2e-5, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("images", [False, True], ids=["text", "llava"])
-def test_twenty_steps_are_trls_own(stage, tmp_path, images):
-    found = [
-        run(stage, tmp_path / str(ours), ours=ours, images=images, steps=20)
-        for ours in (False, True)
-    ]
-    assert_same(*found, steps=20)
+@pytest.mark.parametrize("model", ["text", "llava", "qwen"])
+def test_twenty_steps_are_trls_own(stage, tmp_path, model):
+    options = {"steps": 20, "model": model}
+    theirs, ours, shared = (
+        run(stage, tmp_path / kind, ours=kind != "theirs", shared=kind == "shared", **options)
+        for kind in ("theirs", "ours", "shared")
+    )
+    assert_same(theirs, ours, steps=20)
+    assert_same(theirs, shared, steps=20)
 
 
 OPTIONS = {
@@ -69,11 +71,13 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_is_trls_own(stage, tmp_path, name):
-    found = [
-        run(stage, tmp_path / str(ours), ours=ours, steps=4, learning_rate=0.1, **OPTIONS[name])
-        for ours in (False, True)
-    ]
-    assert_same(*found, steps=4)
+    options = {"steps": 4, "learning_rate": 0.1, **OPTIONS[name]}
+    theirs, ours, shared = (
+        run(stage, tmp_path / kind, ours=kind != "theirs", shared=kind == "shared", **options)
+        for kind in ("theirs", "ours", "shared")
+    )
+    assert_same(theirs, ours, steps=4)
+    assert_same(theirs, shared, steps=4)
 
 
 REFUSED = {

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "sectow_fast"
 # A room may import the rooms named here, and itself; `types` and `config` are open to all rooms.
 ALLOWED = {
     "types": set(),
-    "adapters": {"kernels"},
+    "adapters": {"families", "kernels", "learn"},
     "config": {"extras"},
     "extras": set(),
     "families": set(),

@@ -1,0 +1,58 @@
+"""What TRL logs of a loss, under TRL's names, from what the fused loss knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl.trainer.utils import nanmax, nanmin
+
+
+def log_measures(
+    trainer: Any,
+    measured: dict[str, Tensor],
+    mask: Tensor,
+    gain: Tensor,
+    log_ratio: Tensor,
+    logp: Tensor,
+    ref: Tensor | None,
+) -> None:
+    """Write them where TRL logs from. mask, gain, log_ratio, logp, ref: [B, T]."""
+    metrics = trainer._metrics["train" if trainer.model.training else "eval"]
+    counts = mask.sum(1).clamp(min=1)
+    by_sequence = trainer.importance_sampling_level == "sequence"
+    if by_sequence:
+        log_ratio = ((log_ratio * mask).sum(1) / counts)[:, None]
+        gain = gain[:, :1]
+
+    def over_all(value: Tensor) -> float:
+        own = value.shape[1] == 1
+        parts = (value.sum(), len(value)) if own else ((value * mask).sum(), mask.sum())
+        sums = torch.stack([torch.as_tensor(p, device=value.device).float() for p in parts])
+        total, count = trainer.accelerator.reduce(sums, reduction="sum")
+        return (total / count.clamp(min=1.0)).item()
+
+    def by_row(value: Tensor) -> Tensor:
+        own = value.shape[1] == 1
+        return value[:, 0] if own else (value * mask).sum(1) / mask.sum(1)
+
+    if trainer.beta:
+        drift = ref - logp
+        metrics["kl"].append(over_all((drift.exp() - drift - 1).where(mask, 0.0)))
+    entropy = trainer.accelerator.gather(measured["entropy"].detach().reshape(1))
+    metrics["entropy"].append(entropy.nanmean().item())
+    ratio = log_ratio.exp()
+    if trainer.loss_type == "cispo":
+        over = (ratio > trainer.epsilon_high) & (gain > 0)
+        metrics["cispo_clip_ratio"].append(over_all(over.float()))
+        return
+    low = ((ratio < 1 - trainer.epsilon_low) & (gain < 0)).float()
+    high = ((ratio > 1 + trainer.epsilon_high) & (gain > 0)).float()
+    metrics["clip_ratio/low_mean"].append(over_all(low))
+    metrics["clip_ratio/high_mean"].append(over_all(high))
+    metrics["clip_ratio/region_mean"].append(over_all(low + high))
+    every = trainer.accelerator.gather
+    # A row without a live token has no share: 0 / 0, which is left out as TRL leaves it out.
+    metrics["clip_ratio/low_min"].append(nanmin(every(by_row(low))).item())
+    metrics["clip_ratio/high_max"].append(nanmax(every(by_row(high))).item())

@@ -1,0 +1,170 @@
+"""TRL's padded micro-batch as one shared-prefix row (learn/packing.py).
+
+TRL shuffles the completions of a rollout before it cuts it into micro-batches, so what shares a
+prompt is looked for here, by tokens and pixels: the more completions a micro-batch holds, the more
+is shared. Completions that teach nothing are left out. Every other number stays where TRL has it:
+`where` says which place of the [B, T] batch each of the row's tokens is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sectow_fast.families import Family, family_of
+from sectow_fast.learn import attention
+from sectow_fast.learn.packing import PackedRow, pack
+from sectow_fast.types import Completion, Prompt, UserError
+
+# Of models that no family describes; their images cannot be told apart by row.
+FOREIGN = ("pixel_attention_mask", "spatial_shapes", "num_tiles", "image_sizes")
+FOREIGN += ("image_position_ids",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedBatch:
+    """A row, on `device`, and the places [N] of its completion tokens in the flat [B * T] batch.
+
+    Two completions (a, b) and (c,) of one prompt and T = 3 are where = [0, 1, 3].
+    """
+
+    row: PackedRow
+    where: Tensor
+    device: torch.device
+
+    @property
+    def labels(self) -> Tensor:
+        return self.row.labels.to(self.device)
+
+    @property
+    def model_inputs(self) -> dict[str, Any]:
+        return {
+            "input_ids": self.row.input_ids.to(self.device),
+            "attention_mask": attention.mask_of(self.row.segments, self.device),
+            "position_ids": self.row.position_ids.to(self.device),
+            **self.row.pixel_inputs,
+        }
+
+    def states(self, hidden: Tensor) -> Tensor:
+        """[N, H] of the row's hidden states [1, tokens, H]."""
+        return hidden[0, self.row.column.to(hidden.device)]
+
+
+def sharing(model: Any) -> tuple[Callable[..., SharedBatch], Callable[[], None]]:
+    """(batch maker, what sets the attention back) for a transformers model.
+
+    ValueError for a class whose layout is not known, or attention dropout.
+    """
+    try:
+        family = family_of(model)
+    except UserError as error:
+        raise ValueError(f"sectow_fast.adapters.trl, shared_prefix: {error}") from None
+    text = model.config.get_text_config()
+    if getattr(text, "attention_dropout", 0.0):
+        raise ValueError(
+            f"sectow_fast.adapters.trl, shared_prefix: found attention_dropout"
+            f" {text.attention_dropout}, expected 0"
+        )
+    before = text._attn_implementation
+    attention.use(model, "auto")
+
+    def share(inputs: Mapping[str, Any], live: Tensor) -> SharedBatch:
+        return shared_batch(inputs, live, family)
+
+    return share, lambda: attention.set_on_text(model, before)
+
+
+def shared_batch(inputs: Mapping[str, Any], live: Tensor, family: Family) -> SharedBatch:
+    """The rows of TRL's batch that `live` [B] names, as one row: a prompt once, its completions
+    after it. Where none is live the first prompt stands alone, so that every rank has a forward."""
+    rows = live.nonzero().flatten().tolist()
+    ids, kept = inputs["prompt_ids"].tolist(), inputs["prompt_mask"].bool().tolist()
+    prompts = {
+        i: tuple(t for t, on in zip(ids[i], kept[i], strict=True) if on) for i in rows or [0]
+    }
+    images = Images(inputs, len(ids))
+    groups: dict[tuple[int, ...], list[list[int]]] = {}
+    for i, prompt in prompts.items():
+        alike = groups.setdefault(prompt, [])
+        home = next((group for group in alike if images.same(group[0], i)), None)
+        alike.append([i]) if home is None else home.append(i)
+    members = [group for alike in groups.values() for group in alike]
+    completions, lengths = inputs["completion_ids"].tolist(), inputs["completion_mask"].sum(1)
+    lengths = lengths.tolist()
+
+    def completion(i: int) -> Completion:
+        mine = tuple(completions[i][: lengths[i]])
+        return Completion(ids=mine, logprobs=(0.0,) * len(mine), finish_reason="stop")
+
+    pairs = [
+        (
+            Prompt(
+                case_id=f"row {group[0]} of the micro-batch",
+                ids=prompts[group[0]],
+                image=str(group[0]) if images.count[group[0]] else None,
+            ),
+            [completion(i) for i in group if rows],
+        )
+        for group in members
+    ]
+    tokens, order = inputs["completion_ids"].shape[1], [i for g in members for i in g if rows]
+    where = [i * tokens + t for i in order for t in range(lengths[i])]
+    device = inputs["prompt_ids"].device
+    return SharedBatch(
+        row=pack(pairs, codec=images, family=family),
+        where=torch.tensor(where, dtype=torch.long, device=device),
+        device=device,
+    )
+
+
+class Images:
+    """The images of TRL's batch, by row. What `pack` asks of a codec, it answers from there."""
+
+    def __init__(self, inputs: Mapping[str, Any], rows: int) -> None:
+        for name in FOREIGN:
+            if inputs.get(name) is not None:
+                raise ValueError(
+                    f"sectow_fast.adapters.trl, shared_prefix: found {name!r} in the batch,"
+                    " expected images as LLaVA, Qwen-VL and Gemma 3 have them"
+                )
+        self.pixels, self.grids = inputs.get("pixel_values"), inputs.get("image_grid_thw")
+        counts = inputs.get("num_images")
+        none = self.pixels is None
+        self.count = list(counts) if counts and not none else [0 if none else 1] * rows
+        many = next((i for i, count in enumerate(self.count) if count > 1), None)
+        if many is not None:
+            raise ValueError(
+                f"sectow_fast.adapters.trl, shared_prefix: found {self.count[many]} images in row"
+                f" {many} of the micro-batch, expected at most one"
+            )
+        if none:
+            return
+        sizes = torch.ones(sum(self.count)) if self.grids is None else self.grids.prod(-1)
+        ends = [0, *sizes.long().cumsum(0).tolist()]
+        self._place, number = [], 0
+        for count in self.count:
+            self._place.append((number, ends[number], ends[number + count]))
+            number += count
+
+    def of(self, row: int) -> dict[str, Tensor]:
+        number, start, end = self._place[row]
+        found = {"pixel_values": self.pixels[start:end]}
+        if self.grids is not None:
+            found["image_grid_thw"] = self.grids[number : number + 1]
+        return found
+
+    def same(self, one: int, other: int) -> bool:
+        if self.count[one] != self.count[other]:
+            return False
+        if not self.count[one]:
+            return True
+        pairs = zip(self.of(one).values(), self.of(other).values(), strict=True)
+        return all(torch.equal(a, b) for a, b in pairs)
+
+    def pixel_inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        found = [self.of(int(prompt.image)) for prompt in prompts if prompt.image is not None]
+        return {name: torch.cat([one[name] for one in found]) for name in (found or [{}])[0]}
