@@ -1,4 +1,5 @@
-"""One process of bench/test_embedding.py: real TRL steps, with or without our loss; prints JSON.
+"""One process of bench/test_embedding.py: real TRL steps, by kind "trl", "ours" or "shared"; prints
+JSON.
 
 Completions are drawn by a seed, so both contenders train on the same tokens; only the update is
 timed (TRL's `training_step`, forward and backward of a micro-batch).
@@ -29,7 +30,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from sectow_fast.adapters.trl import patch
 
-PROMPTS, SIZE, PROMPT, TOKENS, STEPS = 4, 8, 32, 32, 4
+PROMPTS, SIZE, TOKENS, STEPS = 4, 8, 32, 3
 
 
 class Timed(GRPOTrainer):
@@ -72,7 +73,7 @@ class Norm(TrainerCallback):
         self.value = float(torch.stack(norms).norm())
 
 
-def main(ours: bool, vocabulary: int, live: float) -> None:
+def main(kind: str, vocabulary: int, live: float, prompt: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     words = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {f"w{i}": i for i in range(3, vocabulary)}
@@ -89,7 +90,7 @@ def main(ours: bool, vocabulary: int, live: float) -> None:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=256,
+            max_position_embeddings=512,
             tie_word_embeddings=True,
         )
     )
@@ -98,7 +99,7 @@ def main(ours: bool, vocabulary: int, live: float) -> None:
         return [float(i % 2) if g < live * PROMPTS else 1.0 for i, g in enumerate(group)]
 
     rng, norm = random.Random(1), Norm()
-    prompts = [" ".join(f"w{rng.randrange(3, vocabulary)}" for _ in range(PROMPT)) for _ in "abcd"]
+    prompts = [" ".join(f"w{rng.randrange(3, vocabulary)}" for _ in range(prompt)) for _ in "abcd"]
     with tempfile.TemporaryDirectory() as folder:
         trainer = Timed(
             model=model,
@@ -127,7 +128,9 @@ def main(ours: bool, vocabulary: int, live: float) -> None:
             callbacks=[norm],
         )
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        with patch(trainer) if ours else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if kind != "trl":
+                stack.enter_context(patch(trainer, shared_prefix=kind == "shared"))
             trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     row = {
@@ -139,4 +142,4 @@ def main(ours: bool, vocabulary: int, live: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] == "ours", int(sys.argv[2]), float(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
