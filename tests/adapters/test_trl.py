@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from host_trl import Drawn, make
@@ -119,6 +121,15 @@ def test_the_trainer_class_is_the_patched_trainer(stage, tmp_path):
 
     trainer, norms = make(stage, tmp_path / "class", kind=Ours)
     trainer.train()
+    found = norms.rows, {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    assert_same(run(stage, tmp_path / "patch", ours=True), found, steps=4)
+
+
+def test_the_lines_of_the_page_train(stage, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "EMBEDDING.md").read_text()
+    lines = page.split("## In TRL")[1].split("```python\n")[1].split("```")[0]
+    trainer, norms = make(stage, tmp_path / "page")
+    exec(lines, {"trainer": trainer})
     found = norms.rows, {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
     assert_same(run(stage, tmp_path / "patch", ours=True), found, steps=4)
 

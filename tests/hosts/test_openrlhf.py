@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -118,6 +119,23 @@ def test_what_a_masked_token_holds_never_matters(name):
     kind = PolicyLoss(**OPTIONS[name])
     for want, got in zip(kind(**given), kind(**spoiled), strict=True):
         assert want is got is None or want == got
+
+
+def test_the_lines_of_the_page_are_those_that_openrlhf_has(openrlhf):
+    """They replace one import of the host's, which must be there to be replaced."""
+    from openrlhf.trainer.ray import ppo_actor
+
+    page = (Path(__file__).parents[2] / "docs" / "EMBEDDING.md").read_text()
+    lines = page.split("## In OpenRLHF")[1].split("```python\n")[1].split("```")[0]
+    source = Path(ppo_actor.__file__).read_text()
+    theirs = "from openrlhf.models import Actor, PolicyLoss, aggregate_loss\n"
+    assert source.count(theirs) == 1
+    scope: dict = {
+        "__name__": "openrlhf.trainer.ray.ppo_actor",
+        "__package__": ppo_actor.__package__,
+    }
+    exec(compile(source.replace(theirs, lines), ppo_actor.__file__, "exec"), scope)
+    assert scope["PolicyLoss"] is PolicyLoss
 
 
 # --- OpenRLHF's own training step ---------------------------------------------------------------
