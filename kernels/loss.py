@@ -49,6 +49,9 @@ def policy_loss_oracle(
     clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
     if config.ratio == "cispo":
         loss = -(clipped.detach() * gain * now)
+    elif config.ratio == "sapo":
+        tau = torch.where(gain > 0, config.sapo_pos, config.sapo_neg)
+        loss = -torch.sigmoid(tau * (ratio - 1)) * 4 / tau * gain
     else:
         loss = -torch.where(ratio * gain <= clipped * gain, ratio * gain, clipped * gain)
         if config.dual_clip is not None:
@@ -58,7 +61,7 @@ def policy_loss_oracle(
     if ref_logp is not None:
         kl = _kl((ref_logp.detach().where(live, 0.0) - now).clamp(-bound, bound), config.kl)
         if config.kl_coef:
-            loss = loss + config.kl_coef * kl
+            loss = loss + config.kl_coef * (kl * ratio if config.kl_unbiased else kl)
     if entropy is not None and config.entropy_coef:
         loss = loss - config.entropy_coef * entropy.where(live, 0.0)
     if config.tis_cap is not None:

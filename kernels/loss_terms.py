@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import checks
 
-RATIOS = ("token", "sequence", "cispo")
+RATIOS = ("token", "sequence", "cispo", "sapo")
 KINDS = ("k1", "k2", "k3")
 REDUCTIONS = ("token-mean", "seq-mean", "seq-sum", "constant")
 METRICS = ("ratio_mean", "ratio_max", "ratio_min", "clip_low", "clip_high", "kl", "entropy", "live")
@@ -30,8 +30,11 @@ class PolicyLossConfig:
     """What the loss is made of. Defaults: DAPO's decoupled clip, no KL, token mean.
 
     ratio: "token" (GRPO), "sequence" (GSPO: the geometric mean over the sequence), "cispo"
-    (the clipped ratio is a constant weight of the log-prob). reduction: "constant" is the sum over
-    tokens divided by `normalizer` only.
+    (the clipped ratio is a constant weight of the log-prob), "sapo" (arXiv 2511.20347: no clip but
+    a soft gate, 4 / tau * sigmoid(tau (r - 1)), tau = sapo_pos where A > 0 and sapo_neg elsewhere).
+    kl_unbiased: the KL estimate times the ratio, whose gradient counts (DeepSeek-V3.2), so that it
+    is unbiased on completions of an older policy. reduction: "constant" is the sum over tokens
+    divided by `normalizer` only.
     """
 
     clip_low: float = 0.2
@@ -39,8 +42,11 @@ class PolicyLossConfig:
     dual_clip: float | None = None
     kl_coef: float = 0.0
     kl: Literal["k1", "k2", "k3"] = "k3"
+    kl_unbiased: bool = False
     entropy_coef: float = 0.0
-    ratio: Literal["token", "sequence", "cispo"] = "token"
+    ratio: Literal["token", "sequence", "cispo", "sapo"] = "token"
+    sapo_pos: float = 1.0
+    sapo_neg: float = 1.05
     reduction: Literal["token-mean", "seq-mean", "seq-sum", "constant"] = "token-mean"
     tis_cap: float | None = None
     log_ratio_clamp: float = 20.0
@@ -55,7 +61,8 @@ class PolicyLossConfig:
             raise ValueError(f"dual_clip: found {self.dual_clip}, expected > 1 or None")
         if self.tis_cap is not None:
             checks.check_positive("tis_cap", self.tis_cap)
-        checks.check_positive("log_ratio_clamp", self.log_ratio_clamp)
+        for name in ("log_ratio_clamp", "sapo_pos", "sapo_neg"):
+            checks.check_positive(name, getattr(self, name))
         checks.check_choice("ratio", self.ratio, RATIOS)
         checks.check_choice("kl", self.kl, KINDS)
         checks.check_choice("reduction", self.reduction, REDUCTIONS)
@@ -65,19 +72,22 @@ class PolicyLossConfig:
         return [
             *(self.clip_low, self.clip_high, self.dual_clip or 0.0, self.kl_coef),
             *(self.entropy_coef, self.tis_cap or 0.0, self.log_ratio_clamp),
+            *(self.sapo_pos, self.sapo_neg),
         ]
 
     def kinds(self) -> str:
-        return f"{self.ratio} {self.kl} {self.reduction}"
+        unbiased = "unbiased" if self.kl_unbiased else "plain"
+        return f"{self.ratio} {self.kl} {unbiased} {self.reduction}"
 
     @classmethod
     def of(cls, kinds: str, numbers: list[float]) -> PolicyLossConfig:
-        low, high, dual, kl_coef, entropy_coef, cap, clamp = numbers
-        ratio, kl, reduction = kinds.split()
+        low, high, dual, kl_coef, entropy_coef, cap, clamp, pos, neg = numbers
+        ratio, kl, unbiased, reduction = kinds.split()
         return cls(
             **{"clip_low": low, "clip_high": high, "dual_clip": dual or None, "kl_coef": kl_coef},
             **{"entropy_coef": entropy_coef, "tis_cap": cap or None, "log_ratio_clamp": clamp},
-            **{"ratio": ratio, "kl": kl, "reduction": reduction},
+            **{"ratio": ratio, "sapo_pos": pos, "sapo_neg": neg, "reduction": reduction},
+            **{"kl": kl, "kl_unbiased": unbiased == "unbiased"},
         )
 
 
@@ -112,6 +122,13 @@ def token_terms(
     d_direct, kl = zero, zero
     if config.ratio == "cispo":
         loss, d_ratio, d_direct = -clipped * gain * now, zero, -clipped * gain
+    elif config.ratio == "sapo":
+        tau = torch.where(gain > 0, config.sapo_pos, config.sapo_neg).to(now.dtype)
+        reach = tau * (ratio - 1)
+        loss = -(4 / tau) * reach.sigmoid() * gain
+        # sigmoid' as a product of two sigmoids: 1 - sigmoid would cancel far out.
+        slope = 4 * reach.sigmoid() * (-reach).sigmoid()
+        d_ratio = torch.where(inside, -slope * ratio * gain, 0.0)
     else:
         free = ratio * gain <= clipped * gain
         loss = -torch.where(free, ratio * gain, clipped * gain)
@@ -127,8 +144,11 @@ def token_terms(
         bend = {"k1": lambda: 1.0, "k2": lambda: -d, "k3": lambda: -d.expm1()}[config.kl]()
         kl = kl[config.kl]()
         if config.kl_coef:
-            loss = loss + config.kl_coef * kl
-            d_direct = d_direct + torch.where(raw.abs() <= bound, config.kl_coef * bend, 0.0)
+            coef = config.kl_coef * ratio if config.kl_unbiased else config.kl_coef
+            loss = loss + coef * kl
+            d_direct = d_direct + torch.where(raw.abs() <= bound, coef * bend, 0.0)
+            if config.kl_unbiased:
+                d_ratio = d_ratio + torch.where(inside, coef * kl, 0.0)
     d_entropy = zero
     if entropy is not None and config.entropy_coef:
         loss = loss - config.entropy_coef * entropy

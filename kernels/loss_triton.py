@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .logprob_triton import on_device
-from .loss_terms import KINDS, PolicyLossConfig, Terms
+from .loss_terms import KINDS, RATIOS, PolicyLossConfig, Terms
 
 
 @triton.jit
@@ -33,20 +33,31 @@ def token_terms_kernel_part(
     entropy_coef,
     tis_cap,
     bound,
-    CISPO: tl.constexpr,
+    sapo_pos,
+    sapo_neg,
+    RATIO: tl.constexpr,
     KL: tl.constexpr,
+    UNBIASED: tl.constexpr,
     HAS_REF: tl.constexpr,
 ):
-    """`token_terms` on registers; dual_clip and tis_cap are 0 where they are off."""
+    """`token_terms` on registers; dual_clip and tis_cap are 0 where they are off. RATIO: an index
+    of RATIOS, where a sequence's ratio is as a token's."""
     nan = float("nan")
     inside = tl.abs(log_ratio) <= bound
     ratio = tl.exp(bounded(log_ratio, -bound, bound))
     clipped = bounded(ratio, 1.0 - clip_low, 1.0 + clip_high)
     zero = tl.where(now == now, 0.0, 0.0)
-    if CISPO:
+    if RATIO == 2:
         loss = -clipped * gain * now
         d_ratio = zero
         d_direct = -clipped * gain
+    elif RATIO == 3:
+        tau = tl.where(gain > 0.0, sapo_pos, sapo_neg)
+        reach = tau * (ratio - 1.0)
+        loss = -(4.0 / tau) * tl.sigmoid(reach) * gain
+        slope = 4.0 * tl.sigmoid(reach) * tl.sigmoid(-reach)
+        d_ratio = tl.where(inside, -slope * ratio * gain, 0.0)
+        d_direct = zero
     else:
         free = ratio * gain <= clipped * gain
         loss = -tl.where(free, ratio * gain, clipped * gain)
@@ -73,8 +84,13 @@ def token_terms_kernel_part(
         else:
             kl = tl.where(tl.abs(d) < 0.05, square, above - d)
             bend = -above
-        loss += tl.where(kl_coef != 0.0, kl_coef * kl, 0.0)
-        d_direct += tl.where((kl_coef != 0.0) & (tl.abs(raw) <= bound), kl_coef * bend, 0.0)
+        on = kl_coef != 0.0
+        coef = zero + kl_coef
+        if UNBIASED:
+            coef *= ratio
+            d_ratio += tl.where(on & inside, coef * kl, 0.0)
+        loss += tl.where(on, coef * kl, 0.0)
+        d_direct += tl.where(on & (tl.abs(raw) <= bound), coef * bend, 0.0)
     loss -= tl.where(entropy_coef != 0.0, entropy_coef * entropy, 0.0)
     trust = tl.exp(bounded(old - rollout, -bound, bound))
     trust = tl.where(tis_cap > 0.0, tl.where(trust > tis_cap, tis_cap, trust), 1.0)
@@ -109,8 +125,11 @@ def policy_loss_kernel(
     entropy_coef,
     tis_cap,
     bound,
-    CISPO: tl.constexpr,
+    sapo_pos,
+    sapo_neg,
+    RATIO: tl.constexpr,
     KL: tl.constexpr,
+    UNBIASED: tl.constexpr,
     HAS_REF: tl.constexpr,
     HAS_ROLLOUT: tl.constexpr,
     HAS_ENTROPY: tl.constexpr,
@@ -144,8 +163,11 @@ def policy_loss_kernel(
         entropy_coef,
         tis_cap,
         bound,
-        CISPO,
+        sapo_pos,
+        sapo_neg,
+        RATIO,
         KL,
+        UNBIASED,
         HAS_REF,
     )
     tl.store(loss_ptr + at, loss, mask=here)
@@ -158,12 +180,14 @@ def policy_loss_kernel(
 
 def loss_options(config: PolicyLossConfig, has_ref: bool) -> dict:
     """The configuration as arguments of a kernel: numbers at run time, kinds compiled in."""
-    low, high, dual, kl_coef, entropy_coef, cap, bound = config.numbers()
+    low, high, dual, kl_coef, entropy_coef, cap, bound, pos, neg = config.numbers()
     return {
         **{"clip_low": low, "clip_high": high, "dual_clip": dual, "kl_coef": kl_coef},
         **{"entropy_coef": entropy_coef, "tis_cap": cap, "bound": bound},
-        "CISPO": config.ratio == "cispo",
+        **{"sapo_pos": pos, "sapo_neg": neg},
+        "RATIO": RATIOS.index(config.ratio),
         "KL": KINDS.index(config.kl) + 1,
+        "UNBIASED": config.kl_unbiased,
         "HAS_REF": has_ref,
     }
 

@@ -7,7 +7,7 @@ What is computed stays TRL's: data, rollout, rewards, advantages, reductions, lo
 head and loss become one operator (`kernels.linear_policy_loss`), and with `shared_prefix` the model
 sees a prompt once for all its completions of a micro-batch (trl_rows.py). Of TRL's options each is
 either matched or refused by name (`refusals`). Not the same: the ratio is clamped at exp(+-20), and
-the logged entropy is a mean over the rows that went through the head (docs/EMBEDDING.md).
+logged entropy and clip shares are over the rows that went through the head (docs/EMBEDDING.md).
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ REDUCTIONS = {
     "dr_grpo": "constant",
     "dapo": "token-mean",
     "cispo": "token-mean",
+    "sapo": "seq-mean",
+    "luspo": "constant",
 }
+BY_TOKEN = ("cispo", "sapo")  # matched with token ratios, without the two-sided clip
 SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
@@ -88,18 +91,17 @@ def refusals(trainer: GRPOTrainer) -> list[str]:
         f"off_policy_mask_threshold {trainer.off_policy_mask_threshold}: expected None": (
             trainer.off_policy_mask_threshold is not None
         ),
-        "use_bias_correction_kl: expected False": args.use_bias_correction_kl and trainer.beta != 0,
         "cast_lm_head_to_fp32: expected False": args.cast_lm_head_to_fp32,
         "use_liger_kernel: expected False": args.use_liger_kernel,
         "router_aux_loss_coef (mixture of experts): expected none": trainer.aux_loss_enabled,
         f"delta {args.delta}: expected None or at least 1 + epsilon_high = {1 + high:g}": (
-            args.delta is not None and (args.delta < 1 + high or trainer.loss_type == "cispo")
+            args.delta is not None and (args.delta < 1 + high or trainer.loss_type in BY_TOKEN)
         ),
         f"epsilon_high {high}: expected over 1 with loss_type 'cispo' (the largest ratio)": (
             trainer.loss_type == "cispo" and high <= 1
         ),
-        "importance_sampling_level 'sequence': expected 'token' with loss_type 'cispo'": (
-            trainer.loss_type == "cispo" and trainer.importance_sampling_level != "token"
+        f"importance_sampling_level 'sequence': expected 'token' with {trainer.loss_type!r}": (
+            trainer.loss_type in BY_TOKEN and trainer.importance_sampling_level != "token"
         ),
         f"a model that scales its logits ({type(trainer.model).__name__}): expected none": any(
             getattr(text, name, None) is not None for name in SCALES
@@ -117,7 +119,12 @@ def loss_config(trainer: GRPOTrainer) -> PolicyLossConfig:
         clip_high=trainer.epsilon_high - 1.0 if cispo else trainer.epsilon_high,
         dual_clip=trainer.args.delta,
         kl_coef=trainer.beta,
-        ratio="cispo" if cispo else trainer.importance_sampling_level,
+        kl_unbiased=trainer.args.use_bias_correction_kl,
+        sapo_pos=trainer.args.sapo_temperature_pos,
+        sapo_neg=trainer.args.sapo_temperature_neg,
+        ratio=trainer.loss_type
+        if trainer.loss_type in BY_TOKEN
+        else trainer.importance_sampling_level,
         reduction=REDUCTIONS[trainer.loss_type],
     )
 
@@ -254,7 +261,8 @@ def _fused_loss(trainer: Any, model: Any, inputs: dict[str, Any], head: FusedHea
     scored.view(-1)[where] = measured["scored"]
     before = logp if old is None else old
     log_ratio = (logp - before).where(scored, 0.0)
-    log_measures(trainer, measured, mask, gain, log_ratio, logp, ref)
+    signs = advantages if advantages.dim() == 2 else advantages[:, None]
+    log_measures(trainer, measured, mask, signs, log_ratio, logp, ref)
     return loss / divisor
 
 
@@ -270,7 +278,7 @@ def _normalizer(
     trainer: Any, inputs: dict[str, Any], mask: Tensor, steps: int, training: bool
 ) -> tuple[Any, float]:
     """(the operator's normalizer, what its loss is divided by after that), as TRL reduces."""
-    if trainer.loss_type == "grpo":
+    if trainer.loss_type in ("grpo", "sapo", "luspo"):
         return len(mask), steps
     if trainer.loss_type == "bnpo":
         return mask.sum().clamp(min=1), steps

@@ -13,18 +13,17 @@ def log_measures(
     trainer: Any,
     measured: dict[str, Tensor],
     mask: Tensor,
-    gain: Tensor,
+    advantages: Tensor,
     log_ratio: Tensor,
     logp: Tensor,
     ref: Tensor | None,
 ) -> None:
-    """Write them where TRL logs from. mask, gain, log_ratio, logp, ref: [B, T]."""
+    """Write them where TRL logs from. mask, log_ratio, logp, ref: [B, T]; advantages: or [B, 1]."""
     metrics = trainer._metrics["train" if trainer.model.training else "eval"]
     counts = mask.sum(1).clamp(min=1)
     by_sequence = trainer.importance_sampling_level == "sequence"
     if by_sequence:
         log_ratio = ((log_ratio * mask).sum(1) / counts)[:, None]
-        gain = gain[:, :1]
 
     def over_all(value: Tensor) -> float:
         own = value.shape[1] == 1
@@ -39,16 +38,20 @@ def log_measures(
 
     if trainer.beta:
         drift = ref - logp
-        metrics["kl"].append(over_all((drift.exp() - drift - 1).where(mask, 0.0)))
+        kl = drift.exp() - drift - 1
+        kl = kl * log_ratio.exp() if trainer.args.use_bias_correction_kl else kl
+        metrics["kl"].append(over_all(kl.where(mask, 0.0)))
     entropy = trainer.accelerator.gather(measured["entropy"].detach().reshape(1))
     metrics["entropy"].append(entropy.nanmean().item())
+    if trainer.loss_type == "sapo":
+        return
     ratio = log_ratio.exp()
     if trainer.loss_type == "cispo":
-        over = (ratio > trainer.epsilon_high) & (gain > 0)
+        over = (ratio > trainer.epsilon_high) & (advantages > 0)
         metrics["cispo_clip_ratio"].append(over_all(over.float()))
         return
-    low = ((ratio < 1 - trainer.epsilon_low) & (gain < 0)).float()
-    high = ((ratio > 1 + trainer.epsilon_high) & (gain > 0)).float()
+    low = ((ratio < 1 - trainer.epsilon_low) & (advantages < 0)).float()
+    high = ((ratio > 1 + trainer.epsilon_high) & (advantages > 0)).float()
     metrics["clip_ratio/low_mean"].append(over_all(low))
     metrics["clip_ratio/high_mean"].append(over_all(high))
     metrics["clip_ratio/region_mean"].append(over_all(low + high))

@@ -9,13 +9,17 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from datasets import Dataset
 from tiny_models import QWEN_TEMPLATE, save_qwen2_5_vl
 from transformers import Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from sectow_fast.adapters.trl import patch
+
 PROMPTS, SIZE, TOKENS = 4, 4, 6
+SKIPPED = {"epoch", "step_time", "total_flos", "train_runtime"}
 
 
 class Models(NamedTuple):
@@ -57,6 +61,11 @@ class Drawn(GRPOTrainer):
             row = [rng.randrange(8, min(size, 60)) for _ in range(rng.randint(1, TOKENS))]
             rows.append(row if len(row) == TOKENS else [*row, eos])
         return rows, None
+
+    def drawn(self, prompts: list[Any]) -> tuple[list[list[int]], list[list[int]]]:
+        """(tokens of the prompts, tokens of their completions), for a `rollout_func`."""
+        ids = self._tokenize_prompts(prompts)[0]
+        return ids, Drawn._generate_single_turn(self, ids)[0]
 
     @property
     def processing_class_eos(self) -> int:
@@ -122,9 +131,10 @@ def make(
     model: str = "text",
     steps: int = 4,
     kind: type[GRPOTrainer] = Drawn,
+    given: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Any, Norms]:
-    """(trainer, what it logs). options: of `GRPOConfig`."""
+    """(trainer, what it logs). given: to the trainer; options: of `GRPOConfig`."""
     world, norms = stage.world, Norms()
     images = model != "text"
     cases = [c for c in world.train_cases("harmless") if (c.image is not None) == images]
@@ -168,5 +178,51 @@ def make(
         train_dataset=Dataset.from_dict(columns),
         processing_class=made.reader,
         callbacks=[norms],
+        **(given or {}),
     )
     return trainer, norms
+
+
+def weights_of(trainer: Any) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+
+
+def run(stage: Any, folder: Path, *, ours: bool, shared: bool = False, **options: Any) -> Any:
+    """(what was logged, the weights at the end)."""
+    trainer, norms = make(stage, folder, **options)
+    if ours:
+        with patch(trainer, shared_prefix=shared):
+            trainer.train()
+    else:
+        trainer.train()
+    return norms.rows, weights_of(trainer)
+
+
+def assert_same(theirs: Any, ours: Any, *, steps: int, apart: Any = "entropy") -> None:
+    """apart: how measures begin that are not compared, a string or several."""
+    assert len(theirs[0]) == len(ours[0]) == steps
+    assert any(row["grad_norm"] > 1e-3 for row in theirs[0])
+    for step, (a, b) in enumerate(zip(theirs[0], ours[0], strict=True)):
+        assert a.keys() == b.keys()
+        for name in a.keys() - SKIPPED:
+            if name.startswith(apart):
+                continue
+            # Losses are logged rounded to four digits or as sums of terms that cancel.
+            close = pytest.approx(a[name], rel=2e-4, abs=2e-5)
+            assert b[name] == close, (step, name, a[name], b[name])
+    for name, value in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], value, atol=2e-5, rtol=1e-3, msg=name)
+
+
+def assert_three_ways(
+    stage: Any, folder: Path, *, steps: int = 4, apart: Any = "entropy", **options: Any
+) -> Any:
+    """TRL's own, ours, and ours with shared prefixes are one training; returns TRL's own."""
+    options |= {"steps": steps}
+    theirs, ours, shared = (
+        run(stage, folder / kind, ours=kind != "theirs", shared=kind == "shared", **options)
+        for kind in ("theirs", "ours", "shared")
+    )
+    assert_same(theirs, ours, steps=steps, apart=apart)
+    assert_same(theirs, shared, steps=steps, apart=apart)
+    return theirs

@@ -5,46 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from host_trl import Drawn, make
+from host_trl import Drawn, assert_same, assert_three_ways, make, run, weights_of
 
 from sectow_fast.adapters.trl import SectowGRPOTrainer, patch
-
-SKIPPED = {"entropy", "epoch", "step_time", "total_flos", "train_runtime"}
-
-
-def run(stage, folder, *, ours: bool, shared: bool = False, **options):
-    trainer, norms = make(stage, folder, **options)
-    if ours:
-        with patch(trainer, shared_prefix=shared):
-            trainer.train()
-    else:
-        trainer.train()
-    return norms.rows, {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
-
-
-def assert_same(theirs, ours, *, steps):
-    assert len(theirs[0]) == len(ours[0]) == steps
-    assert any(row["grad_norm"] > 1e-3 for row in theirs[0])
-    for step, (a, b) in enumerate(zip(theirs[0], ours[0], strict=True)):
-        assert a.keys() == b.keys()
-        for name in a.keys() - SKIPPED:
-            # Losses are logged rounded to four digits or as sums of terms that cancel.
-            close = pytest.approx(a[name], rel=2e-4, abs=2e-5)
-            assert b[name] == close, (step, name, a[name], b[name])
-    for name, value in theirs[1].items():
-        torch.testing.assert_close(ours[1][name], value, atol=2e-5, rtol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("model", ["text", "llava", "qwen"])
 def test_twenty_steps_are_trls_own(stage, tmp_path, model):
-    options = {"steps": 20, "model": model}
-    theirs, ours, shared = (
-        run(stage, tmp_path / kind, ours=kind != "theirs", shared=kind == "shared", **options)
-        for kind in ("theirs", "ours", "shared")
-    )
-    assert_same(theirs, ours, steps=20)
-    assert_same(theirs, shared, steps=20)
+    assert_three_ways(stage, tmp_path, model=model, steps=20)
 
 
 OPTIONS = {
@@ -53,6 +21,27 @@ OPTIONS = {
     "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
     "dapo": {"loss_type": "dapo", "epsilon": 0.1, "epsilon_high": 0.3},
     "cispo": {"loss_type": "cispo", "epsilon_high": 2.0, "num_iterations": 2},
+    "sapo": {"loss_type": "sapo", "num_iterations": 3, "sapo_temperature_neg": 3.0},
+    "luspo": {
+        "loss_type": "luspo",
+        "importance_sampling_level": "sequence",
+        "num_iterations": 3,
+        "epsilon": 0.01,
+        "epsilon_high": 0.01,
+    },
+    "luspo, token ratio": {"loss_type": "luspo", "num_iterations": 2},
+    "kl, unbiased": {"beta": 0.1, "num_iterations": 3},
+    "kl, unbiased, sequence ratio": {
+        "beta": 0.1,
+        "num_iterations": 3,
+        "importance_sampling_level": "sequence",
+    },
+    "kl, unbiased, cispo": {
+        "beta": 0.1,
+        "num_iterations": 3,
+        "loss_type": "cispo",
+        "epsilon_high": 2.0,
+    },
     "kl": {"beta": 0.1, "use_bias_correction_kl": False},
     "kl, sequence mean": {"beta": 0.1, "use_bias_correction_kl": False, "loss_type": "grpo"},
     "old log-probs": {"num_iterations": 3, "epsilon": 0.02, "epsilon_high": 0.02},
@@ -73,23 +62,18 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_is_trls_own(stage, tmp_path, name):
-    options = {"steps": 4, "learning_rate": 0.1, **OPTIONS[name]}
-    theirs, ours, shared = (
-        run(stage, tmp_path / kind, ours=kind != "theirs", shared=kind == "shared", **options)
-        for kind in ("theirs", "ours", "shared")
-    )
-    assert_same(theirs, ours, steps=4)
-    assert_same(theirs, shared, steps=4)
+    assert_three_ways(stage, tmp_path, **{"learning_rate": 0.1} | OPTIONS[name])
 
 
 REFUSED = {
-    "loss_type 'sapo'": {"loss_type": "sapo"},
-    "loss_type 'luspo'": {"loss_type": "luspo", "importance_sampling_level": "sequence"},
     "loss_type 'vespo'": {"loss_type": "vespo"},
     "top_entropy_quantile 0.5": {"top_entropy_quantile": 0.5},
     "entropy_coef": {"entropy_coef": 0.01},
     "off_policy_mask_threshold 0.1": {"off_policy_mask_threshold": 0.1},
-    "use_bias_correction_kl": {"use_bias_correction_kl": True, "beta": 0.1},
+    "importance_sampling_level 'sequence'": {
+        "loss_type": "sapo",
+        "importance_sampling_level": "sequence",
+    },
     "cast_lm_head_to_fp32": {"cast_lm_head_to_fp32": True},
     "delta 1.1": {"delta": 1.1},
     "epsilon_high 0.2": {"loss_type": "cispo", "epsilon_high": 0.2},
@@ -121,7 +105,7 @@ def test_the_trainer_class_is_the_patched_trainer(stage, tmp_path):
 
     trainer, norms = make(stage, tmp_path / "class", kind=Ours)
     trainer.train()
-    found = norms.rows, {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    found = norms.rows, weights_of(trainer)
     assert_same(run(stage, tmp_path / "patch", ours=True), found, steps=4)
 
 
@@ -130,7 +114,7 @@ def test_the_lines_of_the_page_train(stage, tmp_path):
     lines = page.split("## In TRL")[1].split("```python\n")[1].split("```")[0]
     trainer, norms = make(stage, tmp_path / "page")
     exec(lines, {"trainer": trainer})
-    found = norms.rows, {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    found = norms.rows, weights_of(trainer)
     assert_same(run(stage, tmp_path / "patch", ours=True), found, steps=4)
 
 

@@ -14,6 +14,11 @@ OPTIONS = [
     {"ratio": "sequence", "reduction": "seq-mean"},
     {"reduction": "seq-mean", "tis_cap": 2.0},
     {"reduction": "seq-sum", "kl_coef": 0.1, "kl": "k3"},
+    {"kl_coef": 0.3, "kl_unbiased": True},
+    {"ratio": "sequence", "reduction": "seq-mean", "kl_coef": 0.3, "kl_unbiased": True},
+    {"ratio": "cispo", "kl_coef": 0.3, "kl": "k2", "kl_unbiased": True, "tis_cap": 1.5},
+    {"ratio": "sapo", "sapo_pos": 0.8, "sapo_neg": 1.3},
+    {"ratio": "sapo", "reduction": "seq-mean", "kl_coef": 0.2, "kl_unbiased": True},
 ]
 GRADIENTS = ("hidden", "weight", "bias")
 

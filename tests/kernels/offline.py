@@ -35,14 +35,15 @@ POINTERS = {  # float32 unless said
 WHOLE = {"V": "i32", "stride": "i64", "stride_out": "i64", "ignore": "i32"}
 WHOLE |= {"count": "i32", "groups": "i32", "group_size": "i32"}
 REAL = ("inv_t", "cap", "eps", "clip_low", "clip_high", "dual_clip", "kl_coef", "entropy_coef")
-REAL += ("tis_cap", "bound")
+REAL += ("tis_cap", "bound", "sapo_pos", "sapo_neg")
 
 
 def configurations():
     """(name, kernel, dtype of the logits, constants, vocabulary divisible by 16)."""
     head = {"HAS_BIAS": False, "CAP": False}
-    loss = {"CISPO": False, "KL": 3, "HAS_OLD": False, "HAS_REF": False, "HAS_ROLLOUT": False}
-    full = {"CISPO": False, "KL": 3, "HAS_OLD": True, "HAS_REF": True, "HAS_ROLLOUT": True}
+    plain = {"RATIO": 0, "KL": 3, "UNBIASED": False}
+    loss = plain | {"HAS_OLD": False, "HAS_REF": False, "HAS_ROLLOUT": False}
+    full = plain | {"HAS_OLD": True, "HAS_REF": True, "HAS_ROLLOUT": True}
     logp = logprob_triton
     fused = linear_loss_triton.linear_loss_kernel
     for dtype in ("bf16", "fp16", "fp32"):
@@ -55,12 +56,13 @@ def configurations():
                 for more in (loss | {"GRADIENT": True}, full | {"GRADIENT": True}):
                     yield "linear loss", fused, dtype, extra | more | shape, vocabulary
     shape = logp.row_shape(QWEN)
-    for more in ({"CISPO": True}, {"KL": 1}, {"KL": 2}, {"GRADIENT": False}):
+    for more in ({"RATIO": 2}, {"RATIO": 3}, {"KL": 1}, {"UNBIASED": True}, {"GRADIENT": False}):
         yield "linear loss", fused, "bf16", head | full | {"GRADIENT": True} | more | shape, QWEN
     for kind in (1, 2, 3):
-        for cispo in (False, True):
-            more = {"KL": kind, "CISPO": cispo, "HAS_REF": True, "HAS_ROLLOUT": True}
-            more |= {"HAS_ENTROPY": True, "B": 1024, "num_warps": 4}
+        for ratio, unbiased in ((0, False), (2, True), (3, False), (3, True)):
+            more = {"KL": kind, "RATIO": ratio, "UNBIASED": unbiased}
+            more |= {"HAS_REF": True, "HAS_ROLLOUT": True, "HAS_ENTROPY": True}
+            more |= {"B": 1024, "num_warps": 4}
             yield "policy loss", loss_triton.policy_loss_kernel, "fp32", more, 1024
     for scale in (0, 1, 2):
         for ordered, tile, block in ((False, 64, 16), (False, 1, 1024), (True, 64, 16)):

@@ -22,7 +22,7 @@ def tensors(n=12):
 
 
 def by_hand(t, config):
-    """A loop over tokens, written apart from the code under test (token and cispo ratios)."""
+    """A loop over tokens, written apart from the code under test (token, cispo, sapo ratios)."""
     total, sums, sizes = 0.0, {}, {}
     for i in range(len(t["logp"])):
         if not t["mask"][i]:
@@ -33,10 +33,14 @@ def by_hand(t, config):
         loss = -torch.minimum(r * a, clipped * a)
         if config.ratio == "cispo":
             loss = -clipped.detach() * a * logp
+        if config.ratio == "sapo":
+            tau = config.sapo_pos if a > 0 else config.sapo_neg
+            loss = -4 / tau / (1 + (-tau * (r - 1)).exp()) * a
         if config.dual_clip and a < 0:
             loss = torch.minimum(loss, -config.dual_clip * a)
         d = t["ref_logp"][i] - logp
-        loss = loss + config.kl_coef * {"k1": -d, "k2": d * d / 2, "k3": d.exp() - d - 1}[config.kl]
+        kl = {"k1": -d, "k2": d * d / 2, "k3": d.exp() - d - 1}[config.kl]
+        loss = loss + config.kl_coef * kl * (r if config.kl_unbiased else 1)
         loss = loss - config.entropy_coef * t["entropy"][i]
         if config.tis_cap:
             loss = loss * (old - t["rollout_logp"][i]).exp().clamp(max=config.tis_cap)
@@ -58,7 +62,11 @@ def by_hand(t, config):
         {"kl_coef": 0.3, "kl": "k1"},
         {"kl_coef": 0.3, "kl": "k2"},
         {"kl_coef": 0.3, "kl": "k3", "entropy_coef": 0.2},
+        {"kl_coef": 0.3, "kl_unbiased": True},
         {"ratio": "cispo"},
+        {"ratio": "cispo", "kl_coef": 0.3, "kl_unbiased": True},
+        {"ratio": "sapo"},
+        {"ratio": "sapo", "sapo_pos": 0.7, "sapo_neg": 2.0, "kl_coef": 0.3, "kl_unbiased": True},
         {"reduction": "seq-mean", "tis_cap": 1.1},
         {"reduction": "seq-sum"},
     ],
