@@ -8,7 +8,7 @@ made while a chunk's logits are at hand, and the logits are never kept or made a
 The upstream gradient is a number that arrives later and multiplies what is there. Rows that teach
 nothing are left out before the first product: prompt, padding, masked tokens, and tokens of
 advantage 0 where neither KL nor entropy is part of the loss. A sequence-level ratio needs the whole
-sequence's log-probs first, so it makes the logits twice (four products).
+sequence's log-probs first, so it makes the logits twice (sequence_loss.py).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .dispatch import chunk_rows, live_rows, tile_rows, use_triton, wide
 from .head import (
     HeadGradients,
     cast_for_autocast,
-    linear_logprob,
     linear_logprob_oracle,
     row_chunks,
 )
 from .logprob import RowStats, row_scores
-from .loss import policy_loss, policy_loss_oracle
+from .loss import policy_loss_oracle
 from .loss_terms import (
+    IGNORE,
     METRICS,
     PolicyLossConfig,
     as_scalar,
@@ -38,8 +38,7 @@ from .loss_terms import (
     token_terms,
     token_weights,
 )
-
-IGNORE = -100
+from .sequence_loss import sequence_ratio_loss
 
 
 def linear_policy_loss_oracle(
@@ -230,7 +229,8 @@ def linear_policy_loss(
 
     Gradients go to hidden, weight and bias; they are made here, and `backward` scales them. Masked
     rows and rows labelled -100 never reach the head. Nor do rows of advantage 0 while kl_coef and
-    entropy_coef are 0: nothing in them is looked at, and their log-prob is not known.
+    entropy_coef are 0 (with sequence ratios: sequences whose advantages are all 0): nothing in them
+    is looked at, and their log-prob is not known.
 
     metrics has, beside `policy_loss`'s, `scored` [N] bool, the rows that went through the head, and
     `logp` [N] (detached, 0 where not scored). Clip shares are over live tokens; ratio, kl and
@@ -252,24 +252,10 @@ def linear_policy_loss(
     hidden, weight = cast_for_autocast(hidden, weight)
     given = advantages, old_logp, ref_logp, rollout_logp
     if config.ratio == "sequence":
-        kept = labels if mask is None else labels.where(mask.bool(), IGNORE)
-        logp, entropy = linear_logprob(
-            *(hidden, weight, kept), bias=bias, temperature=temperature, softcap=softcap
+        return sequence_ratio_loss(
+            *(hidden, weight, labels, *given, bias, mask, sequence_ids, normalizer),
+            *(config, temperature, softcap),
         )
-        live = kept != IGNORE
-        loss, metrics = policy_loss(
-            logp,
-            *given[:1],
-            old_logp=old_logp,
-            ref_logp=ref_logp,
-            rollout_logp=rollout_logp,
-            mask=live,
-            sequence_ids=sequence_ids,
-            entropy=entropy,
-            normalizer=normalizer,
-            config=config,
-        )
-        return loss, metrics | {"logp": logp.detach(), "scored": live}
     heads = (hidden, weight, bias)
     wanted = [torch.is_grad_enabled() and one is not None and one.requires_grad for one in heads]
     loss, *_, logp, scored, metrics = linear_policy_loss_op(

@@ -4,9 +4,10 @@ Per token, with r = exp(clamp(logp - old_logp)):
 
     -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_coef * KL(ref) - entropy_coef * H
 
-times min(exp(old - rollout), tis_cap) where `tis_cap` is set, then reduced over live tokens: the
-sum of w_t loss_t, where w_t depends on mask, sequence lengths and `normalizer` alone. That is why a
-head can make its gradient while it makes its log-probs (linear_loss.py).
+(or SAPO's gate in place of the clip), times min(exp(old - rollout), tis_cap) where `tis_cap` is
+set, then reduced over live tokens: the sum of w_t loss_t, where w_t depends on mask, sequence
+lengths and `normalizer` alone. That is why a head can make its gradient while it makes its
+log-probs (linear_loss.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from . import checks
 
+IGNORE = -100  # a label that is not looked at, as torch has it
 RATIOS = ("token", "sequence", "cispo", "sapo")
 KINDS = ("k1", "k2", "k3")
 REDUCTIONS = ("token-mean", "seq-mean", "seq-sum", "constant")

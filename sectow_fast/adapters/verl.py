@@ -4,10 +4,10 @@
         algorithm.adv_estimator=sectow_grpo \\
         actor_rollout_ref.actor.policy_loss.loss_mode=sectow ...
 
-| ours                           | verl's                        |
-|--------------------------------|-------------------------------|
-| sectow, sectow_gspo, sectow_cispo | vanilla, gspo, cispo       |
-| sectow_grpo, sectow_rloo       | grpo, rloo                    |
+| ours                                           | verl's                     |
+|------------------------------------------------|----------------------------|
+| sectow, sectow_gspo, sectow_cispo, sectow_sapo | vanilla, gspo, cispo, sapo |
+| sectow_grpo, sectow_rloo                       | grpo, rloo                 |
 
 Clip, dual clip, `rollout_is_weights`, every `loss_agg_mode`, global batch sizes and logged measures
 are verl's; KL and entropy verl adds outside, as ever. Not the same: a group whose rewards are all
@@ -37,7 +37,7 @@ if not version("verl").startswith(TESTED):
     )
 
 # By loss: log-ratios are kept within +- this, as verl does.
-BOUNDS = {"token": 20.0, "sequence": 10.0, "cispo": 20.0}
+BOUNDS = {"token": 20.0, "sequence": 10.0, "cispo": 20.0, "sapo": 20.0}
 
 
 @register_policy_loss("sectow")
@@ -56,6 +56,22 @@ def sectow_gspo(*given: Any, **named: Any) -> tuple[Tensor, dict[str, Any]]:
 def sectow_cispo(*given: Any, **named: Any) -> tuple[Tensor, dict[str, Any]]:
     """verl's `cispo`: the clipped ratio as a constant weight of the log-prob."""
     return _loss("cispo", *given, **named)
+
+
+@register_policy_loss("sectow_sapo")
+def sectow_sapo(
+    old_log_prob: Tensor,
+    log_prob: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    loss_agg_mode: str = "seq-mean-token-mean",
+    *given: Any,
+    **named: Any,
+) -> tuple[Tensor, dict[str, Any]]:
+    """verl's `sapo`: a soft gate in place of the clip. As there, whatever the mode, a sequence's
+    mean comes first."""
+    tensors = old_log_prob, log_prob, advantages, response_mask
+    return _loss("sapo", *tensors, "seq-mean-token-mean", *given, **named)
 
 
 def _loss(
@@ -84,7 +100,8 @@ def _loss(
         clip_low=min(_or(config.clip_ratio_low, config.clip_ratio), 1.0),
         clip_high=_or(config.clip_ratio_high, config.clip_ratio),
         dual_clip=config.get("clip_ratio_c", 3.0) if kind == "token" else None,
-        ratio="cispo" if kind == "cispo" else "token",
+        ratio="token" if kind == "sequence" else kind,
+        **{"sapo_pos": config.tau_pos, "sapo_neg": config.tau_neg} if kind == "sapo" else {},
         reduction=reduction,
         log_ratio_clamp=BOUNDS[kind],
     )
@@ -137,6 +154,7 @@ def _measures(
     ratio = log_ratio.clamp(-bound, bound).exp()
     low, high = ratio < 1 - settings.clip_low, ratio > 1 + settings.clip_high
     cut = low | high if kind == "cispo" else (low & (gain < 0)) | (high & (gain > 0))
+    cut = torch.zeros_like(cut) if kind == "sapo" else cut  # nothing is cut
     over = torch.zeros_like(cut)
     if settings.dual_clip is not None:
         over = (ratio > settings.dual_clip) & (gain < 0)

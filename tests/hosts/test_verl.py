@@ -26,7 +26,8 @@ MODES = (
     *("token-mean", "token-sum", "seq-mean-token-sum"),
     *("seq-mean-token-sum-norm", "seq-mean-token-mean"),
 )
-NAMES = {"sectow": "vanilla", "sectow_gspo": "gspo", "sectow_cispo": "cispo"}
+NAMES = {"sectow": "vanilla", "sectow_gspo": "gspo"}
+NAMES |= {"sectow_cispo": "cispo", "sectow_sapo": "sapo"}
 
 
 def batch(seed: int = 0, *, outcome: bool = False) -> dict[str, torch.Tensor]:

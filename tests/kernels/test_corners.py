@@ -9,6 +9,7 @@ from kernel_cases import GRADIENTS, head_case, in_dtype
 from sectow_fast.kernels import (
     PolicyLossConfig,
     group_advantage,
+    linear_loss,
     linear_policy_loss,
     policy_loss,
     selective_logprob,
@@ -125,6 +126,33 @@ def test_rows_without_advantage_are_left_out_only_where_they_teach_nothing(path)
     assert (metrics["logp"][~metrics["scored"]] == 0).all()
     assert metrics["live"] == live.sum()
     assert (linear_policy_loss(**case, config=FULL)[1]["scored"] == live).all()
+
+
+@pytest.mark.parametrize("reduction", ["token-mean", "seq-mean", "seq-sum"])
+def test_sequences_without_advantage_are_left_out_with_sequence_ratios(path, reduction):
+    """What the dead sequence holds never matters; what is reduced over still counts it."""
+    case = in_dtype(head_case(), torch.float32)
+    dead = (case["sequence_ids"] == 1).nonzero().flatten()
+    case["advantages"][dead] = 0.0
+    config = PolicyLossConfig(ratio="sequence", reduction=reduction, clip_low=0.01, clip_high=0.01)
+    wanted = linear_loss.linear_policy_loss_oracle(**case, config=config)
+    spoiled = {name: tensor.detach().clone() for name, tensor in case.items()}
+    spoiled["hidden"][dead] = torch.nan
+    spoiled["hidden"].requires_grad_()
+    loss, metrics = linear_policy_loss(**spoiled, config=config)
+    torch.testing.assert_close(loss, wanted)
+    loss.backward()
+    wanted.backward()
+    torch.testing.assert_close(spoiled["hidden"].grad, case["hidden"].grad)
+    live = case["mask"] & (case["labels"] != -100)
+    alive = live & (case["sequence_ids"] != 1)
+    assert (metrics["scored"] == alive).all() and metrics["live"] == live.sum()
+    whole = PolicyLossConfig(**{**vars(config), "entropy_coef": 1e-30})
+    every = linear_policy_loss(**case, config=whole)[1]
+    assert (every["scored"] == live).all()
+    for share in ("clip_low", "clip_high"):
+        torch.testing.assert_close(metrics[share], every[share])
+    assert metrics["clip_low"] + metrics["clip_high"] > 0
 
 
 def test_labels_out_of_range_are_refused_on_a_cpu_and_nan_in_the_kernels():
