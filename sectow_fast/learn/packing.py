@@ -177,10 +177,11 @@ def pack(
         position_ids=where if family.axes == 1 else where[:, None],
         segments=Segments(spans, len(ids), blocks=_image_blocks(row[0], family)),
         pixel_inputs=pixels,
-        column=torch.tensor(columns),
-        labels=torch.tensor(labels),
-        rollout_logp=torch.tensor(logps),
-        owner=torch.tensor(owners),
+        # Kinds are named: of an empty list torch would make float32.
+        column=torch.tensor(columns, dtype=torch.long),
+        labels=torch.tensor(labels, dtype=torch.long),
+        rollout_logp=torch.tensor(logps, dtype=torch.float32),
+        owner=torch.tensor(owners, dtype=torch.long),
     )
 
 

@@ -101,7 +101,8 @@ def qwen(folder: Path) -> Models:
         def get_attributes(cls) -> list[str]:
             return ["image_processor", "tokenizer"]
 
-    save_qwen2_5_vl(folder)
+    if not folder.exists():
+        save_qwen2_5_vl(folder)
     processor = Pictures(
         image_processor=Qwen2VLImageProcessorPil.from_pretrained(folder),
         # As TRL loads one itself; on the right, its own image masks stand beside the images.

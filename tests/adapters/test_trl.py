@@ -54,6 +54,7 @@ OPTIONS = {
         "epsilon_high": 0.01,
     },
     "sequence ratio, dapo": {"importance_sampling_level": "sequence", "num_iterations": 2},
+    "gradient checkpointing": {"gradient_checkpointing": True},
     "cut completions left out": {"mask_truncated_completions": True},
     "batch scale": {"scale_rewards": "batch"},
     "several updates a rollout": {"steps_per_generation": 4, "per_device_train_batch_size": 4},

@@ -44,6 +44,7 @@ def test_rows_without_a_signal_are_not_there():
 def test_where_nothing_is_live_a_prompt_still_goes_through_the_model():
     made = shared_batch(batch(), torch.tensor([False] * 3), TEXT)
     assert made.row.input_ids.tolist() == [[5, 6]] and made.where.tolist() == []
+    assert made.states(torch.ones(1, 2, 4)).shape == (0, 4) and made.labels.dtype == torch.long
 
 
 def test_one_prompt_with_two_images_is_two_prompts():
