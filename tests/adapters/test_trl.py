@@ -91,6 +91,19 @@ def test_what_is_not_matched_is_refused_by_name(stage, tmp_path, words):
     assert trainer.model.forward == before and "_compute_loss" not in vars(trainer)
 
 
+class Evaluated(Drawn):
+    """Evaluates on what it trains on."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, eval_dataset=options["train_dataset"], **options)
+
+
+def test_an_evaluation_is_trls_own(stage, tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
+    rows, _ = assert_three_ways(stage, tmp_path, kind=Evaluated, **options)
+    assert len({row["eval_loss"] for row in rows if "eval_loss" in row}) == 2
+
+
 def test_trls_own_loss_is_back_after_the_block(stage, tmp_path):
     trainer, _ = make(stage, tmp_path)
     before = trainer.model.forward
