@@ -103,6 +103,9 @@ def refusals(trainer: GRPOTrainer) -> list[str]:
         f"importance_sampling_level 'sequence': expected 'token' with {trainer.loss_type!r}": (
             trainer.loss_type in BY_TOKEN and trainer.importance_sampling_level != "token"
         ),
+        "DeepSpeed ZeRO stage 3 (a head in shards): expected at most stage 2, or FSDP2": (
+            getattr(args.deepspeed_plugin, "zero_stage", 0) == 3
+        ),
         f"a model that scales its logits ({type(trainer.model).__name__}): expected none": any(
             getattr(text, name, None) is not None for name in SCALES
         ),

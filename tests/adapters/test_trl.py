@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from host_trl import Drawn, assert_same, assert_three_ways, make, run, weights_of
@@ -89,6 +90,13 @@ def test_what_is_not_matched_is_refused_by_name(stage, tmp_path, words):
         pass
     assert f"found {words}" in str(caught.value) and len(str(caught.value).splitlines()) == 1
     assert trainer.model.forward == before and "_compute_loss" not in vars(trainer)
+
+
+def test_shards_that_the_head_would_not_see_are_refused_by_name(stage, tmp_path):
+    trainer, _ = make(stage, tmp_path)
+    trainer.args.deepspeed_plugin = SimpleNamespace(zero_stage=3)
+    with pytest.raises(ValueError, match="found DeepSpeed ZeRO stage 3"), patch(trainer):
+        pass
 
 
 class Evaluated(Drawn):
