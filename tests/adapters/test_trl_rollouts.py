@@ -1,5 +1,5 @@
-"""Rollouts that TRL weighs or masks (vLLM's log-probs, environment tokens), and PEFT, in the real
-TRL: with our loss, the same training."""
+"""Advantages, rollouts that TRL weighs or masks (vLLM's log-probs, environment tokens), and LoRA,
+in the real TRL: the same with us."""
 
 from __future__ import annotations
 
@@ -7,8 +7,40 @@ import random
 
 import pytest
 import torch
-from host_trl import Drawn, assert_three_ways
+from host_trl import SIZE, Drawn, assert_three_ways, make, reward
 from peft import LoraConfig
+
+from sectow_fast.kernels import group_advantage
+
+
+class Scored(Drawn):
+    """Keeps what TRL made of a rollout's rewards."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.scored = []
+
+    def _generate_and_score_completions(self, inputs):
+        made = super()._generate_and_score_completions(inputs)
+        texts = [ids[on.bool()].tolist() for ids, on in rows_of(made)]
+        rewards = reward(texts, [one["group"] for one in inputs])
+        self.scored.append((torch.tensor(rewards), made["advantages"]))
+        return made
+
+
+def rows_of(made):
+    return zip(made["completion_ids"], made["completion_mask"], strict=True)
+
+
+@pytest.mark.parametrize("theirs, ours", [("group", "std"), ("none", "none")])
+def test_trls_advantages_are_group_advantages(stage, tmp_path, theirs, ours):
+    trainer, _ = make(stage, tmp_path, kind=Scored, scale_rewards=theirs)
+    trainer.train()
+    assert len(trainer.scored) == 4
+    for rewards, advantages in trainer.scored:
+        found, signal = group_advantage(rewards, group_size=SIZE, scale=ours, eps=1e-4)
+        torch.testing.assert_close(found, advantages, rtol=1e-5, atol=1e-6)
+        assert signal.view(-1, SIZE).any(1).tolist() == [True, True, True, False]
 
 
 class Sampled(Drawn):
