@@ -21,11 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from trl import GRPOTrainer
-from trl.trainer.utils import FusedCausalLMOutput
 
-from sectow_fast.adapters.trl_measures import log_measures
+from sectow_fast.extras import require
 from sectow_fast.kernels import PolicyLossConfig, linear_policy_loss
+
+require("trl")  # before the imports that would fail
+
+from trl import GRPOTrainer  # noqa: E402
+from trl.trainer.utils import FusedCausalLMOutput  # noqa: E402
+
+from sectow_fast.adapters.trl_measures import log_measures  # noqa: E402
 
 if TYPE_CHECKING:
     from sectow_fast.adapters.trl_rows import SharedBatch

@@ -23,9 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss
 
+from sectow_fast.extras import require
 from sectow_fast.kernels import PolicyLossConfig, group_advantage, policy_loss
+
+require("verl")  # before the import that would fail
+
+from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss  # noqa: E402
 
 TESTED = "0.9."  # verl's seams move between minor versions
 

@@ -97,6 +97,13 @@ def test_an_import_of_the_trainer_names_the_extra_it_misses(bare, tmp_path, room
     assert "pip install 'sectow-fast[train]'" in last
 
 
+@pytest.mark.parametrize("host", ["trl", "verl"])
+def test_an_adapter_names_the_extra_it_misses(bare, tmp_path, host):
+    last = ran(bare, tmp_path, "-c", f"import sectow_fast.adapters.{host}").stderr.splitlines()[-1]
+    assert f"MissingExtra: found no {host}" in last
+    assert last.endswith(f"pip install 'sectow-fast[{host}]'")
+
+
 def test_every_package_of_an_import_is_in_an_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
