@@ -1,0 +1,182 @@
+"""What a run says of itself: one record per step, phase, event and round.
+
+The trainer writes these carriers and the report reads the same ones back, so no reader has to guess
+a shape. `metrics.jsonl` holds one line per step, phase and event; `summary.json` holds the rounds.
+
+>>> step = StepRecord(round=1, phase="attack", step=0, steps=8, measures={"loss": 0.5})
+>>> step.as_row()["loss"], record_of(step.as_row()) == step
+(0.5, True)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from sectow_fast.types import Event, Rate, UserError
+
+Measure = Literal["asr", "orr", "accuracy"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+Rates = Mapping[str, Rate]  # by suite, and "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One training step. seconds: by part of the step; reward: means of the total and of each part;
+    measures: every other number (loss, lr, tokens, dead_groups, refusal_rate, ...); engine: how
+    often the rollout engine was restarted, and the like."""
+
+    round: int
+    phase: str
+    step: int
+    steps: int  # how many the phase has
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    reward: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
+    engine: Mapping[str, int] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, Any]:
+        """A flat JSON object; empty tables are left out."""
+        head = {"round": self.round, "phase": self.phase, "step": self.step, "steps": self.steps}
+        tables = {"reward": self.reward, "seconds": self.seconds, "engine": self.engine}
+        return head | dict(self.measures) | {name: dict(t) for name, t in tables.items() if t}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecord:
+    """A phase that is not made of steps (harvest, evaluate) has ended. seconds: all of it."""
+
+    round: int
+    phase: str
+    seconds: float
+
+    def as_row(self) -> dict[str, Any]:
+        return {"round": self.round, "phase": self.phase, "seconds": {"all": self.seconds}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleCount:
+    """Attacks of one style in one harvest: how many were tried, and how many the defender fell for."""
+
+    tried: int
+    won: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarvestRecord:
+    """What became of a harvest's attacks. dropped: reason -> count; styles: by style."""
+
+    kept: int
+    dropped: Mapping[str, int]
+    styles: Mapping[str, StyleCount]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """A round as `summary.json` has it; round 0 is the defender before any reinforcement learning.
+
+    rates: measure -> suite -> rate, decoded greedily; rates_t1: the same at temperature 1.
+    attacker_success: by attacker (see `report`). harvest: None where none was made.
+    """
+
+    round: int
+    rates: Mapping[Measure, Rates]
+    rates_t1: Mapping[Measure, Rates]
+    attacker_success: Rates = field(default_factory=dict)
+    harvest: HarvestRecord | None = None
+    events: tuple[Event, ...] = ()
+
+    def mean(self, measure: Measure, *, t1: bool = False) -> Rate:
+        """The mean over the suites of a measure; NaN where there is none."""
+        return (self.rates_t1 if t1 else self.rates)[measure].get("mean", NO_RATE)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object in `summary.json` (contract C2 in docs/ARCHITECTURE.md, "The folder")."""
+        row: dict[str, Any] = {"round": self.round}
+        for suffix, tables in (("", self.rates), ("_t1", self.rates_t1)):
+            row |= {f"{name}{suffix}": _rate_dicts(tables[name]) for name in MEASURES}
+        row["attacker_success"] = _rate_dicts(self.attacker_success)
+        if self.harvest is not None:
+            row |= {
+                "kept": self.harvest.kept,
+                "dropped": dict(self.harvest.dropped),
+                "styles": {name: vars(count) for name, count in self.harvest.styles.items()},
+            }
+        return row | {"events": [event_dict(event) for event in self.events]}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], *, where: str = "summary.json") -> RoundRecord:
+        """The inverse of `as_dict`. UserError names `where`, the round and the field that is amiss."""
+        try:
+            harvest = None
+            if "kept" in row:
+                styles = {name: StyleCount(**count) for name, count in row["styles"].items()}
+                harvest = HarvestRecord(kept=row["kept"], dropped=row["dropped"], styles=styles)
+            return cls(
+                round=row["round"],
+                rates={name: _rates(row[name]) for name in MEASURES},
+                rates_t1={name: _rates(row[f"{name}_t1"]) for name in MEASURES},
+                attacker_success=_rates(row["attacker_success"]),
+                harvest=harvest,
+                events=tuple(Event(**event) for event in row["events"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            number = row.get("round") if isinstance(row, Mapping) else None
+            raise UserError(
+                f"{where}: field rounds: found a round ({number!r}) that this version did not write"
+                f" ({type(error).__name__}: {error}), expected one of a finished run"
+            ) from None
+
+
+NO_RATE = Rate(value=math.nan, n=0, low=math.nan, high=math.nan)
+
+
+def event_dict(event: Event) -> dict[str, Any]:
+    """An event as JSON; `Event(**event_dict(event))` is its inverse."""
+    return vars(event) | {"values": dict(event.values)}
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """An event's line in `metrics.jsonl`."""
+    return {"event": event_dict(event)}
+
+
+def record_of(row: Mapping[str, Any], *, where: str = "metrics.jsonl") -> Record:
+    """The record of one line of `metrics.jsonl`. A number that was not finite comes back as NaN.
+
+    UserError names `where` for a line that is none of them.
+    """
+    try:
+        if "event" in row:
+            return Event(**row["event"])
+        if "step" not in row:
+            seconds = row["seconds"]["all"]
+            return PhaseRecord(round=row["round"], phase=row["phase"], seconds=seconds)
+        named = {name: row[name] for name in ("round", "phase", "step", "steps")}
+        tables = {name: _numbers(row.get(name, {})) for name in ("seconds", "reward")}
+        rest = {k: v for k, v in row.items() if k not in named and k not in (*tables, "engine")}
+        return StepRecord(
+            **named, **tables, measures=_numbers(rest), engine=dict(row.get("engine", {}))
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{where}: found a line that this version did not write"
+            f" ({type(error).__name__}: {error}), expected a step, a phase or an event"
+        ) from None
+
+
+Record = StepRecord | PhaseRecord | Event
+
+
+def _numbers(table: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in table.items()}
+
+
+def _rate_dicts(rates: Rates) -> dict[str, dict[str, float | int]]:
+    return {name: rate.as_dict() for name, rate in rates.items()}
+
+
+def _rates(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Rate]:
+    return {name: Rate(**rate) for name, rate in table.items()}

@@ -1,0 +1,97 @@
+"""What a run writes of itself is read back as the same carriers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from sectow_fast.records import (
+    MEASURES,
+    NO_RATE,
+    HarvestRecord,
+    PhaseRecord,
+    RoundRecord,
+    StepRecord,
+    StyleCount,
+    event_row,
+    record_of,
+)
+from sectow_fast.types import Event, UserError, wilson
+
+EVENT = Event(
+    kind="over-refusal", message="m", round=1, phase="defend", step=3, values={"orr_probe": 0.1}
+)
+STEP = StepRecord(
+    round=2,
+    phase="attack",
+    step=5,
+    steps=9,
+    seconds={"rollout": 0.5, "train": 1.5},
+    reward={"total": 0.25},
+    measures={"loss": 0.125, "lr": 1e-4, "tokens": 96.0},
+    engine={"restarts": 1},
+)
+ROUND = RoundRecord(
+    round=1,
+    rates={name: {"figstep": wilson(3, 10, 2), "mean": wilson(3, 10, 2)} for name in MEASURES},
+    rates_t1={name: {"mean": wilson(1, 10)} for name in MEASURES},
+    attacker_success={"trained": wilson(7, 9)},
+    harvest=HarvestRecord(
+        kept=3, dropped={"failed": 2}, styles={"typo": StyleCount(tried=5, won=3)}
+    ),
+    events=(EVENT,),
+)
+
+
+@pytest.mark.parametrize("record", [STEP, PhaseRecord(round=1, phase="harvest", seconds=2.5)])
+def test_a_line_of_the_log_reads_back_as_what_was_written(record):
+    assert record_of(json.loads(json.dumps(record.as_row()))) == record
+
+
+def test_an_event_reads_back_as_what_was_written():
+    assert record_of(json.loads(json.dumps(event_row(EVENT)))) == EVENT
+
+
+@pytest.mark.parametrize("record", [ROUND, RoundRecord(round=0, rates=ROUND.rates, rates_t1={
+    name: {} for name in MEASURES})])  # fmt: skip
+def test_a_round_reads_back_as_what_was_written(record):
+    assert RoundRecord.from_dict(json.loads(json.dumps(record.as_dict()))) == record
+
+
+def test_a_round_has_the_fields_of_the_contract():
+    row = ROUND.as_dict()
+    assert row["round"] == 1 and row["kept"] == 3 and row["dropped"] == {"failed": 2}
+    assert row["styles"] == {"typo": {"tried": 5, "won": 3}}
+    for kind in ("asr", "orr", "accuracy"):
+        assert set(row[kind]["figstep"]) == {"value", "n", "low", "high", "unknown"}
+        assert set(row[f"{kind}_t1"]) == {"mean"}
+    assert row["events"][0]["kind"] == "over-refusal"
+    assert "kept" not in RoundRecord(round=0, rates=ROUND.rates, rates_t1=ROUND.rates).as_dict()
+
+
+def test_a_number_that_was_not_finite_comes_back_as_nan():
+    row = STEP.as_row() | {"loss": None, "seconds": {"rollout": None}}
+    found = record_of(row)
+    assert math.isnan(found.measures["loss"]) and math.isnan(found.seconds["rollout"])
+
+
+def test_means_are_found_by_measure_and_temperature():
+    assert ROUND.mean("asr").value == 0.3 and ROUND.mean("asr", t1=True).value == 0.1
+    bare = RoundRecord(round=0, rates={"asr": {}}, rates_t1={})
+    assert bare.mean("asr") is NO_RATE and math.isnan(NO_RATE.value)
+
+
+@pytest.mark.parametrize("row", [{}, {"round": 1}, {"event": {"kind": "x"}}, {"step": 1}])
+def test_a_line_that_is_no_record_is_refused_by_name(row):
+    with pytest.raises(UserError, match="^log, line 3: found a line"):
+        record_of(row, where="log, line 3")
+
+
+@pytest.mark.parametrize(
+    "change", [{"asr": None}, {"styles": {"typo": {"seen": 1}}}, {"events": 1}]
+)
+def test_a_round_that_was_not_written_so_is_refused_by_number(change):
+    with pytest.raises(UserError, match=r"^s\.json: field rounds: found a round \(1\)"):
+        RoundRecord.from_dict(ROUND.as_dict() | change, where="s.json")
