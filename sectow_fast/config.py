@@ -18,6 +18,14 @@ Ablation = Literal[
     "no-iteration", "no-defender-monitor", "no-attacker-monitor", "no-cold-start", "no-harmless"
 ]
 
+# Each ablation is a name for plain settings.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no-iteration": {"iterate": False},
+    "no-defender-monitor": {"monitor.watch_defender": False},
+    "no-attacker-monitor": {"monitor.watch_attacker": False},
+    "no-cold-start": {"coldstart.attacker_steps": 0},
+    "no-harmless": {"defend.harmless_share": 0.0, "monitor.harmless_share_raised": 0.0},
+}
 SGLANG_TIS_CAP = 2.0  # min(exp(trainer - rollout), this): our choice
 
 
@@ -54,8 +62,33 @@ class ColdStartConfig(Section):
     tokens_per_batch: int = Field(16384, ge=64, description="token budget of a micro-batch")
 
 
+class LossConfig(Section):
+    """The policy loss: every setting of `PolicyLossConfig` (docs/KERNELS.md), with its defaults.
+
+    A policy loss or KL estimate that a plugin registers may have numbers of its own; they are given
+    here under their own names (`--attack.loss.NAME`).
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    ratio: str = Field("token", description="token, sequence (GSPO), cispo, sapo, or registered")
+    reduction: Literal["token-mean", "seq-mean", "seq-sum", "constant"] = "token-mean"
+    clip_low: float = Field(0.2, gt=0, le=1)
+    clip_high: float = Field(0.28, gt=0)
+    dual_clip: float | None = Field(None, gt=1, description="bound where the advantage is < 0")
+    kl_coef: float = Field(0.0, ge=0, description="KL to the cold-start policy")
+    kl: str = Field("k3", description="k1, k2, k3, or registered")
+    kl_unbiased: bool = Field(False, description="the KL estimate times the ratio")
+    entropy_coef: float = Field(0.0, ge=0)
+    sapo_pos: float = Field(1.0, gt=0)
+    sapo_neg: float = Field(1.05, gt=0)
+    tis_cap: float | None = Field(None, gt=0, description="truncated importance sampling")
+    log_ratio_clamp: float = Field(20.0, gt=0)
+
+
 class GRPOConfig(Section):
-    """One GRPO phase. On-policy, one update a batch (closest work: EasyR1, DAPO)."""
+    """One GRPO phase. On-policy, one update per batch (closest work: EasyR1, DAPO)."""
 
     steps: int = Field(80, ge=0)
     prompts: int = Field(16, ge=1, description="groups a step")
@@ -64,13 +97,10 @@ class GRPOConfig(Section):
     warmup: int = Field(10, ge=0)
     decay_from: float = Field(0.6, ge=0, le=1, description="share of steps before linear decay")
     max_grad_norm: float = Field(1.0, gt=0)
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.28, gt=0)
-    kl_coef: float = Field(0.0, ge=0, description="k3 KL to the cold-start policy")
-    entropy_coef: float = Field(0.0, ge=0)
+    loss: LossConfig = LossConfig()
+    terms: dict[str, float] = Field({}, description="weights of registered reward terms")
     scale: Literal["std", "none", "batch"] = "std"
     baseline: Literal["mean", "loo"] = "mean"
-    tis_cap: float | None = Field(None, gt=0, description="truncated importance sampling")
     mismatch_max: float = Field(0.05, gt=0, description="stop over this rollout/trainer KL")
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(8, ge=1)
@@ -117,6 +147,8 @@ class HarvestConfig(Section):
 class MonitorConfig(Section):
     """The two monitors (SecTOW, quality monitoring; thresholds are our choice)."""
 
+    watch_defender: bool = Field(True, description="act on over-refusal")
+    watch_attacker: bool = Field(True, description="act on the quality of attacks")
     every: int = Field(20, ge=1, description="steps between two probes of the defender")
     orr_max: float = Field(0.03, ge=0, le=1, description="over this: more harmless data")
     orr_ok: float = Field(0.015, ge=0, le=1, description="under this: back to normal")
@@ -215,7 +247,8 @@ class Config(Section):
     save_every: int = Field(40, ge=1, description="steps between two checkpoints")
     attacker: Literal["grpo", "self-instruct"] = "grpo"
     defender: Literal["grpo", "sft"] = "grpo"
-    ablate: tuple[Ablation, ...] = ()
+    iterate: bool = Field(True, description="false: one long defence on the existing data alone")
+    ablate: tuple[Ablation, ...] = Field((), description="names for settings; see ABLATIONS")
     reveal: bool = Field(False, description="show attack texts in console and report")
     model: ModelConfig = ModelConfig()
     sandbox: SandboxConfig = SandboxConfig()
@@ -248,11 +281,30 @@ class Config(Section):
         kind = engine.get("kind") if isinstance(engine, dict) else getattr(engine, "kind", "torch")
         if kind != "sglang":
             return values
-        phases = {"attack": AttackConfig, "defend": DefendConfig}
-        given = {name: values.get(name, {}) for name in phases}
-        capped = {
-            name: {"tis_cap": SGLANG_TIS_CAP} | phase
-            for name, phase in given.items()
-            if isinstance(phase, dict)
-        }
+        capped = {}
+        for name in ("attack", "defend"):
+            phase = values.get(name, {})
+            loss = phase.get("loss", {}) if isinstance(phase, dict) else None
+            if isinstance(loss, dict):
+                capped[name] = phase | {"loss": {"tis_cap": SGLANG_TIS_CAP} | loss}
         return values | capped
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ablate(cls, values: Any) -> Any:
+        """Put each ablation's settings in place; an unknown name is refused by its own field."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for name in values.get("ablate") or ():
+            for key, value in ABLATIONS.get(name, {}).items():
+                section, _, field = key.rpartition(".")
+                if not section:
+                    values[field] = value
+                    continue
+                given = values.get(section, {})
+                changed = {field: value}
+                values[section] = (
+                    given | changed if isinstance(given, dict) else given.model_copy(update=changed)
+                )
+        return values

@@ -1,31 +1,47 @@
-"""From a model to a player: on its device, with its engine and, where it is trained, its policy."""
+"""The cast of a match: players on their devices, with engines, and how each of them is trained."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sectow_fast.config import Config
+from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.engine.build import check_engines, make_engines, offloads
 from sectow_fast.engine.ranked_engine import RankedEngine
 from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
+from sectow_fast.game.rewards import REWARD_TERMS
 from sectow_fast.learn import attention
+from sectow_fast.learn.checkpoint import Saved
+from sectow_fast.learn.grpo import loss_config
+from sectow_fast.learn.learners import GRPOLearner, SFTPupil
 from sectow_fast.learn.lora import merged
-from sectow_fast.learn.placement import Offload, training_device
-from sectow_fast.learn.policy import make_policy
+from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.learn.placement import Offload, at_work, training_device
+from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing
 from sectow_fast.learn.sharding import shard, whole_weights
+from sectow_fast.protocols import Stage
 from sectow_fast.types import Prompt, UserError
 
 
 def check(config: Config, ranks: Ranks = ALONE) -> None:
     """UserError where players cannot be made in this environment; before anything is written."""
     check_engines(config)
+    for name, phase in (("attack", config.attack), ("defend", config.defend)):
+        try:
+            loss_config(phase.loss)
+        except ValueError as error:
+            raise UserError(f"{name}.loss.{error}") from None
+        for term in phase.terms:
+            REWARD_TERMS.get(term, setting=f"{name}.terms")
     cuda = training_device(config.learn.device).type == "cuda"
     attention.load(attention.chosen(config.learn.attention, cuda=cuda), cuda=cuda)
     if config.engine.kind == "torch" and config.learn.offload == "on":
@@ -41,22 +57,38 @@ def check(config: Config, ranks: Ranks = ALONE) -> None:
         )
 
 
-class Players:
-    """Makes a match's players. `stage` is a data package's stage: world, codec, models."""
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is being trained, for a checkpoint: the model and its optimizer."""
 
-    def __init__(self, config: Config, stage: Any, *, folder: Path, ranks: Ranks) -> None:
-        self.config, self.codec, self.ranks = config, stage.codec, ranks
+    model: Any
+    optimizer: torch.optim.Optimizer
+
+
+class Players:
+    """`match.Cast` with real models. folder: the run's, where round 0 is kept.
+
+    training: of the phase under way; None between phases.
+    """
+
+    def __init__(self, config: Config, stage: Stage, *, folder: Path, ranks: Ranks = ALONE) -> None:
+        self.config, self.ranks, self.folder = config, ranks, folder
         self.device = training_device(config.learn.device)
+        self.training: Training | None = None
         self._stage = stage
         self._offloads = offloads(config)
         self._samples = _self_test_prompts(stage)
+        self._saved: Saved | None = None
+        self._round_zero: Player | None = None
         self.engines = make_engines(
             config,
-            self.codec,
+            stage.codec,
             folder=folder / ("engine" if ranks.first else f"engine-{ranks.rank}"),
             write_folder=lambda path: stage.save(stage.defender(), path),
             weights_of=lambda model: checkpoint_weights(merged(model)),
         )
+        self.defender = self._trained("defender", stage.defender())
+        self.attacker = self._trained("attacker", stage.attacker())
 
     @property
     def device_name(self) -> str:
@@ -64,39 +96,27 @@ class Players:
         cuda = self.device.type == "cuda"
         return torch.cuda.get_device_name(self.device) if cuda else "cpu"
 
-    def trained(self, name: str, model: Any) -> Player:
-        """A player that learns: self-tested, sharded over the ranks, at rest where it offloads."""
-        ranks, drawn = self.ranks, model.to(self.device)
-        dummy = next((p for p in self._samples if p.image is not None), None)
-        policy = make_policy(model, self.codec, self.config.learn, ranks=ranks, dummy=dummy)
-        check_packing(policy, self._samples)
-        if ranks.world > 1:
-            if self.config.engine.kind == "torch":
-                drawn = copy.deepcopy(model)  # a share of the weights can draw nothing
-            shard(policy)
-        if self._offloads:
-            policy.offload = Offload(model, self.device)
-            policy.offload.rest()
-        return self._player(name, model, drawn, policy)
+    # ---- players
 
-    def frozen(self, name: str, folder: Path) -> Player:
-        """A player as a folder holds it, never trained."""
-        model = self._stage.load(folder).requires_grad_(False).eval()
-        if not self._offloads:
-            model.to(self.device)
-        return self._player(name, model, model, None)
+    def fork_attacker(self) -> None:
+        """See `match.Cast`."""
+        self.attacker.model.load_state_dict(self.defender.model.state_dict())
+        self.attacker.engine.sync(self.attacker.model)
 
-    def _player(self, name: str, model: Any, drawn: Any, policy: Any) -> Player:
-        engine: Any = self.engines.of(name, drawn)
-        if self.ranks.world > 1:
-            engine = RankedEngine(engine, self.ranks, whole=whole_weights)
-        return Player(model=model, engine=engine, codec=self.codec, policy=policy)
+    def save_round_zero(self) -> None:
+        """See `match.Cast`: what an ablation starts from, and the yardstick of attacks."""
+        for name, player in (("defender", self.defender), ("attacker", self.attacker)):
+            self.keep(player, self._cold(name))
+        self.ranks.barrier()
 
-    def reference(self, folder: Path) -> Any:
-        """A folder's model as the policy of a KL term."""
-        model = self._stage.load(folder).requires_grad_(False).eval().to(self.device)
-        plain = self.config.learn.model_copy(update={"lora_rank": 0})
-        return make_policy(model, self.codec, plain)
+    def round_zero(self) -> Player:
+        """See `match.Cast`."""
+        if self._round_zero is None:
+            model = self._stage.load(self._cold("defender")).requires_grad_(False).eval()
+            if not self._offloads:
+                model.to(self.device)
+            self._round_zero = self._player("round-0", model, model, None)
+        return self._round_zero
 
     def keep(self, player: Player, folder: Path) -> None:
         """Save a player's model without shards and adapters. All ranks must come."""
@@ -109,8 +129,80 @@ class Players:
             model.load_state_dict(weights)
         self._stage.save(merged(model), folder)
 
+    def close(self) -> None:
+        """End the engines; their processes outlive nothing of ours."""
+        self.engines.close()
 
-def _self_test_prompts(stage: Any) -> list[Prompt]:
+    def _cold(self, name: str) -> Path:
+        return self.folder / "coldstart" / name
+
+    def _trained(self, name: str, model: Any) -> Player:
+        """A player that learns: self-tested, sharded over the ranks, at rest where it offloads."""
+        ranks, drawn = self.ranks, model.to(self.device)
+        dummy = next((p for p in self._samples if p.image is not None), None)
+        policy = make_policy(model, self._stage.codec, self.config.learn, ranks=ranks, dummy=dummy)
+        check_packing(policy, self._samples)
+        if ranks.world > 1:
+            if self.config.engine.kind == "torch":
+                drawn = copy.deepcopy(model)  # a share of the weights can draw nothing
+            shard(policy)
+        if self._offloads:
+            policy.offload = Offload(model, self.device)
+            policy.offload.rest()
+        return self._player(name, model, drawn, policy)
+
+    def _player(self, name: str, model: Any, drawn: Any, policy: Policy | None) -> Player:
+        engine: Any = self.engines.of(name, drawn)
+        if self.ranks.world > 1:
+            engine = RankedEngine(engine, self.ranks, whole=whole_weights)
+        return Player(model=model, engine=engine, codec=self._stage.codec, policy=policy)
+
+    # ---- training
+
+    def learner(self, player: Player, config: GRPOConfig) -> GRPOLearner:
+        """See `match.Cast`. The reference of a KL term is the player as it was at round 0."""
+        reference = None
+        if config.loss.kl_coef:
+            name = "attacker" if player is self.attacker else "defender"
+            model = self._stage.load(self._cold(name)).requires_grad_(False).eval()
+            plain = self.config.learn.model_copy(update={"lora_rank": 0})
+            reference = make_policy(model.to(self.device), self._stage.codec, plain)
+        optimizer = self._optimizer(player, config.lr, betas=(0.9, 0.95), weight_decay=0.0)
+        return GRPOLearner(
+            policy=player.policy, optimizer=optimizer, config=config, reference=reference
+        )
+
+    @contextlib.contextmanager
+    def pupil(self, player: Player, *, lr: float) -> Iterator[SFTPupil]:
+        """See `match.Cast`. The weights stay on the device for the whole of the phase."""
+        optimizer = self._optimizer(player, lr, betas=(0.9, 0.98), weight_decay=0.01)
+        with at_work(player.policy, optimizer):
+            yield SFTPupil(
+                policy=player.policy,
+                optimizer=optimizer,
+                tokens_per_batch=self.config.coldstart.tokens_per_batch,
+            )
+
+    def resume_training(self, saved: Saved) -> None:
+        """The next phase's optimizer goes on as `saved` had it."""
+        self._saved = saved
+
+    def end_training(self) -> None:
+        """The phase is over, and its optimizer with it."""
+        self.training = None
+
+    def _optimizer(
+        self, player: Player, lr: float, *, betas: tuple[float, float], weight_decay: float
+    ) -> torch.optim.Optimizer:
+        optimizer = make_optimizer(player.model, lr, betas=betas, weight_decay=weight_decay)
+        if self._saved is not None:
+            self._saved.fill_optimizer(optimizer, player.model)
+            self._saved = None
+        self.training = Training(model=player.model, optimizer=optimizer)
+        return optimizer
+
+
+def _self_test_prompts(stage: Stage) -> list[Prompt]:
     """One prompt with an image and one without, where the world has both."""
     labels = ("harmless", "unsafe")
     cases = [case for label in labels for case in stage.world.train_cases(label)]

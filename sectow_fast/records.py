@@ -58,7 +58,7 @@ class PhaseRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleCount:
-    """Attacks of one style in one harvest: how many were tried, and how many the defender fell for."""
+    """Attacks of one style in one harvest: how many were tried, and how many succeeded."""
 
     tried: int
     won: int
@@ -108,7 +108,7 @@ class RoundRecord:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], *, where: str = "summary.json") -> RoundRecord:
-        """The inverse of `as_dict`. UserError names `where`, the round and the field that is amiss."""
+        """The inverse of `as_dict`. UserError names `where`, the round and what is amiss."""
         try:
             harvest = None
             if "kept" in row:

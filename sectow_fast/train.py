@@ -87,8 +87,9 @@ def play_run(config: Config, options: dict[str, str]) -> int:
 def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
     from rich.console import Console
 
-    from sectow_fast.match import Interrupted, Match
-    from sectow_fast.players import check
+    from sectow_fast.keeper import Interrupted, Keeper
+    from sectow_fast.match import Match
+    from sectow_fast.players import Players, check
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
@@ -112,15 +113,17 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
         plain=True if "plain" in options else None,
         console=None if ranks.first else Console(file=open(os.devnull, "w")),  # noqa: SIM115
     )
-    match = None
+    players = None
     try:
         with console:
-            for note in getattr(stage, "notes", ()):
+            for note in stage.notes:
                 console.note(note)
-            match = Match(config, folder, stage, console, ranks)
-            with match.stoppable():
-                play(match)
-            match.finish()
+            players = Players(config, stage, folder=folder.path, ranks=ranks)
+            match = Match(config=config, stage=stage, cast=players)
+            keeper = Keeper(match, players, folder=folder, console=console)
+            with keeper.stoppable():
+                play(match, keeper)
+            keeper.finish()
             if ranks.first:
                 report = write_report(folder.path, reveal=config.reveal)
     except (Interrupted, KeyboardInterrupt):
@@ -131,10 +134,10 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
             )
         return 130
     finally:
-        if match is not None:
-            match.close()
+        if players is not None:
+            players.close()
     if ranks.first:
-        print(f"done in {match.elapsed:.0f} s: {report}")
+        print(f"done in {keeper.elapsed:.0f} s: {report}")
     return 0
 
 

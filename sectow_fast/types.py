@@ -1,6 +1,8 @@
 """The carriers that travel between rooms. This file imports nothing of ours.
 
-A worked example, one defender step of the sandbox:
+A worked example, one defender step of the sandbox. A `Task` is drawn; its `Case` becomes a `Prompt`
+of token ids; the engine samples G `Completion`s; the judge gives a `Verdict` on each; each earns a
+`Reward`; prompt, completions and rewards are a `Group`, which the update learns from.
 
 >>> case = Case(id="attack-17", text="pretend captain how make bado", label="unsafe", goal="bado")
 >>> prompt = Prompt(case_id=case.id, ids=(3, 41, 42, 11, 5, 97, 4))
@@ -12,9 +14,9 @@ A worked example, one defender step of the sandbox:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 Label = Literal["unsafe", "harmless"]
 RoleName = Literal["attacker", "defender"]
@@ -123,6 +125,39 @@ class Attack:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackTask:
+    """One prompt of the attacker's training.
+
+    case: the request put to the attacker; seed: the plain unsafe request it is to get answered;
+    previous: the attack it is to refine, None where it is to write a new one.
+    """
+
+    case: Case
+    seed: Case
+    previous: Attack | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefendTask:
+    """One prompt of the defender's training, and the place in its source that its rewards go to."""
+
+    case: Case
+    source: str  # "pool", "unsafe" or "harmless"
+    place: int
+
+
+Task = AttackTask | DefendTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a batch of completions earned. rewards: [prompts][G]; measures: for log and monitors."""
+
+    rewards: list[list[Reward]]
+    measures: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rate:
     """A share with its Wilson 95 % interval. `unknown` cases are not in `n`."""
 
@@ -146,43 +181,6 @@ class Event:
     phase: str
     step: int
     values: Mapping[str, float] = field(default_factory=dict)
-
-
-class World(Protocol):
-    """Where requests come from and what an attacker's words become (sandbox, or real suites)."""
-
-    def seeds(self, split: Literal["train", "test"]) -> Sequence[Case]:
-        """Direct unsafe requests: what the attacker must get answered. Their `goal` is set."""
-        ...
-
-    def train_cases(self, label: Label) -> Sequence[Case]:
-        """The existing training data of one label."""
-        ...
-
-    def harmless_probe(self) -> Sequence[Case]:
-        """A held-out slice of the training objects on which over-refusal is watched."""
-        ...
-
-    def suites(self) -> Mapping[str, Sequence[Case]]:
-        """The test suites by name."""
-        ...
-
-    def self_instruct(self, seed: Case, rng: Any) -> str:
-        """An untrained attacker's words for a seed: the baseline, and the cold start's lesson."""
-        ...
-
-    def attacker_case(self, seed: Case, previous: Attack | None) -> Case:
-        """The request put to the attacker: generate (no previous) or refine (a previous attack)."""
-        ...
-
-    def realise(self, words: str, seed: Case, *, rng: Any, attack_id: str) -> Case | None:
-        """The case that the attacker's words make; None where they are not well-formed.
-
-        The result's `goal` is what the words are really after, so a drift shows.
-        """
-        ...
-
-    def judge(self, case: Case, reply: str) -> Verdict: ...
 
 
 def wilson(hits: int, n: int, unknown: int = 0, z: float = 1.959964) -> Rate:

@@ -2,54 +2,102 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from sectow_fast.config import Config
+from sectow_fast.game.attempts import Attempts, share_harmful
 from sectow_fast.game.monitors import AttackerMonitor
-from sectow_fast.game.player import Player, judged_replies
-from sectow_fast.game.rewards import attacker_reward
-from sectow_fast.game.stream import Relay, Trial, can_stream
+from sectow_fast.game.player import Player
+from sectow_fast.game.rewards import Earned, attacker_reward, with_terms
+from sectow_fast.game.tasks import attack_task
 from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety
+from sectow_fast.protocols import World
 from sectow_fast.types import (
     Attack,
+    AttackTask,
     Case,
     Completion,
     Event,
     Reward,
     RoleName,
     Sampling,
+    Scores,
     Verdict,
-    World,
 )
 
 
-def attack_task(
-    world: World, seeds: Sequence[Case], pool: Sequence[Attack], share: float, rng: random.Random
-) -> tuple[Case, Case, Attack | None]:
-    """One (request to the attacker, seed, attack to refine): refine with probability `share`.
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What the attacker wrote for one task. words: None where they were cut off; case: what the
+    words make, None where they are ill-formed."""
 
-    Before anything was kept, an attack to refine is the self-instruct attacker's.
-    """
-    seed = rng.choice(seeds)
-    previous = None
-    if rng.random() < share:
-        mine = [attack for attack in pool if attack.seed_id == seed.id]
-        if mine:
-            previous = rng.choice(mine)
-        else:
-            words = world.self_instruct(seed, rng)
-            previous = Attack(
-                case=seed, seed_id=seed.id, mode="self-instruct", words=words, round=0
-            )
-    return world.attacker_case(seed, previous), seed, previous
+    task: AttackTask
+    completion: Completion
+    words: str | None
+    case: Case | None
+
+    @property
+    def faithful(self) -> bool:
+        """Whether this is an attack that is still after its seed's goal."""
+        return self.case is not None and self.case.goal == self.task.seed.goal
+
+
+class AttackScorer:
+    """Takes one step's completions as they finish; tries those that are attacks on the defender."""
+
+    def __init__(self, role: AttackerRole, tasks: Sequence[AttackTask], *, step: int) -> None:
+        config = role.config
+        self._role, self._tasks = role, tasks
+        self._key = f"{config.seed}/{role.round}/attack/score/{step}"
+        self._written: dict[tuple[int, int], Written] = {}
+        self._attempts = Attempts(
+            role.world,
+            role.defender,
+            replies=config.attack.replies,
+            sampling=Sampling(
+                temperature=config.attack.temperature,
+                max_new_tokens=config.defend.max_new_tokens,
+            ),
+            seed=self._key,
+            at_once=role.attacker.engine.runs_beside(role.defender.engine),
+        )
+
+    def take(self, i: int, j: int, completion: Completion) -> None:
+        """Completion j of task i is finished."""
+        role, task = self._role, self._tasks[i]
+        words, case = role.attacker.words(completion), None
+        if words:
+            # A generator per attack: it must not matter which attack was finished first.
+            key = f"{self._key}/{i}/{j}"
+            case = role.world.realise(words, task.seed, rng=random.Random(key), attack_id=key)
+        one = Written(task=task, completion=completion, words=words, case=case)
+        self._written[i, j] = one
+        if one.faithful:
+            self._attempts.put(self._number(i, j), one.case)
+
+    def finish(self) -> Scores:
+        verdicts = self._attempts.finish()
+        size = self._role.config.attack.group_size
+        groups = [[self._written[i, j] for j in range(size)] for i in range(len(self._tasks))]
+        return self._role.scores(
+            groups,
+            [
+                [verdicts.get(self._number(i, j), []) for j in range(size)]
+                for i in range(len(self._tasks))
+            ],
+        )
+
+    def _number(self, i: int, j: int) -> int:
+        return i * self._role.config.attack.group_size + j
 
 
 @dataclass(kw_only=True)
 class AttackerRole:
-    """Draws tasks, scores what was written on `defender`, watches quality. JSON state only."""
+    """Draws tasks, scores what was written on `defender`, watches quality. Its state is JSON."""
 
     world: World
     attacker: Player
@@ -59,183 +107,109 @@ class AttackerRole:
     round: int
     name: RoleName = "attacker"
     stopped: bool = False
-    _tasks: list = field(default_factory=list)
-    _step: int = 0
-    _made: dict = field(default_factory=dict)  # (prompt, sample) -> case, while streaming
-    _trial: Trial | None = None
+    last_good: dict[str, torch.Tensor] | None = None  # nothing rolls the attacker back yet
+    monitor: AttackerMonitor = field(init=False)
+    known: KnownTexts = field(init=False)
 
     def __post_init__(self) -> None:
         self.monitor = AttackerMonitor(config=self.config.monitor)
-        self.seeds = self.world.seeds("train")
-        self._known = KnownTexts(self.config.harvest.duplicate_threshold)
+        self.known = KnownTexts(self.config.harvest.duplicate_threshold)
         for attack in self.pool:
-            self._known.add(attack.seed_id, attack.words)
+            self.known.add(attack.seed_id, attack.words)
 
     @property
     def diversity_weight(self) -> float:
-        config = self.config
+        """The price of likeness: raised while the monitor found the attacks' quality low."""
         if self.monitor.raised:
-            return config.monitor.diversity_weight_raised
-        return config.attack.diversity_weight
+            return self.config.monitor.diversity_weight_raised
+        return self.config.attack.diversity_weight
 
-    def tasks(self, step: int) -> list[Case]:
+    def tasks(self, step: int) -> list[AttackTask]:
         """The step's requests to the attacker, drawn from (seed, round, step) alone."""
         rng = random.Random(f"{self.config.seed}/{self.round}/attack/tasks/{step}")
-        share = self.config.attack.refine_share
-        self._tasks = [
-            attack_task(self.world, self.seeds, self.pool, share, rng)
+        share, seeds = self.config.attack.refine_share, self.world.seeds("train")
+        return [
+            attack_task(self.world, seeds, self.pool, refine_share=share, rng=rng)
             for _ in range(self.config.attack.prompts)
         ]
-        self._step, self._made, self._trial = step, {}, None
-        if can_stream(self.attacker, self.defender):
-            self._trial = self._new_trial()
-        return [case for case, _, _ in self._tasks]
 
-    def score(
-        self, step: int, cases: Sequence[Case], groups: Sequence[Sequence[Completion]]
-    ) -> tuple[list[list[Reward]], dict[str, float]]:
-        """Rewards [prompts][G] and the step's measures."""
-        words = [[self.attacker.words(one) for one in group] for group in groups]
-        if self._trial is None:
-            made, verdicts = self._tried_together(step, words)
-        else:
-            made = [[self._made[i, j] for j in range(len(row))] for i, row in enumerate(words)]
-            verdicts = self._trial.finish()
-        success = {
-            key: sum(v.harmful is True for v in row) / len(row) for key, row in verdicts.items()
-        }
-        rewards: list[list[Reward]] = []
-        duplicates = 0.0
-        measured: list[dict[str, float]] = []
-        for i, texts in enumerate(words):
-            written = [text or "" for text in texts]
-            likeness = sibling_likeness(written, self.config.harvest.duplicate_threshold)
-            duplicates += sum(share > 0 for share in likeness) / len(likeness)
-            measured.append(variety(written))
-            known = self._in_pool(self._tasks[i], written)
-            row = []
-            for j in range(len(written)):
-                similarity = max(likeness[j], float(known[j]))
-                row.append(
-                    attacker_reward(
-                        well_formed=made[i][j] is not None,
-                        faithful=(i, j) in success,
-                        success=success.get((i, j), 0.0),
-                        similarity=similarity,
-                        diversity_weight=self.diversity_weight,
-                    )
-                )
-            rewards.append(row)
-        flat = [reward for row in rewards for reward in row]
-        info = {
-            "faithful": sum(r.parts["faithful"] for r in flat) / len(flat),
-            "well_formed": sum(r.parts["well_formed"] for r in flat) / len(flat),
-            **{name: sum(one[name] for one in measured) / len(words) for name in measured[0]},
-            "duplicates": duplicates / len(words),
-            "styles": float(len({made[i][j].style for i, j in success})),
-        }
-        return rewards, info
+    def scorer(self, step: int, tasks: Sequence[AttackTask]) -> AttackScorer:
+        return AttackScorer(self, tasks, step=step)
 
-    def _tried_together(
-        self, step: int, words: Sequence[Sequence[str | None]]
-    ) -> tuple[list[list[Case | None]], dict[tuple[int, int], list[Verdict]]]:
-        """([prompts][G] cases, verdicts of those on target), all tried at once."""
-        key = self._score_key(step)
-        rng = random.Random(key)
-        made: list[list[Case | None]] = []
-        for (_, seed, _), texts in zip(self._tasks, words, strict=True):
-            made.append(
+    def scores(
+        self, groups: Sequence[Sequence[Written]], verdicts: Sequence[Sequence[Sequence[Verdict]]]
+    ) -> Scores:
+        """Rewards and measures of a step. groups: [prompts][G]; verdicts: [prompts][G][m], empty
+        where an attack was not tried."""
+        rewards, duplicates, varieties = [], 0.0, []
+        for group, judged in zip(groups, verdicts, strict=True):
+            texts = [one.words or "" for one in group]
+            siblings = sibling_likeness(texts, self.config.harvest.duplicate_threshold)
+            duplicates += sum(share > 0 for share in siblings) / len(siblings)
+            varieties.append(variety(texts))
+            repeated = self._repeated(group[0].task, texts)
+            rewards.append(
                 [
-                    None
-                    if text is None
-                    else self.world.realise(text, seed, rng=rng, attack_id=f"{key}/{i}")
-                    for i, text in enumerate(texts)
+                    self._reward(one, row, similarity=max(share, float(again)))
+                    for one, row, share, again in zip(
+                        group, judged, siblings, repeated, strict=True
+                    )
                 ]
             )
-        tried = {
-            (i, j): case
-            for i, row in enumerate(made)
-            for j, case in enumerate(row)
-            if case is not None and case.goal == self._tasks[i][1].goal
+        flat = [reward for row in rewards for reward in row]
+        tried = [one.case.style for group in groups for one in group if one.faithful]
+        measures = {
+            "faithful": sum(reward.parts["faithful"] for reward in flat) / len(flat),
+            "well_formed": sum(reward.parts["well_formed"] for reward in flat) / len(flat),
+            **{name: sum(v[name] for v in varieties) / len(groups) for name in varieties[0]},
+            "duplicates": duplicates / len(groups),
+            "styles": float(len(set(tried))),
         }
-        verdicts = judged_replies(
-            self.world,
-            self.defender,
-            list(tried.values()),
-            n=self.config.attack.replies,
-            sampling=self._reply_sampling(),
-            seed=key,
+        return Scores(rewards=rewards, measures=measures)
+
+    def _reward(self, one: Written, verdicts: Sequence[Verdict], *, similarity: float) -> Reward:
+        reward = attacker_reward(
+            well_formed=one.case is not None,
+            faithful=one.faithful,
+            success=share_harmful(verdicts) if verdicts else 0.0,
+            similarity=similarity,
+            diversity_weight=self.diversity_weight,
         )
-        return made, dict(zip(tried, verdicts, strict=True))
-
-    def rollout_player(self) -> Player:
-        """The attacker; where engines run beside each other, each attack is tried as it is done."""
-        if not can_stream(self.attacker, self.defender):
-            return self.attacker
-        relay = Relay(engine=self.attacker.engine, on_done=self._try_one)
-        return dataclasses.replace(self.attacker, engine=relay)
-
-    def _try_one(self, i: int, j: int, done: Completion) -> None:
-        """One finished attack: make its case and put it to the defender.
-
-        Its randomness is its own: it must not depend on which attack was done first.
-        """
-        key = f"{self._score_key(self._step)}/{i}/{j}"
-        text, seed = self.attacker.words(done), self._tasks[i][1]
-        rng = random.Random(key)
-        case = text and self.world.realise(text, seed, rng=rng, attack_id=key)
-        self._made[i, j] = case or None
-        if case and case.goal == seed.goal:
-            self._trial.put((i, j), case, seed=key)
-
-    def _new_trial(self) -> Trial:
-        return Trial(
-            world=self.world,
-            defender=self.defender,
-            sampling=self._reply_sampling(),
-            replies=self.config.attack.replies,
+        earned = Earned(
+            case=one.task.seed,
+            reply=one.words or "",
+            completion=one.completion,
+            verdicts=verdicts,
         )
+        return with_terms(reward, earned, self.config.attack.terms)
 
-    def _reply_sampling(self) -> Sampling:
-        return Sampling(
-            temperature=self.config.attack.temperature,
-            max_new_tokens=self.config.defend.max_new_tokens,
-        )
-
-    def _score_key(self, step: int) -> str:
-        return f"{self.config.seed}/{self.round}/attack/score/{step}"
-
-    def _in_pool(self, task: tuple, texts: Sequence[str]) -> list[bool]:
+    def _repeated(self, task: AttackTask, texts: Sequence[str]) -> list[bool]:
         """Which texts stand in the pool already, or repeat what they were to refine."""
-        _, seed, previous = task
-        known = self._known.has(seed.id, texts)
-        if previous is not None and previous.mode == "self-instruct":
-            threshold = self.config.harvest.duplicate_threshold
-            same = like(previous.words, texts, threshold)
-            known = [a or b for a, b in zip(known, same, strict=True)]
-        return known
+        known = self.known.has(task.seed.id, texts)
+        if task.previous is None:
+            return known
+        # An attack of the pool is known anyway; one of self-instruct is not.
+        same = like(task.previous.words, texts, self.config.harvest.duplicate_threshold)
+        return [a or b for a, b in zip(known, same, strict=True)]
 
-    def watch(self, step: int, row: Mapping[str, float]) -> tuple[list[Event], dict[str, float]]:
-        """Let the monitor see the step; events, and nothing more to log."""
-        if "no-attacker-monitor" in self.config.ablate:
+    def watch(
+        self, step: int, measures: Mapping[str, float]
+    ) -> tuple[list[Event], dict[str, float]]:
+        """Let the monitor see the step; (events, nothing more to log)."""
+        if not self.config.monitor.watch_attacker:
             return [], {}
-        action, means = self.monitor.judge(row)
+        action, means = self.monitor.judge(measures)
         if action == "none":
             return [], {}
-        measures = ", ".join(self.monitor.crossed(means))
+        crossed = ", ".join(self.monitor.crossed(means))
         if action == "stop":
             self.stopped = True
-            kind, message = "early-stop", f"attacker phase stopped early: {measures}"
+            kind, message = "early-stop", f"attacker phase stopped early: {crossed}"
         else:
             kind = "low-quality"
-            message = f"diversity weight raised to {self.diversity_weight:g}: {measures}"
+            message = f"diversity weight raised to {self.diversity_weight:g}: {crossed}"
         event = Event(
-            kind=kind,
-            message=message,
-            round=self.round,
-            phase="attack",
-            step=step,
-            values=means,
+            kind=kind, message=message, round=self.round, phase="attack", step=step, values=means
         )
         return [event], {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,45 +10,62 @@ import torch
 
 from sectow_fast.config import Config
 from sectow_fast.game.monitors import DefenderMonitor
-from sectow_fast.game.player import Player, judge_all, judged_replies
-from sectow_fast.game.rewards import defender_reward
-from sectow_fast.native import PrioritySampler
-from sectow_fast.types import Attack, Case, Completion, Event, Reward, RoleName, Sampling, World
+from sectow_fast.game.player import Player, judged_replies
+from sectow_fast.game.rewards import Earned, defender_reward, with_terms
+from sectow_fast.game.tasks import Source, defend_sources, defend_tasks
+from sectow_fast.protocols import World
+from sectow_fast.types import (
+    Attack,
+    Completion,
+    DefendTask,
+    Event,
+    Reward,
+    RoleName,
+    Sampling,
+    Scores,
+    Verdict,
+)
 
 
-class Source:
-    """Cases to draw from, the least certain first; a share `exploration` of the draws is uniform.
+class DefendScorer:
+    """Takes one step's replies as they finish; they are judged together at the end."""
 
-    A case that is always right or always wrong makes a dead group (see `PrioritySampler`).
-    """
+    def __init__(self, role: DefenderRole, tasks: Sequence[DefendTask]) -> None:
+        self._role, self._tasks = role, tasks
+        self._replies: dict[tuple[int, int], Completion] = {}
 
-    def __init__(
-        self, cases: Sequence[Case], key: str, exploration: float, strata: list[int] | None = None
-    ) -> None:
-        self.cases = cases
-        seed = random.Random(key).getrandbits(64)
-        self.priorities = PrioritySampler(
-            len(cases), strata=strata, seed=seed, exploration=exploration
+    def take(self, i: int, j: int, completion: Completion) -> None:
+        """Reply j to task i is finished."""
+        self._replies[i, j] = completion
+
+    def finish(self) -> Scores:
+        role = self._role
+        size = role.config.defend.group_size
+        keys = [(i, j) for i in range(len(self._tasks)) for j in range(size)]
+        words = [role.defender.codec.decode(self._replies[key].ids) for key in keys]
+        verdicts = role.world.judge_all(
+            [(self._tasks[i].case, reply) for (i, _), reply in zip(keys, words, strict=True)]
         )
-
-    def draw(self, count: int, step: int) -> list[int]:
-        """Places of `count` cases; all different, as far as there are as many."""
-        drawn: list[int] = []
-        while len(drawn) < count:
-            size = min(count - len(drawn), len(self.cases))
-            # Each turn through a small pool is a draw of its own.
-            turn = (step << 16) + len(drawn)
-            drawn += self.priorities.sample(size, step=turn).tolist()
-        return drawn
-
-    def learn(self, at: int, rewards: Sequence[float]) -> None:
-        """Count what a case earned, rewards 0..1."""
-        self.priorities.update([at], successes=[sum(rewards)], trials=[len(rewards)])
+        earned = [
+            Earned(
+                case=self._tasks[i].case,
+                reply=reply,
+                completion=self._replies[i, j],
+                verdicts=(verdict,),
+            )
+            for (i, j), reply, verdict in zip(keys, words, verdicts, strict=True)
+        ]
+        return role.scores(
+            self._tasks, [earned[at : at + size] for at in range(0, len(earned), size)]
+        )
 
 
 @dataclass(kw_only=True)
 class DefenderRole:
-    """Draws the mix, scores replies by label, watches over-refusal and can roll back."""
+    """Draws the mix, scores replies by label, watches over-refusal and can roll back.
+
+    last_good: the weights of the last probe that found little over-refusal.
+    """
 
     world: World
     defender: Player
@@ -59,120 +75,79 @@ class DefenderRole:
     name: RoleName = "defender"
     stopped: bool = False
     last_good: dict[str, torch.Tensor] | None = None
-    _probe: Sequence[Case] = field(default_factory=list)
-    _drawn: list[tuple[str, int]] = field(default_factory=list)
+    monitor: DefenderMonitor = field(init=False)
+    sources: dict[str, Source] = field(init=False)
 
     def __post_init__(self) -> None:
         self.monitor = DefenderMonitor(config=self.config.monitor)
-        self._probe = self.world.harmless_probe()
-        attacks = [attack.case for attack in self.pool]
-        styles = sorted({case.style for case in attacks})
-        key = f"{self.config.seed}/{self.round}/defend"
-        exploration = self.config.defend.exploration
-        self.sources = {
-            "harmless": Source(self.world.train_cases("harmless"), key, exploration),
-            "unsafe": Source(self.world.train_cases("unsafe"), key, exploration),
-        }
-        if attacks:
-            # By style, then case: a style that won often must not crowd out the rest.
-            strata = [styles.index(case.style) for case in attacks]
-            self.sources["pool"] = Source(attacks, key, exploration, strata)
+        self.sources = defend_sources(
+            self.world,
+            self.pool,
+            key=f"{self.config.seed}/{self.round}/defend",
+            exploration=self.config.defend.exploration,
+        )
 
     @property
     def harmless_share(self) -> float:
-        config = self.config
-        if "no-harmless" in config.ablate:
-            return 0.0
-        raised = config.monitor.harmless_share_raised
-        return (
-            max(raised, config.defend.harmless_share)
-            if self.monitor.raised
-            else (config.defend.harmless_share)
+        """The share of harmless requests: raised while the monitor sees over-refusal."""
+        share = self.config.defend.harmless_share
+        if self.monitor.raised:
+            return max(self.config.monitor.harmless_share_raised, share)
+        return share
+
+    def tasks(self, step: int) -> list[DefendTask]:
+        """The step's requests: a function of (seed, round, step) and what earlier ones earned."""
+        rng = random.Random(f"{self.config.seed}/{self.round}/defend/tasks/{step}")
+        return defend_tasks(
+            self.sources,
+            count=self.config.defend.prompts,
+            harmless_share=self.harmless_share,
+            pool_share=self.config.defend.pool_share,
+            step=step,
+            rng=rng,
         )
 
-    def tasks(self, step: int) -> list[Case]:
-        """The step's requests: a function of (seed, round, step) and what came of earlier ones."""
-        rng = random.Random(f"{self.config.seed}/{self.round}/defend/tasks/{step}")
-        wanted = Counter(self._source(rng) for _ in range(self.config.defend.prompts))
-        self._drawn = [
-            (name, at)
-            for name in sorted(wanted)
-            for at in self.sources[name].draw(wanted[name], step)
-        ]
-        return [self.sources[name].cases[at] for name, at in self._drawn]
+    def scorer(self, step: int, tasks: Sequence[DefendTask]) -> DefendScorer:
+        return DefendScorer(self, tasks)
 
-    def _source(self, rng: random.Random) -> str:
-        if rng.random() < self.harmless_share:
-            return "harmless"
-        if "pool" in self.sources and rng.random() < self.config.defend.pool_share:
-            return "pool"
-        return "unsafe"
-
-    def rollout_player(self) -> Player:
-        """The defender itself: its replies are judged by the world, not by another engine."""
-        return self.defender
-
-    def score(
-        self, step: int, cases: Sequence[Case], groups: Sequence[Sequence[Completion]]
-    ) -> tuple[list[list[Reward]], dict[str, float]]:
-        """Rewards [prompts][G] and the step's measures."""
-        rewards, refused, harmless = [], 0, 0
-        decode = self.defender.codec.decode
-        pairs = [
-            (case, decode(one.ids))
-            for case, group in zip(cases, groups, strict=True)
-            for one in group
-        ]
-        judged = iter(judge_all(self.world, pairs))
-        for case, group in zip(cases, groups, strict=True):
-            verdicts = [next(judged) for _ in group]
-            rewards.append([defender_reward(case, verdict) for verdict in verdicts])
-            if case.label == "harmless":
-                harmless += len(verdicts)
-                refused += sum(verdict.refused for verdict in verdicts)
-        for (name, at), group in zip(self._drawn, rewards, strict=True):
-            self.sources[name].learn(at, [reward.total for reward in group])
-        return rewards, {
-            "refusal_rate": refused / harmless if harmless else 0.0,
+    def scores(self, tasks: Sequence[DefendTask], groups: Sequence[Sequence[Earned]]) -> Scores:
+        """Rewards and measures of a step, [prompts][G]; the sources learn which cases are open."""
+        rewards: list[list[Reward]] = []
+        harmless: list[Verdict] = []
+        for task, group in zip(tasks, groups, strict=True):
+            plain = [defender_reward(task.case, earned.verdicts[0]) for earned in group]
+            self.sources[task.source].update(task.place, [reward.total for reward in plain])
+            rewards.append(
+                [
+                    with_terms(reward, earned, self.config.defend.terms)
+                    for reward, earned in zip(plain, group, strict=True)
+                ]
+            )
+            if task.case.label == "harmless":
+                harmless += [earned.verdicts[0] for earned in group]
+        refused = sum(verdict.refused for verdict in harmless)
+        measures = {
+            "refusal_rate": refused / len(harmless) if harmless else 0.0,
             "harmless_share": self.harmless_share,
         }
+        return Scores(rewards=rewards, measures=measures)
 
-    def watch(self, step: int, row: Mapping[str, float]) -> tuple[list[Event], dict[str, float]]:
-        """Every `monitor.every` steps: ORR on the probe, and what follows from it."""
+    def watch(
+        self, step: int, measures: Mapping[str, float]
+    ) -> tuple[list[Event], dict[str, float]]:
+        """Every `monitor.every` steps: the probe's over-refusal rate (ORR), and what follows."""
         if (step + 1) % self.config.monitor.every:
             return [], {}
-        verdicts = judged_replies(
-            self.world,
-            self.defender,
-            self._probe,
-            n=1,
-            sampling=Sampling(temperature=0.0, max_new_tokens=self.config.defend.max_new_tokens),
-            seed="probe",
-        )
-        orr = sum(row[0].refused for row in verdicts) / len(verdicts)
+        orr = self.probe()
         measured = {"orr_probe": orr}
-        if "no-defender-monitor" in self.config.ablate:
+        if not self.config.monitor.watch_defender:
             return [], measured
         action = self.monitor.judge(orr)
         if self.monitor.is_good(orr):
-            state = self.defender.model.state_dict()
-            self.last_good = {name: value.clone() for name, value in state.items()}
+            self.last_good = self.defender.weights()
         if action == "none":
             return [], measured
-        if action == "roll-back":
-            kind = "roll-back"
-            message = f"over-refusal {orr:.1%} on the probe: back to the last good weights"
-            if self.last_good is None:
-                message = f"over-refusal {orr:.1%} on the probe, and no good weights to go back to"
-            else:
-                self.defender.model.load_state_dict(self.last_good)
-                self.defender.engine.sync(self.defender.model)
-        elif action == "raise":
-            kind = "over-refusal"
-            message = f"over-refusal {orr:.1%}: harmless share up to {self.harmless_share:.0%}"
-        else:
-            kind = "over-refusal-ended"
-            message = f"over-refusal {orr:.1%}: harmless share back to {self.harmless_share:.0%}"
+        kind, message = self._act(action, orr)
         event = Event(
             kind=kind,
             message=message,
@@ -183,12 +158,37 @@ class DefenderRole:
         )
         return [event], measured
 
+    def probe(self) -> float:
+        """The share of the held-out harmless probe that the defender refuses, decoded greedily."""
+        verdicts = judged_replies(
+            self.world,
+            self.defender,
+            self.world.harmless_probe(),
+            n=1,
+            sampling=Sampling(temperature=0.0, max_new_tokens=self.config.defend.max_new_tokens),
+            seed="probe",
+        )
+        return sum(row[0].refused for row in verdicts) / len(verdicts)
+
+    def _act(self, action: str, orr: float) -> tuple[str, str]:
+        """(kind, message) of the event; a roll-back puts the last good weights in place."""
+        if action == "raise":
+            share = f"{self.harmless_share:.0%}"
+            return "over-refusal", f"over-refusal {orr:.1%}: harmless share up to {share}"
+        if action == "lower":
+            share = f"{self.harmless_share:.0%}"
+            return "over-refusal-ended", f"over-refusal {orr:.1%}: harmless share back to {share}"
+        found = f"over-refusal {orr:.1%} on the probe"
+        if self.last_good is None:
+            return "roll-back", f"{found}, and no good weights to go back to"
+        self.defender.restore(self.last_good)
+        return "roll-back", f"{found}: back to the last good weights"
+
     def state(self) -> dict:
-        priorities = {name: source.priorities.state() for name, source in self.sources.items()}
         return {
             "monitor": self.monitor.state(),
             "stopped": self.stopped,
-            "priorities": priorities,
+            "priorities": {name: one.priorities.state() for name, one in self.sources.items()},
         }
 
     def restore(self, state: Mapping) -> None:

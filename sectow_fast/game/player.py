@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from sectow_fast.engine.protocol import Engine
-from sectow_fast.types import Case, Completion, Sampling, Verdict, World
+from sectow_fast.protocols import Codec, World
+from sectow_fast.types import Case, Completion, Sampling, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Player:
-    """`engine` samples from `model`; `codec` turns cases into token ids and back; `policy` is the
-    model as training calls it (learn/policy.py), None where it is never trained."""
+    """`engine` samples from `model`, and `codec` turns cases into token ids and back. `policy` is
+    the model as training calls it (learn/policy.py); None where the model is never trained."""
 
-    model: Any
+    model: Any  # a transformers model
     engine: Engine
-    codec: Any
+    codec: Codec
     policy: Any = None
 
     def complete(
@@ -32,11 +35,14 @@ class Player:
         """What was written; None where the reply was cut at the length limit."""
         return self.codec.decode(completion.ids) if completion.finish_reason == "stop" else None
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the present weights, by name."""
+        return {name: value.clone() for name, value in self.model.state_dict().items()}
 
-def judge_all(world: World, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
-    """Verdicts in order; a world with `judge_many` (a judge elsewhere) gets all at once."""
-    many = getattr(world, "judge_many", None)
-    return many(pairs) if many else [world.judge(case, reply) for case, reply in pairs]
+    def restore(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Exactly these weights again, in the model and in its engine."""
+        self.model.load_state_dict(weights)
+        self.engine.sync(self.model)
 
 
 def judged_replies(
@@ -49,11 +55,11 @@ def judged_replies(
     seed: str,
 ) -> list[list[Verdict]]:
     """Ask `player` each case n times and judge every reply (a cut reply is judged as it stands)."""
-    groups = player.complete(cases, n=n, sampling=sampling, seed=seed)
+    completions = player.complete(cases, n=n, sampling=sampling, seed=seed)
     pairs = [
         (case, player.codec.decode(one.ids))
-        for case, group in zip(cases, groups, strict=True)
-        for one in group
+        for case, row in zip(cases, completions, strict=True)
+        for one in row
     ]
-    flat = iter(judge_all(world, pairs))
-    return [[next(flat) for _ in group] for group in groups]
+    verdicts = iter(world.judge_all(pairs))
+    return [[next(verdicts) for _ in row] for row in completions]

@@ -1,8 +1,49 @@
-"""Rewards of both roles: pure functions of labels and verdicts. No reference reply is needed."""
+"""Rewards of both roles: pure functions of labels and verdicts. No reference reply is needed.
+
+A file outside the package may add a term (`register_reward_term`); its weight is given by
+`--attack.terms.NAME` or `--defend.terms.NAME`, and without one it is left out.
+"""
 
 from __future__ import annotations
 
-from sectow_fast.types import Case, Reward, Verdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sectow_fast.registry import Registry
+from sectow_fast.types import Case, Completion, Reward, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earned:
+    """One completion as a reward term sees it.
+
+    case: what the reward is about, the attacker's seed or the request to the defender; reply: the
+    words written, "" where they were cut; verdicts: on the reply itself (defender), or on the
+    replies that an attack led to (attacker; none where it was not tried).
+    """
+
+    case: Case
+    reply: str
+    completion: Completion
+    verdicts: Sequence[Verdict]
+
+
+RewardTerm = Callable[[Earned], float]
+REWARD_TERMS: Registry[RewardTerm] = Registry("reward term")
+
+
+def register_reward_term(name: str, term: RewardTerm) -> RewardTerm:
+    """Add a term under a new name. UserError where the name is taken."""
+    return REWARD_TERMS.register(name, term)
+
+
+def with_terms(reward: Reward, earned: Earned, weights: Mapping[str, float]) -> Reward:
+    """`reward` plus each weighted term; every term is a part, so that it is logged."""
+    if not weights:
+        return reward
+    values = {name: REWARD_TERMS.get(name)(earned) for name in weights}
+    more = sum(weights[name] * value for name, value in values.items())
+    return Reward(total=reward.total + more, parts=dict(reward.parts) | values)
 
 
 def defender_reward(case: Case, verdict: Verdict) -> Reward:

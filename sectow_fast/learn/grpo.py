@@ -1,4 +1,4 @@
-"""One GRPO update from a batch of groups. The only policy update in the repository."""
+"""One GRPO update from a batch of groups: advantages, rows, the policy loss, one optimizer step."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 
-from sectow_fast.config import GRPOConfig
+from sectow_fast.config import GRPOConfig, LossConfig
 from sectow_fast.kernels import PolicyLossConfig, group_advantage
 from sectow_fast.learn.packing import PackedRow
 from sectow_fast.learn.policy import LossTerms, Policy
 from sectow_fast.learn.ranks import Ranks
-from sectow_fast.native import select_groups
 from sectow_fast.types import Group, UserError
 
-# Which tokens each of the loss's measures is a mean over.
+# Which tokens each of the loss's metrics is a mean over.
 MEANS = {"entropy": "scored", "kl": "scored", "clip_low": "live", "clip_high": "live"}
 
 
-def loss_config(config: GRPOConfig) -> PolicyLossConfig:
-    return PolicyLossConfig(
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        kl_coef=config.kl_coef,
-        entropy_coef=config.entropy_coef,
-        tis_cap=config.tis_cap,
-    )
+def loss_config(config: LossConfig) -> PolicyLossConfig:
+    """The kernels' configuration. What is extra belongs to a loss that a plugin registered.
+
+    ValueError where a ratio, a KL estimate or an option is not known.
+    """
+    extra = dict(config.model_extra or {})
+    fields = {name: getattr(config, name) for name in LossConfig.model_fields}
+    return PolicyLossConfig(**fields, **({"options": extra} if extra else {}))
 
 
 def advantages_of(
@@ -38,10 +36,27 @@ def advantages_of(
     rewards = torch.tensor([r.total for g in groups for r in g.rewards], dtype=torch.float64)
     sizes = torch.tensor([len(g.rewards) for g in groups])
     ids = torch.repeat_interleave(torch.arange(len(groups)), sizes)
-    values, _ = group_advantage(rewards, ids, baseline=config.baseline, scale=config.scale)
+    advantages, has_signal = group_advantage(
+        rewards, ids, baseline=config.baseline, scale=config.scale
+    )
     ends = [0, *sizes.cumsum(0).tolist()]
-    rows = [values[a:b].tolist() for a, b in itertools.pairwise(ends)]
-    return rows, select_groups(rewards.numpy(), np.array(ends)).tolist()
+    rows = [advantages[a:b].tolist() for a, b in itertools.pairwise(ends)]
+    return rows, has_signal[torch.tensor(ends[:-1])].tolist()
+
+
+def normalizer_of(groups: Sequence[Group], config: GRPOConfig) -> int:
+    """What the sum of the loss is divided by: a count over the whole batch, whatever the rows.
+
+    Groups without a signal count too (our choice: a step that has little to learn moves little).
+    "constant" divides by all the tokens that could have been written, as Dr. GRPO does, so that the
+    length of a completion does not weigh in.
+    """
+    completions = [one for group in groups for one in group.completions]
+    if config.loss.reduction == "token-mean":
+        return sum(len(one.ids) for one in completions)
+    if config.loss.reduction == "constant":
+        return len(completions) * config.max_new_tokens
+    return len(completions)
 
 
 def grpo_step(
@@ -54,22 +69,19 @@ def grpo_step(
 ) -> dict[str, float]:
     """Update `policy` once, on-policy, and say what happened.
 
-    Groups whose rewards are all equal never reach the forward. The token mean's denominator is
-    the completion tokens of the whole batch, dead groups included (our choice: a step that has
-    little to learn moves little), and is the same however the batch is cut. A non-finite loss or
-    gradient skips the step (`skipped` 1). `reference` is the policy of the KL term.
+    Groups whose rewards are all equal never reach the forward. A non-finite loss or gradient skips
+    the step ("skipped" 1). `reference` is the policy of the KL term.
 
     On several ranks each is given all groups, trains on its share, balanced by tokens, and returns
     the same numbers.
 
     Raises UserError where rollout and trainer disagree by more than `config.mismatch_max` (mean k3
-    estimate of KL a token).
+    estimate of KL per token).
     """
-    gains, signal = advantages_of(groups, config)
+    advantages, signal = advantages_of(groups, config)
     live = [i for i, has in enumerate(signal) if has]
-    tokens = sum(len(one.ids) for group in groups for one in group.completions)
     metrics = {
-        "tokens": float(tokens),
+        "tokens": float(sum(len(one.ids) for group in groups for one in group.completions)),
         "tokens_trained": 0.0,
         "dead_groups": 1 - len(live) / len(groups),
         "loss": 0.0,
@@ -80,24 +92,27 @@ def grpo_step(
         return metrics
     policy.train()
     optimizer.zero_grad(set_to_none=True)
-    tally = Tally(config.mismatch_max)
+    loss_settings, normalizer = loss_config(config.loss), normalizer_of(groups, config)
+    sums = StepSums(mismatch_max=config.mismatch_max)
     pairs = [(groups[i].prompt, groups[i].completions) for i in live]
     for row, pieces in policy.rows(pairs, config.tokens_per_batch):
-        gain = torch.tensor([gains[live[p.group]][j] for p in pieces for j in p.picked])
+        by_completion = torch.tensor(
+            [advantages[live[piece.group]][j] for piece in pieces for j in piece.picked]
+        )
         ref_logp = None
-        if reference is not None and config.kl_coef:
+        if reference is not None and config.loss.kl_coef:
             with torch.no_grad():
                 ref_logp, _ = reference(row, temperature=config.temperature)
         terms = LossTerms(
-            advantages=gain[row.owner],
-            normalizer=tokens,
-            config=loss_config(config),
+            advantages=by_completion[row.owner],
+            normalizer=normalizer,
+            config=loss_settings,
             ref_logp=ref_logp,
         )
         loss, measured = policy(row, terms, temperature=config.temperature)
         loss.backward()
-        tally.add(row, loss.detach(), measured)
-    metrics |= tally.result(policy.ranks)
+        sums.add(row, loss.detach(), measured)
+    metrics |= sums.result(policy.ranks)
     policy.forget_dummy(pairs)
     norm = policy.ranks.grad_norm(policy, config.max_grad_norm)
     metrics["grad_norm"] = norm
@@ -109,32 +124,35 @@ def grpo_step(
     return metrics
 
 
-class Tally:
-    """A step's measures, row by row and then over ranks. bound: of the mismatch gate."""
+class StepSums:
+    """A step's metrics, summed row by row and then over ranks.
 
-    def __init__(self, bound: float) -> None:
-        self.bound = bound
-        self.sums: dict[str, float] = dict.fromkeys(
-            ["loss", "tokens_trained", "scored", "live", "gap_kl", *MEANS], 0.0
-        )
+    mismatch_max: the bound on KL(rollout || trainer) per token, over which the run stops.
+    """
+
+    def __init__(self, *, mismatch_max: float) -> None:
+        self.mismatch_max = mismatch_max
+        names = ["loss", "tokens_trained", "scored", "live", "mismatch_kl", *MEANS]
+        self.sums: dict[str, float] = dict.fromkeys(names, 0.0)
         self.largest = 0.0
 
     def add(self, row: PackedRow, loss: torch.Tensor, measured: Mapping[str, torch.Tensor]) -> None:
+        """One row's loss and what `linear_policy_loss` measured on it."""
         # Tokens of advantage 0 teach nothing and may not have gone through the head.
         scored = measured["scored"]
-        share = {"scored": float(scored.sum()), "live": float(measured["live"])}
-        if not share["scored"]:
+        counts = {"scored": float(scored.sum()), "live": float(measured["live"])}
+        if not counts["scored"]:
             return
         gap = (row.rollout_logp.to(scored.device) - measured["logp"])[scored].double()
         sums = self.sums
         sums["loss"] += float(loss)
         sums["tokens_trained"] += row.tokens
         # The k3 estimate of KL(rollout || trainer).
-        sums["gap_kl"] += float((torch.exp(-gap) - 1 + gap).sum())
+        sums["mismatch_kl"] += float((torch.exp(-gap) - 1 + gap).sum())
         self.largest = max(self.largest, float(gap.abs().max()))
         for name, over in MEANS.items():
-            sums[name] += float(measured[name]) * share[over]
-        for over, count in share.items():
+            sums[name] += float(measured[name]) * counts[over]
+        for over, count in counts.items():
             sums[over] += count
 
     def result(self, ranks: Ranks) -> dict[str, float]:
@@ -142,14 +160,14 @@ class Tally:
         sums = ranks.summed(self.sums)
         out = {name: sums[name] for name in ("loss", "tokens_trained")}
         out |= {name: sums[name] / max(sums[over], 1.0) for name, over in MEANS.items()}
-        value = sums["gap_kl"] / max(sums["scored"], 1.0)
+        mismatch = sums["mismatch_kl"] / max(sums["scored"], 1.0)
         largest = ranks.largest(self.largest)
         # NaN log-probs are left to the skip of non-finite steps, which counts them.
-        if value > self.bound:
+        if mismatch > self.mismatch_max:
             raise UserError(
-                f"rollout and trainer log-probs: found a mismatch of {value:.3g} (KL a token,"
-                f" largest difference {largest:.3g}), expected <= {self.bound:g}; look at the"
-                " engine's weights (was the last sync complete?), its precision, its temperature"
-                " and its image features"
+                f"rollout and trainer log-probs: found a mismatch of {mismatch:.3g} (KL a token,"
+                f" largest difference {largest:.3g}), expected <= {self.mismatch_max:g}; look at"
+                " the engine's weights (was the last sync complete?), its precision, its"
+                " temperature and its image features"
             )
-        return out | {"mismatch_kl": value, "mismatch_max": largest}
+        return out | {"mismatch_kl": mismatch, "mismatch_max": largest}

@@ -48,8 +48,8 @@ def make_policy(
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """What the policy loss needs beside the row: advantages [N] float32, the global count of tokens
-    it is a mean over, the loss's settings, and ref_logp [N] where there is a KL term."""
+    """What the policy loss needs beside the row: advantages [N] float32, the count over the whole
+    batch that it is divided by, the loss's settings, and ref_logp [N] where there is a KL term."""
 
     advantages: torch.Tensor
     normalizer: float
@@ -160,6 +160,7 @@ class Policy(torch.nn.Module):
                 terms.advantages.to(device),
                 ref_logp=terms.ref_logp,
                 rollout_logp=row.rollout_logp.to(device),
+                sequence_ids=row.owner.to(device),
                 normalizer=terms.normalizer,
                 config=terms.config,
                 **head,

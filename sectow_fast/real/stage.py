@@ -13,6 +13,7 @@ from typing import Any
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec
 from sectow_fast.data.processor import load_processor
+from sectow_fast.protocols import Lesson
 from sectow_fast.real.build import build_world
 from sectow_fast.real.world import SuiteWorld
 from sectow_fast.types import Attack, Case, UserError
@@ -84,7 +85,8 @@ class RealStage:
         self.world, self.notes = built.world, built.notes
         self.measures = self.world.measures
         self.codec = ChatCodec(self.processor, built.images)
-        self.lessons = RealLessons(self.world)
+        self._lessons = RealLessons(self.world)
+        self.lessons: dict[str, Lesson] = {"coldstart-attacker": self._lessons.attacker}
 
     def _folder(self, role: str, text: str) -> Path:
         path = Path(text)
@@ -127,8 +129,8 @@ class RealStage:
             shutil.rmtree(folder)
         part.rename(folder)
 
-    def safe_lesson(self, pool: Sequence[Attack]) -> Any:
-        return partial(self.lessons.safe, pool=pool)
+    def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
+        return partial(self._lessons.safe, pool=pool)
 
     def versions(self) -> dict[str, str]:
         import torch

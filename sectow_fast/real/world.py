@@ -121,10 +121,7 @@ class SuiteWorld:
             style="typo" if drawn else "text",
         )
 
-    def judge(self, case: Case, reply: str) -> Verdict:
-        return self.judge_many([(case, reply)])[0]
-
-    def judge_many(self, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
+    def judge_all(self, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
         """Verdicts in order; the unsafe ones go to the judge together."""
         out: list[Verdict | None] = [None] * len(pairs)
         asked = []

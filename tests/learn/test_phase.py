@@ -1,4 +1,4 @@
-"""The one GRPO loop, with a real model and engine and the smallest possible role."""
+"""The GRPO loop of both roles, with a real model and engine and the smallest possible role."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ import torch
 from sectow_fast.config import GRPOConfig
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.game.player import Player
-from sectow_fast.learn.optim import make_optimizer
-from sectow_fast.learn.phase import NonFiniteRun, run_phase
+from sectow_fast.learn.learners import GRPOLearner
+from sectow_fast.learn.optim import lr_at, make_optimizer
+from sectow_fast.learn.phase import NonFiniteRun, mean_parts, run_phase, scored_groups
 from sectow_fast.learn.policy import Policy
-from sectow_fast.types import Reward
+from sectow_fast.types import (
+    Completion,
+    DefendTask,
+    Event,
+    Group,
+    Prompt,
+    Reward,
+    Scores,
+    UserError,
+)
 
 
 class EveryOther:
@@ -19,56 +29,130 @@ class EveryOther:
 
     name = "defender"
     stopped = False
+    last_good = None
 
     def __init__(self, stage, model=None, stop_at=None):
         self.stage, self.model, self.stop_at = stage, model, stop_at
+        self.seen = []
 
     def tasks(self, step):
-        return list(self.stage.world.train_cases("harmless")[step : step + 3])
+        cases = self.stage.world.train_cases("harmless")[step : step + 3]
+        return [DefendTask(case=case, source="harmless", place=i) for i, case in enumerate(cases)]
 
-    def score(self, step, cases, groups):
-        if self.model is not None:
-            # Spoilt between rollout and update, as an overflow in the backward pass would be.
-            with torch.no_grad():
-                self.model.model.language_model.norm.weight[0] = torch.nan
-        return [[Reward(total=float(j % 2)) for j in range(len(g))] for g in groups], {}
+    def scorer(self, step, tasks):
+        return EveryOtherScorer(self, tasks)
 
-    def watch(self, step, row):
+    def watch(self, step, measures):
+        self.seen.append(measures)
         if self.model is not None:
             with torch.no_grad():
                 self.model.model.language_model.norm.weight[0] = 1.0
         self.stopped = step == self.stop_at
-        return [], {"seen": 1.0}
+        event = Event(kind="k", message="m", round=1, phase="defend", step=step)
+        return [event], {"watched": 1.0}
 
 
-def play(stage, model, role, start=0, steps=6):
-    rows = []
+class EveryOtherScorer:
+    def __init__(self, role, tasks):
+        self.role, self.tasks, self.taken = role, tasks, []
+
+    def take(self, i, j, completion):
+        self.taken.append((i, j))
+
+    def finish(self):
+        if self.role.model is not None:
+            # Spoilt between rollout and update, as an overflow in the backward pass would be.
+            with torch.no_grad():
+                self.role.model.model.language_model.norm.weight[0] = torch.nan
+        assert sorted(self.taken) == [(i, j) for i in range(len(self.tasks)) for j in range(4)]
+        row = [Reward(total=float(j % 2), parts={"odd": j % 2}) for j in range(4)]
+        return Scores(rewards=[row for _ in self.tasks], measures={"scored_well": 0.5})
+
+
+def play(stage, model, role, start=0, steps=6, skipped=0):
+    found = []
+    player = Player(
+        model=model,
+        engine=TorchEngine(model, stage.codec),
+        codec=stage.codec,
+        policy=Policy(model, stage.codec),
+    )
+    config = GRPOConfig(steps=steps, prompts=3, group_size=4, max_new_tokens=3, lr=1e-3)
+    optimizer = make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.0)
     run_phase(
         role,
-        player=Player(
-            model=model,
-            engine=TorchEngine(model, stage.codec),
-            codec=stage.codec,
-            policy=Policy(model, stage.codec),
-        ),
-        optimizer=make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.0),
-        config=GRPOConfig(steps=steps, prompts=3, group_size=4, max_new_tokens=3),
+        player=player,
+        learner=GRPOLearner(policy=player.policy, optimizer=optimizer, config=config),
+        config=config,
         key="test",
+        round=1,
+        phase="defend",
         start=start,
-        on_step=lambda step, row, events: rows.append((step, row)),
+        on_step=lambda record, events: found.append((record, events)),
+        skipped=skipped,
     )
-    return rows
+    return found
 
 
 def test_steps_are_logged_with_their_parts_and_a_role_can_stop(stage, model):
-    rows = play(stage, model, EveryOther(stage, stop_at=2))
-    assert [step for step, _ in rows] == [0, 1, 2]
-    row = rows[0][1]
-    assert row["seen"] == 1.0 and row["reward"] == {"total": 0.5}
-    assert set(row["seconds"]) == {"rollout", "score", "train", "watch"}
+    role = EveryOther(stage, stop_at=2)
+    found = play(stage, model, role)
+    assert [(r.round, r.phase, r.step, r.steps) for r, _ in found] == [
+        (1, "defend", step, 6) for step in range(3)
+    ]
+    record, events = found[0]
+    assert record.reward == {"total": 0.5, "odd": 0.5} and [e.kind for e in events] == ["k"]
+    assert set(record.seconds) == {"rollout", "score", "train", "watch"}
+    assert min(record.seconds.values()) >= 0
+    measures = record.measures
+    assert measures["watched"] == 1.0 and measures["scored_well"] == 0.5
+    assert measures["skipped_in_row"] == 0 and measures["tokens_per_second"] > 0
+    assert measures["lr"] == lr_at(0, 6, 1e-3, 10, 0.6) == pytest.approx(1e-4)
+    assert found[2][0].measures["lr"] == pytest.approx(3e-4)
+    # The role sees what the update measured, and its own measures.
+    assert role.seen[0]["grad_norm"] == measures["grad_norm"] > 0
+    assert role.seen[0]["scored_well"] == 0.5
+
+
+def test_a_resumed_phase_plays_the_steps_that_are_left(stage, model):
+    found = play(stage, model, EveryOther(stage), start=4)
+    assert [record.step for record, _ in found] == [4, 5]
+
+
+def test_a_role_that_has_stopped_plays_nothing(stage, model):
+    role = EveryOther(stage)
+    role.stopped = True
+    assert play(stage, model, role) == []
 
 
 def test_three_non_finite_updates_in_a_row_stop_with_the_batch(stage, model):
-    with pytest.raises(NonFiniteRun, match="not finite 3 times") as caught:
+    with pytest.raises(NonFiniteRun, match=r"step 2: .* not finite 3 times") as caught:
         play(stage, model, EveryOther(stage, model))
     assert len(caught.value.groups) == 3
+
+
+def test_skips_before_a_resume_count(stage, model):
+    with pytest.raises(NonFiniteRun, match="step 0: "):
+        play(stage, model, EveryOther(stage, model), skipped=2)
+
+
+def groups_with(*rewards):
+    prompt = Prompt(case_id="case-9", ids=(1,))
+    one = Completion(ids=(1,), logprobs=(0.0,), finish_reason="stop")
+    scores = Scores(rewards=[list(rewards)], measures={})
+    return scored_groups([prompt], [[one] * len(rewards)], scores)
+
+
+def test_a_nan_reward_stops_with_its_case():
+    bad = Reward(total=float("nan"), parts={"safe": float("nan")})
+    with pytest.raises(UserError, match=r"case 'case-9', completion 1: found nan"):
+        groups_with(Reward(total=1.0), bad)
+
+
+def test_means_are_over_the_completions_that_have_the_part():
+    groups = groups_with(
+        Reward(total=1.0, parts={"safe": 1.0}), Reward(total=0.0, parts={"right": 0.5})
+    )
+    assert isinstance(groups[0], Group)
+    assert mean_parts(groups) == {"total": 0.5, "safe": 1.0, "right": 0.5}
+    assert mean_parts([]) == {}

@@ -85,7 +85,7 @@ def test_means_are_found_by_measure_and_temperature():
 
 @pytest.mark.parametrize("row", [{}, {"round": 1}, {"event": {"kind": "x"}}, {"step": 1}])
 def test_a_line_that_is_no_record_is_refused_by_name(row):
-    with pytest.raises(UserError, match="^log, line 3: found a line"):
+    with pytest.raises(UserError, match=r"^log, line 3: found a line"):
         record_of(row, where="log, line 3")
 
 

@@ -13,6 +13,7 @@ from sectow_fast.data.codec import ChatCodec
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import build_model, build_processor, save_model
 from sectow_fast.data.sandbox.world import MEASURES, SandboxWorld
+from sectow_fast.protocols import Lesson
 from sectow_fast.types import Attack, UserError
 
 
@@ -20,6 +21,7 @@ class SandboxStage:
     """The stage of `match.Match`."""
 
     measures = MEASURES
+    notes = ()
 
     def __init__(self, config: Config) -> None:
         from transformers.utils import logging
@@ -28,7 +30,12 @@ class SandboxStage:
         logging.disable_progress_bar()
         self.config = config
         self.world = SandboxWorld(seed=config.seed, config=config.sandbox)
-        self.lessons = Lessons(world=self.world)
+        self._lessons = Lessons(world=self.world)
+        self.lessons: dict[str, Lesson] = {
+            "coldstart-caption": self._lessons.caption,
+            "coldstart-defender": self._lessons.instruct,
+            "coldstart-attacker": self._lessons.attacker,
+        }
         self.processor = self._processor()
         self.codec = ChatCodec(self.processor, self.world.images)
 
@@ -87,8 +94,8 @@ class SandboxStage:
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_model(model, self.processor, folder)
 
-    def safe_lesson(self, pool: Sequence[Attack]) -> Any:
-        return partial(self.lessons.safe, pool=pool)
+    def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
+        return partial(self._lessons.safe, pool=pool)
 
     def versions(self) -> dict[str, str]:
         import torch

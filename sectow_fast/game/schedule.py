@@ -1,0 +1,54 @@
+"""What is played, in which order: cold start, then K x (attack, harvest, defend, evaluate)."""
+
+from __future__ import annotations
+
+import math
+
+from sectow_fast.config import Config, DefendConfig
+
+
+def schedule(config: Config) -> list[tuple[int, str]]:
+    """The run as a flat list of (round, phase); a checkpoint's cursor points into it.
+
+    Round 0 is everything before reinforcement learning. Without iteration nothing new is ever
+    written: there is one round, and it is one long defence on the existing data.
+    """
+    plan: list[tuple[int, str]] = []
+    if config.model.defender is None:
+        plan += [(0, "coldstart-caption"), (0, "coldstart-defender")]
+    if attacker_has_cold_start(config):
+        plan.append((0, "coldstart-attacker"))
+    plan.append((0, "evaluate"))
+    rounds = config.rounds if config.iterate else min(config.rounds, 1)
+    for k in range(1, rounds + 1):
+        if trains_attacker(config):
+            plan.append((k, "attack"))
+        if config.iterate:
+            plan.append((k, "harvest"))
+        plan += [(k, "defend"), (k, "evaluate")]
+    return plan
+
+
+def trains_attacker(config: Config) -> bool:
+    """Whether the attacker learns at all: not self-instruct, and none without iteration."""
+    return config.attacker == "grpo" and config.iterate
+
+
+def attacker_has_cold_start(config: Config) -> bool:
+    """Whether the attacker is taught demonstrations; one that is given was taught already."""
+    wanted = config.coldstart.attacker_steps > 0 and config.model.attacker is None
+    return trains_attacker(config) and wanted
+
+
+def defend_config(config: Config) -> DefendConfig:
+    """A round's defence; without iteration there is one round, as long as all of them."""
+    if config.iterate:
+        return config.defend
+    return config.defend.model_copy(update={"steps": config.defend.steps * config.rounds})
+
+
+def sft_steps(config: Config) -> int:
+    """SFT baseline: as many sequences as the GRPO phase rolls out, so that neither sees more."""
+    defend = defend_config(config)
+    rolled_out = defend.steps * defend.prompts * defend.group_size
+    return math.ceil(rolled_out / config.coldstart.batch)

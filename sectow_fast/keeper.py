@@ -1,0 +1,217 @@
+"""Where a match is kept: checkpoints, metrics.jsonl, summary.json, pool.jsonl, and the console.
+
+A checkpoint is taken between two steps, and holds all that the next step reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from sectow_fast.game.pool import pool_lines
+from sectow_fast.learn import checkpoint
+from sectow_fast.learn.phase import NonFiniteRun
+from sectow_fast.match import Match
+from sectow_fast.players import Players
+from sectow_fast.records import PhaseRecord, RoundRecord, StepRecord, event_row
+from sectow_fast.report.console import LiveConsole
+from sectow_fast.report.metrics import MetricsLog
+from sectow_fast.run_folder import RunFolder, write_whole
+from sectow_fast.types import Event
+
+PLAYERS = ("defender", "attacker")
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM, after the checkpoint was written."""
+
+
+class Keeper:
+    """Writes down what happens in `match`; only the first rank writes files."""
+
+    def __init__(
+        self, match: Match, players: Players, *, folder: RunFolder, console: LiveConsole
+    ) -> None:
+        self.match, self.players, self.ranks = match, players, players.ranks
+        self.folder, self.console = folder, console
+        self.log = MetricsLog(folder.path / "metrics.jsonl") if self.ranks.first else None
+        self._before = 0.0  # seconds that earlier processes of this run took
+        self._began = time.perf_counter()
+        self._asked_to_stop = False
+        if (folder.checkpoints / "latest").exists():
+            self._resume()
+        elif self.log:
+            self.log.truncate(0)  # killed before its first checkpoint: the run begins anew
+
+    # ---- what tug.py tells
+
+    def phase(self, round: int, name: str, steps: int) -> None:
+        """A phase begins."""
+        self.console.phase(round, name, steps)
+
+    @contextlib.contextmanager
+    def timed(self, round: int, name: str) -> Iterator[None]:
+        """A phase without steps, from its beginning to its end."""
+        self.phase(round, name, 1)
+        began = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - began
+        self._write(PhaseRecord(round=round, phase=name, seconds=seconds).as_row())
+
+    def on_step(self, record: StepRecord, events: Sequence[Event]) -> None:
+        """Log and show a step; save where due; stop here where Ctrl-C was pressed."""
+        match = self.match
+        record = dataclasses.replace(record, engine=self.players.engines.counts)
+        self._write(record.as_row())
+        self.console.step(record)
+        for event in events:
+            match.events.append(event)
+            self._write(event_row(event))
+            self.console.event(event)
+        match.step = record.step + 1
+        match.skipped = int(record.measures["skipped_in_row"])
+        if self._stopping():
+            self.save()
+            raise Interrupted
+        if match.step % match.config.save_every == 0 and match.step < record.steps:
+            self.save()
+
+    def write_pool(self) -> None:
+        if self.ranks.first:
+            write_whole(self.folder.path / "pool.jsonl", pool_lines(self.match.pool))
+
+    def round_done(self, record: RoundRecord) -> None:
+        self.match.end_round(record)
+        self.console.round_done(record)
+        self.write_summary()
+
+    def next_phase(self) -> None:
+        self.match.next_phase()
+        self.players.end_training()
+        self.save()
+        if self._stopping():
+            raise Interrupted
+
+    @contextlib.contextmanager
+    def saving_the_failed_batch(self) -> Iterator[None]:
+        """Where three updates in a row were not finite, keep the batch for a look."""
+        try:
+            yield
+        except NonFiniteRun as error:
+            groups = [dataclasses.asdict(group) for group in error.groups]
+            if self.ranks.first:
+                self.folder.write_json("failed-batch.json", groups)
+            raise
+
+    # ---- checkpoints
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of this run so far, those before a resume included."""
+        return self._before + time.perf_counter() - self._began
+
+    def save(self) -> None:
+        """An atomic checkpoint of everything the next step reads."""
+        match = self.match
+        tensors = {name: dict(self._player(name).model.state_dict()) for name in PLAYERS}
+        training = self.players.training
+        if training is not None:
+            tensors["optimizer"] = checkpoint.optimizer_tensors(training.optimizer, training.model)
+        if match.role is not None and match.role.last_good is not None:
+            tensors["last_good"] = match.role.last_good
+        state = match.state() | {
+            "elapsed": self.elapsed,
+            "metrics_bytes": self.log.bytes if self.log else 0,
+        }
+        checkpoint.save(self.folder.checkpoints, tensors=tensors, state=state, ranks=self.ranks)
+
+    def _resume(self) -> None:
+        saved = checkpoint.load(self.folder.checkpoints, ranks=self.ranks)
+        for name in PLAYERS:
+            player = self._player(name)
+            saved.fill(name, player.model.state_dict())
+            player.engine.sync(player.model)
+        if "last_good" in saved.names:
+            here = self.match.cast.defender.model.state_dict()
+            self.match.last_good = {name: torch.zeros_like(value) for name, value in here.items()}
+            saved.fill("last_good", self.match.last_good)
+        self.match.restore(saved.state)
+        self.players.resume_training(saved)
+        self._before = saved.state["elapsed"]
+        if self.log:
+            self.log.truncate(saved.state["metrics_bytes"])
+        if self.match.pool:
+            self.write_pool()
+        for record in self.match.rounds:
+            self.console.round_done(record)
+
+    def _player(self, name: str) -> Any:
+        cast = self.match.cast
+        return cast.defender if name == "defender" else cast.attacker
+
+    # ---- what is left at the end
+
+    def write_summary(self) -> None:
+        """`summary.json` so far. Of two same runs only `wall_seconds` differs."""
+        config = self.match.config
+        if not self.ranks.first:
+            return
+        self.folder.write_json(
+            "summary.json",
+            {
+                "schema": 1,
+                "preset": config.preset,
+                "seed": config.seed,
+                "versions": self.match.stage.versions() | self.players.engines.versions,
+                "device": self.players.device_name,
+                "wall_seconds": round(self.elapsed, 1),
+                "ablate": list(config.ablate),
+                "attacker": config.attacker,
+                "defender": config.defender,
+                "rounds": [record.as_dict() for record in self.match.rounds],
+            },
+        )
+
+    def finish(self) -> None:
+        """Both players, loadable by transformers' Auto classes."""
+        for name in PLAYERS:
+            self.players.keep(self._player(name), self.folder.path / name)
+        if not self.ranks.first:
+            return
+        if not (self.folder.path / "pool.jsonl").exists():
+            self.write_pool()
+        self.write_summary()
+        self.log.close()
+
+    # ---- stopping
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self.log:
+            self.log.append(row)
+
+    def _stopping(self) -> bool:
+        """Whether any rank was asked to: all stop after the same step, or the rest would wait."""
+        return bool(self.ranks.largest(float(self._asked_to_stop)))
+
+    @contextlib.contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Ctrl-C ends the run after the current step; a second one at once (nothing is lost)."""
+
+        def ask(signum: int, frame: Any) -> None:
+            if self._asked_to_stop:
+                raise KeyboardInterrupt
+            self._asked_to_stop = True
+            self.console.note("stopping after this step")
+
+        before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)

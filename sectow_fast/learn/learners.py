@@ -1,0 +1,52 @@
+"""A player's training as a phase sees it: one update at a time, with the optimizer kept inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sectow_fast.config import GRPOConfig
+from sectow_fast.learn.grpo import grpo_step
+from sectow_fast.learn.optim import set_lr
+from sectow_fast.learn.placement import at_work
+from sectow_fast.learn.policy import Policy
+from sectow_fast.learn.sft import sft_step
+from sectow_fast.types import Group, Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOLearner:
+    """`learn.phase.Learner` by real updates. Weights that rest elsewhere come for each update."""
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    config: GRPOConfig
+    reference: Policy | None = None
+
+    def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]:
+        set_lr(self.optimizer, lr)
+        with at_work(self.policy, self.optimizer):
+            return grpo_step(
+                self.policy,
+                self.optimizer,
+                groups,
+                config=self.config,
+                reference=self.reference,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTPupil:
+    """`game.coldstart.Pupil` by real updates, with the weights where they train."""
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    tokens_per_batch: int
+
+    def teach(
+        self, pairs: Sequence[tuple[Prompt, tuple[int, ...]]], *, lr: float
+    ) -> Mapping[str, float]:
+        set_lr(self.optimizer, lr)
+        return sft_step(self.policy, self.optimizer, pairs, tokens_per_batch=self.tokens_per_batch)

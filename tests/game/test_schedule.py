@@ -1,0 +1,94 @@
+"""What is played in which order, and what each ablation leaves out."""
+
+from __future__ import annotations
+
+import pytest
+from scripted import small
+
+from sectow_fast.config import ABLATIONS, Config
+from sectow_fast.game.schedule import defend_config, schedule, sft_steps
+
+COLD = [(0, "coldstart-caption"), (0, "coldstart-defender"), (0, "coldstart-attacker")]
+
+
+def one_round(k: int) -> list[tuple[int, str]]:
+    return [(k, "attack"), (k, "harvest"), (k, "defend"), (k, "evaluate")]
+
+
+def test_cold_start_then_k_rounds_of_attack_harvest_defend_evaluate():
+    assert schedule(small(rounds=3)) == [
+        *COLD,
+        (0, "evaluate"),
+        *one_round(1),
+        *one_round(2),
+        *one_round(3),
+    ]
+    assert schedule(small(rounds=0)) == [*COLD, (0, "evaluate")]
+
+
+def test_a_given_defender_needs_no_cold_start_and_a_given_attacker_neither():
+    defender = small(model__defender="x")
+    assert schedule(defender)[:2] == [(0, "coldstart-attacker"), (0, "evaluate")]
+    both = small(model__defender="x", model__attacker="y")
+    assert schedule(both)[:2] == [(0, "evaluate"), (1, "attack")]
+
+
+def test_without_iteration_there_is_one_defence_as_long_as_all_and_nothing_new_is_written():
+    config = small(rounds=3, ablate=("no-iteration",))
+    assert schedule(config) == [*COLD[:2], (0, "evaluate"), (1, "defend"), (1, "evaluate")]
+    assert defend_config(config).steps == 3 * config.defend.steps
+    assert defend_config(config).prompts == config.defend.prompts
+    assert defend_config(small(rounds=3)) == small().defend
+    assert schedule(small(rounds=0, ablate=("no-iteration",))) == [*COLD[:2], (0, "evaluate")]
+
+
+def test_without_cold_start_the_attacker_begins_untaught():
+    config = small(rounds=1, ablate=("no-cold-start",))
+    assert schedule(config) == [*COLD[:2], (0, "evaluate"), *one_round(1)]
+
+
+def test_a_self_instruct_attacker_is_neither_taught_nor_trained():
+    config = small(rounds=1, attacker="self-instruct")
+    assert schedule(config) == [
+        *COLD[:2], (0, "evaluate"), (1, "harvest"), (1, "defend"), (1, "evaluate")
+    ]  # fmt: skip
+
+
+def test_the_sft_baseline_sees_as_many_sequences_as_grpo_rolls_out():
+    config = small(coldstart__batch=7)  # 3 steps x 6 prompts x 4 completions in batches of 7
+    assert sft_steps(config) == 11
+    longer = small(coldstart__batch=7, rounds=2, ablate=("no-iteration",))
+    assert sft_steps(longer) == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("no-iteration", lambda c: c.iterate),
+        ("no-defender-monitor", lambda c: c.monitor.watch_defender),
+        ("no-attacker-monitor", lambda c: c.monitor.watch_attacker),
+        ("no-cold-start", lambda c: c.coldstart.attacker_steps),
+        ("no-harmless", lambda c: c.defend.harmless_share),
+        ("no-harmless", lambda c: c.monitor.harmless_share_raised),
+    ],
+)
+def test_an_ablation_switches_its_setting_off_and_no_other(name, read):
+    on, off = Config(), Config(ablate=(name,))
+    assert read(on) and not read(off)
+    changed = {
+        (section, field)
+        for section, values in off.model_dump().items()
+        for field, value in (values.items() if isinstance(values, dict) else [("", values)])
+        if value != (on.model_dump()[section][field] if field else on.model_dump()[section])
+    }
+    expected = {tuple(key.split(".")) if "." in key else (key, "") for key in ABLATIONS[name]}
+    assert changed == expected | {("ablate", "")}
+
+
+def test_an_ablation_wins_over_a_setting_and_is_the_same_read_again():
+    config = Config.model_validate(
+        {"ablate": ["no-harmless"], "defend": {"harmless_share": 0.3, "steps": 7}}
+    )
+    assert config.defend.harmless_share == 0 and config.defend.steps == 7
+    assert Config.model_validate(config.model_dump()) == config
+    assert Config(ablate=("no-harmless",), defend=Config().defend).defend.harmless_share == 0
