@@ -216,7 +216,7 @@ class Config(Section):
     attacker: Literal["grpo", "self-instruct"] = "grpo"
     defender: Literal["grpo", "sft"] = "grpo"
     ablate: tuple[Ablation, ...] = ()
-    reveal: bool = Field(False, description="show attack texts in console and report")
+    reveal: bool = Field(False, description="show attack texts in the report")
     model: ModelConfig = ModelConfig()
     sandbox: SandboxConfig = SandboxConfig()
     data: DataConfig = DataConfig()
