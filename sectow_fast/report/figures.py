@@ -289,5 +289,6 @@ def draw_all(run: RunData, out: Path) -> dict[str, tuple[str, str]]:
             if fig is None:
                 continue
             fig.savefig(out / f"{name}.png", dpi=200, facecolor="white")
+            fig.set_layout_engine("none")  # every part has its place: do not compute it again
             drawn[name] = (title, svg(fig, name, title))
     return drawn

@@ -14,7 +14,7 @@ import random
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from sectow_fast.records import MEASURES, NO_RATE, RoundRecord
 from sectow_fast.report.figures import MOST_STYLES, draw_all
-from sectow_fast.report.page import Cell, write_page
+from sectow_fast.report.page import Cell, render, write_page
 from sectow_fast.report.rundata import (
     ATTACKER_NAMES,
     OPEN_SHARE,
@@ -184,17 +184,12 @@ def time_rows(run: RunData) -> list[TimeRow]:
     return rows
 
 
-def write_report(run_dir: str | Path, reveal: bool = False) -> Path:
-    """Write `report.html` and `plots/*.png` into a finished run's folder; returns the page's path.
-
-    The page is put in place whole or not at all. UserError for a folder that is not a run.
-    """
-    run = load(run_dir)
+def page_of(run: RunData, drawings: Mapping[str, tuple[str, str]], *, reveal: bool) -> str:
+    """The text of a run's page. drawings: figure -> (title, SVG), as `draw_all` gives them."""
     summary = run.summary
     variant = [f"attacker {summary.attacker}", f"defender {summary.defender}"]
     variant += [f"ablate {name}" for name in summary.ablate]
-    return write_page(
-        run.folder / "report.html",
+    return render(
         "report.html.j2",
         name=run.folder.resolve().name,
         summary=summary,
@@ -205,10 +200,7 @@ def write_report(run_dir: str | Path, reveal: bool = False) -> Path:
         rounds=[record.round for record in run.rounds],
         table=round_table(run.rounds),
         # Our own drawing: its texts were escaped by the SVG writer.
-        figures={
-            key: (title, Markup(drawing))
-            for key, (title, drawing) in draw_all(run, run.folder / "plots").items()
-        },
+        figures={key: (title, Markup(drawing)) for key, (title, drawing) in drawings.items()},
         styles=style_rows(run.rounds),
         most_styles=MOST_STYLES,
         open_share=percent(OPEN_SHARE, 0),
@@ -227,6 +219,16 @@ def write_report(run_dir: str | Path, reveal: bool = False) -> Path:
         torn=run.torn,
         command=f"python -m sectow_fast.report.html {run.folder} --reveal",
     )
+
+
+def write_report(run_dir: str | Path, reveal: bool = False) -> Path:
+    """Write `report.html` and `plots/*.png` into a finished run's folder; returns the page's path.
+
+    The page is put in place whole or not at all. UserError for a folder that is not a run.
+    """
+    run = load(run_dir)
+    text = page_of(run, draw_all(run, run.folder / "plots"), reveal=reveal)
+    return write_page(run.folder / "report.html", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 
-from sectow_fast.report.page import COLOURS, STYLE, Cell, figure, legend, svg, write_page
+from sectow_fast.report.page import COLOURS, STYLE, Cell, figure, legend, render, svg, write_page
 from sectow_fast.report.rundata import bounds, percent
 from sectow_fast.types import Rate, UserError
 
@@ -199,10 +199,8 @@ def write_report(out: str | Path, *, reveal: bool = False, private: bool = False
     with matplotlib.rc_context(STYLE):
         figures = [(TITLES[m], dots(rows, m)) for m in TITLES]
     hidden = [n for n, info in suites.items() if not info["redistributes"]]
-    return write_page(
-        out / "report.html",
+    text = render(
         "models.html.j2",
-        owner_only=True,
         name=out.resolve().name,
         summary=summary,
         rows=rows,
@@ -216,6 +214,7 @@ def write_report(out: str | Path, *, reveal: bool = False, private: bool = False
         reveal=reveal,
         command=f"python -m sectow_fast.report.models {out} --reveal",
     )
+    return write_page(out / "report.html", text, owner_only=True)
 
 
 def print_table(summary: Mapping[str, Any]) -> None:

@@ -107,11 +107,8 @@ def svg(figure: Figure, name: str, title: str) -> str:
     )
 
 
-def write_page(path: Path, template: str, *, owner_only: bool = False, **values: Any) -> Path:
-    """Render `template` with `values` into `path`, whole or not at all; returns the path.
-
-    Values are escaped unless they are Markup. owner_only: only the file's owner may read it.
-    """
+def render(template: str, **values: Any) -> str:
+    """The text of a page. Values are escaped unless they are Markup; a missing one is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sectow_fast.report", "."),
         autoescape=True,
@@ -119,8 +116,13 @@ def write_page(path: Path, template: str, *, owner_only: bool = False, **values:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    return environment.get_template(template).render(values)
+
+
+def write_page(path: Path, text: str, *, owner_only: bool = False) -> Path:
+    """Write a page, whole or not at all; returns its path. owner_only: only its owner may read."""
     part = path.with_suffix(".html.part")
-    part.write_text(environment.get_template(template).render(values), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     if owner_only:
         part.chmod(0o600)
     os.replace(part, path)

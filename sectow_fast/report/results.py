@@ -10,7 +10,6 @@ import argparse
 import math
 import os
 import platform
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,8 +81,8 @@ def over_seeds(values: Sequence[float]) -> str:
     mean = sum(values) / len(values)
     if len(values) < 2:
         return f"{100 * mean:.1f}"
-    t_value = T_VALUE.get(len(values) - 1, 1.96)
-    half = t_value * statistics.stdev(values) / math.sqrt(len(values))
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    half = T_VALUE.get(len(values) - 1, 1.96) * spread / math.sqrt(len(values))
     return f"{100 * mean:.1f} ± {100 * half:.1f}"
 
 
