@@ -181,6 +181,7 @@ def write_run(folder: Path, seed: int = 0, **more: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary(seed, **more)))
     log = MetricsLog(folder / "metrics.jsonl", tensorboard=False)
+    log.truncate(0)
     for record in records(seed):
         log.append(event_row(record) if isinstance(record, Event) else record.as_row())
     log.close()
