@@ -249,7 +249,7 @@ class Config(Section):
     defender: Literal["grpo", "sft"] = "grpo"
     iterate: bool = Field(True, description="false: one long defence on the existing data alone")
     ablate: tuple[Ablation, ...] = Field((), description="names for settings; see ABLATIONS")
-    reveal: bool = Field(False, description="show attack texts in console and report")
+    reveal: bool = Field(False, description="show attack texts in the report")
     model: ModelConfig = ModelConfig()
     sandbox: SandboxConfig = SandboxConfig()
     data: DataConfig = DataConfig()

@@ -105,7 +105,7 @@ def evaluate(settings: Settings) -> int:
         "versions": _versions(),
     }
     run.write_private(out.path / "summary.json", json.dumps(summary, indent=1) + "\n")
-    from sectow_fast.report.evaluation import print_table, write_report
+    from sectow_fast.report.models import print_table, write_report
 
     report = write_report(out.path, reveal=settings.reveal, private=settings.private)
     print_table(summary)

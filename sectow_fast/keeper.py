@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,18 @@ from typing import Any
 
 import torch
 
-from sectow_fast.game.pool import pool_lines
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.phase import NonFiniteRun
 from sectow_fast.match import Match
 from sectow_fast.players import Players
-from sectow_fast.records import PhaseRecord, RoundRecord, StepRecord, event_row
+from sectow_fast.records import (
+    PhaseRecord,
+    RoundRecord,
+    RunSummary,
+    StepRecord,
+    attack_as_dict,
+    event_row,
+)
 from sectow_fast.report.console import LiveConsole
 from sectow_fast.report.metrics import MetricsLog
 from sectow_fast.run_folder import RunFolder, write_whole
@@ -84,7 +91,8 @@ class Keeper:
 
     def write_pool(self) -> None:
         if self.ranks.first:
-            write_whole(self.folder.path / "pool.jsonl", pool_lines(self.match.pool))
+            lines = [json.dumps(attack_as_dict(attack)) + "\n" for attack in self.match.pool]
+            write_whole(self.folder.path / "pool.jsonl", "".join(lines))
 
     def round_done(self, record: RoundRecord) -> None:
         self.match.end_round(record)
@@ -162,21 +170,18 @@ class Keeper:
         config = self.match.config
         if not self.ranks.first:
             return
-        self.folder.write_json(
-            "summary.json",
-            {
-                "schema": 1,
-                "preset": config.preset,
-                "seed": config.seed,
-                "versions": self.match.stage.versions() | self.players.engines.versions,
-                "device": self.players.device_name,
-                "wall_seconds": round(self.elapsed, 1),
-                "ablate": list(config.ablate),
-                "attacker": config.attacker,
-                "defender": config.defender,
-                "rounds": [record.as_dict() for record in self.match.rounds],
-            },
+        summary = RunSummary(
+            preset=config.preset,
+            seed=config.seed,
+            versions=self.match.stage.versions() | self.players.engines.versions,
+            device=self.players.device_name,
+            wall_seconds=round(self.elapsed, 1),
+            ablate=config.ablate,
+            attacker=config.attacker,
+            defender=config.defender,
+            rounds=self.match.rounds,
         )
+        self.folder.write_json("summary.json", summary.as_dict())
 
     def finish(self) -> None:
         """Both players, loadable by transformers' Auto classes."""

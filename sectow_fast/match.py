@@ -15,10 +15,16 @@ import torch
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.game.coldstart import Pupil
 from sectow_fast.game.player import Player
-from sectow_fast.game.pool import attack_as_dict, attack_from_dict
 from sectow_fast.learn.phase import Learner, Role
 from sectow_fast.protocols import Stage
-from sectow_fast.records import HarvestRecord, RoundRecord, StyleCount, event_dict
+from sectow_fast.records import (
+    HarvestRecord,
+    RoundRecord,
+    StyleCount,
+    attack_as_dict,
+    attack_from_dict,
+    event_dict,
+)
 from sectow_fast.types import Attack, Event, Rate
 
 

@@ -11,11 +11,11 @@ a shape. `metrics.jsonl` holds one line per step, phase and event; `summary.json
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from sectow_fast.types import Event, Rate, UserError
+from sectow_fast.types import Attack, Case, Event, Rate, UserError
 
 Measure = Literal["asr", "orr", "accuracy"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -130,6 +130,63 @@ class RoundRecord:
             ) from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """`summary.json` of a run, the finished rounds so far. versions: package -> version;
+    wall_seconds: over all resumptions, the one number in which two same runs differ."""
+
+    preset: str
+    seed: int
+    versions: Mapping[str, str]
+    device: str
+    wall_seconds: float
+    ablate: Sequence[str]
+    attacker: str
+    defender: str
+    rounds: Sequence[RoundRecord]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object, schema 1."""
+        rounds = [record.as_dict() for record in self.rounds]
+        return {"schema": 1} | vars(self) | {"ablate": list(self.ablate), "rounds": rounds}
+
+    @classmethod
+    def from_dict(cls, row: Any, *, where: str = "summary.json") -> RunSummary:
+        """The inverse of `as_dict`. UserError names `where` and the field that is amiss."""
+        if not isinstance(row, dict) or row.get("schema") != 1:
+            schema = row.get("schema") if isinstance(row, dict) else type(row).__name__
+            raise UserError(f"{where}: field schema: expected 1, found {schema!r}")
+        kinds = {"seed": int, "versions": dict, "wall_seconds": int | float, "ablate": list}
+        for name in (one.name for one in fields(cls) if one.name != "rounds"):
+            if not isinstance(row.get(name), kinds.get(name, str)):
+                raise UserError(
+                    f"{where}: field {name}: found {row.get(name)!r}, expected what a run writes"
+                )
+        if not isinstance(row.get("rounds"), list) or not row["rounds"]:
+            raise UserError(f"{where}: field rounds: expected a list, round 0 first")
+        rounds = [RoundRecord.from_dict(one, where=where) for one in row["rounds"]]
+        given = {one.name: row[one.name] for one in fields(cls)}
+        return cls(**given | {"rounds": rounds})
+
+
+def attack_as_dict(attack: Attack) -> dict[str, Any]:
+    """A kept attack's line in `pool.jsonl`; style, goal and image of its case stand on top too."""
+    case = attack.case
+    more = {"style": case.style, "goal": case.goal, "image": case.image}
+    return asdict(attack) | more
+
+
+def attack_from_dict(row: Mapping[str, Any], *, where: str = "pool.jsonl") -> Attack:
+    """The inverse of `attack_as_dict`. UserError names `where` for a line that is no attack."""
+    try:
+        given = {one.name: row[one.name] for one in fields(Attack)}
+        return Attack(**given | {"case": Case(**row["case"])})
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{where}: found no attack ({type(error).__name__}: {error}), expected what a run wrote"
+        ) from None
+
+
 NO_RATE = Rate(value=math.nan, n=0, low=math.nan, high=math.nan)
 
 
@@ -160,7 +217,7 @@ def record_of(row: Mapping[str, Any], *, where: str = "metrics.jsonl") -> Record
         return StepRecord(
             **named, **tables, measures=_numbers(rest), engine=dict(row.get("engine", {}))
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{where}: found a line that this version did not write"
             f" ({type(error).__name__}: {error}), expected a step, a phase or an event"
@@ -171,6 +228,9 @@ Record = StepRecord | PhaseRecord | Event
 
 
 def _numbers(table: Mapping[str, float | None]) -> dict[str, float]:
+    odd = [n for n, value in table.items() if not isinstance(value, int | float | None)]
+    if odd:
+        raise ValueError(f"field {odd[0]}: found {table[odd[0]]!r}, expected a number")
     return {name: math.nan if value is None else value for name, value in table.items()}
 
 

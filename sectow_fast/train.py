@@ -109,7 +109,6 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
     console = LiveConsole(
         title=f"sectow_fast {config.preset}, seed {config.seed}",
         rounds=config.rounds,
-        reveal=config.reveal,
         plain=True if "plain" in options else None,
         console=None if ranks.first else Console(file=open(os.devnull, "w")),  # noqa: SIM115
     )

@@ -1,8 +1,7 @@
 """What a run shows while it runs: a live panel in a terminal, single lines in a log file.
 
-A call of `step` only stores the row (tens of microseconds); drawing happens in Rich's refresh
-thread at most four times a second. Attack words reach the console through `note(attack=...)` only,
-and are replaced by their length unless `reveal` is set. Everything shown is stripped of control
+A call of `step` only stores the record (tens of microseconds). Rich's refresh thread draws it, at
+most four times per second. No words of an attack come here. Everything shown is stripped of control
 characters: a model's words must not be able to steer a terminal.
 """
 
@@ -12,84 +11,109 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sectow_fast.report.rundata import (
-    PHASE_NAMES,
-    attacker_ratio,
-    clock,
-    mean,
-    number,
-    percent,
-    rates,
-    suite_names,
-)
+from sectow_fast.records import NO_RATE, RoundRecord, StepRecord
+from sectow_fast.report.rundata import PHASE_NAMES, attackers, clock, percent, suite_names
 from sectow_fast.types import Event
 
 PLAIN_EVERY = 10.0  # seconds between two lines of one phase where there is no terminal
-REFRESH = 4  # drawings a second, at most
+REFRESH = 4  # drawings per second, at most
+ROUNDS_SHOWN = 8
 
 
-def visible(text: Any) -> str:
+def visible(text: str) -> str:
     """`text` on one line with control characters (escapes too) shown as a middle dot."""
-    return "".join(c if c.isprintable() else " " if c in "\n\t" else "·" for c in str(text))
-
-
-def event_fields(event: Event | Mapping[str, Any]) -> dict[str, Any]:
-    """An event, or the dict that is logged of it, as a dict."""
-    if isinstance(event, Event):
-        names = ("kind", "message", "round", "phase", "step", "values")
-        return {name: getattr(event, name) for name in names}
-    inner = event.get("event", event)
-    return dict(inner) if isinstance(inner, Mapping) else {"kind": "event", "message": inner}
-
-
-def short(value: float, digits: int = 3) -> str:
-    """A number for a header; a dash where there is none."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else "·" for c in text)
 
 
 def thousands(value: float) -> str:
-    """A count a second: 9000 -> "9.0k"."""
-    if not math.isfinite(value):
-        return "–"
+    """A count per second: 9000 -> "9.0k"."""
     return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a phase stands. Times are of the monotonic clock, in seconds."""
+
+    where: str
+    steps: int  # how many the phase has
+    began: float
+    last_step: float
+    last_line: float
+    pace: float = math.nan  # seconds per step, a running mean
+    first_reward: float = math.nan
+    seen: int = 0
+    record: StepRecord | None = None  # the latest
+
+    def advance(self, record: StepRecord, now: float) -> None:
+        """Take in a step that ended at `now`."""
+        gap = now - self.last_step
+        # A running mean over about ten steps: the pace changes as groups go dead.
+        self.pace = gap if math.isnan(self.pace) else 0.9 * self.pace + 0.1 * gap
+        self.seen, self.record, self.last_step = self.seen + 1, record, now
+        if self.seen == 1:
+            self.first_reward = self.reward
+
+    @property
+    def done(self) -> int:
+        """Steps that are behind us, those before a resumption too."""
+        return self.record.step + 1 if self.record else 0
+
+    @property
+    def reward(self) -> float:
+        return self.record.reward.get("total", math.nan) if self.record else math.nan
+
+    def line(self) -> str:
+        """Step, reward, loss, speed and the time that is left, on one line."""
+        text = f"step {self.done}/{self.steps}"
+        measures = self.record.measures if self.record else {}
+        for name, value in (("reward", self.reward), ("loss", measures.get("loss", math.nan))):
+            text += f"  {name} {value:.3f}" if math.isfinite(value) else ""
+        if "tokens_per_second" in measures:
+            text += f"  {thousands(measures['tokens_per_second'])} tok/s"
+        return text + f"  ETA {clock(self.pace * (self.steps - self.done))}"
+
+    def end_line(self, now: float, *, cut: bool) -> str:
+        """How the phase went. cut: it was stopped before its end."""
+        text = f"{self.where} {'stopped' if cut else 'done'} in {clock(now - self.began)}"
+        text += f", {self.seen} steps" if self.seen else ""
+        if math.isfinite(self.first_reward) and math.isfinite(self.reward):
+            text += f", reward {self.first_reward:.3f} -> {self.reward:.3f}"
+        return text
 
 
 class LiveConsole:
     """The run as it happens. Use as a context manager.
 
-    `rounds` is K. `plain=None` asks the stream: no terminal means plain lines, at most one every
-    PLAIN_EVERY seconds a phase, besides the ends of phases, rounds and events.
+    `rounds` is how many there will be. `plain=None` asks the stream: where it is no terminal, plain
+    lines are printed. They are the starts and ends of phases, rounds, events and notes, and a line
+    of progress every PLAIN_EVERY seconds.
     """
 
     def __init__(
         self,
         title: str,
         rounds: int,
-        reveal: bool = False,
         plain: bool | None = None,
         *,
         console: Console | None = None,
     ) -> None:
-        self.title, self.rounds, self.reveal = visible(title), rounds, reveal
+        self.title, self.rounds = visible(title), rounds
         self._console = console or Console(file=sys.stdout)
         self.plain = not self._console.is_terminal if plain is None else plain
-        self._start = self._phase_start = self._last_step = self._last_line = time.monotonic()
-        self._round = self._step = self._steps = self._seen = 0
-        self._name, self._pace = "", math.nan
-        self._row: Mapping[str, Any] = {}
-        self._first: float = math.nan
-        self._done: list[Mapping[str, Any]] = []
+        self._start = time.monotonic()
+        self._phase: Progress | None = None
+        self._done: list[RoundRecord] = []
         self._tail: deque[tuple[str, str]] = deque(maxlen=5)
         self._live: Live | None = None
 
@@ -118,98 +142,57 @@ class LiveConsole:
     # What the run tells us
 
     def phase(self, round: int, name: str, steps: int) -> None:
-        """A phase begins: `steps` is how many it will take (0 or 1 where they are not counted)."""
+        """A phase begins. steps: how many it will take, 1 where they are not counted."""
         self._end_phase()
-        self._round, self._name, self._steps = round, name, steps
-        self._step = self._seen = 0
-        self._row, self._pace, self._first = {}, math.nan, math.nan
-        self._phase_start = self._last_step = self._last_line = time.monotonic()
-        if self.plain:
-            self._line(f"{self._where()} started" + (f", {steps} steps" if steps > 1 else ""))
-
-    def step(self, row: Mapping[str, Any]) -> None:
-        """One row of the metrics log. Cheap: it is stored, and drawn later."""
+        where = PHASE_NAMES.get(name, name)
+        where = f"round {round}/{self.rounds} {where}" if round else where
         now = time.monotonic()
-        self._seen += 1
-        self._step = int(row.get("step") or self._seen)
-        self._row = row
-        if self._seen == 1:
-            self._first = self._reward()
-        gap = now - self._last_step
-        # A running mean over about ten steps: the pace changes as groups go dead.
-        self._pace = gap if math.isnan(self._pace) else 0.9 * self._pace + 0.1 * gap
-        self._last_step = now
-        if self.plain and now - self._last_line >= PLAIN_EVERY:
-            self._last_line = now
-            self._line(f"{self._where()} {self._progress()}")
+        self._phase = Progress(where=where, steps=steps, began=now, last_step=now, last_line=now)
+        if self.plain:
+            self._line(f"{where} started" + (f", {steps} steps" if steps > 1 else ""))
 
-    def event(self, event: Event | Mapping[str, Any]) -> None:
+    def step(self, record: StepRecord) -> None:
+        """A step of the present phase has ended. Cheap: it is stored, and drawn later."""
+        phase, now = self._phase, time.monotonic()
+        if phase is None:
+            return
+        phase.advance(record, now)
+        if self.plain and now - phase.last_line >= PLAIN_EVERY:
+            phase.last_line = now
+            self._line(f"{phase.where} {phase.line()}")
+
+    def event(self, event: Event) -> None:
         """Something a monitor saw or did."""
-        found = event_fields(event)
-        where = f"round {found.get('round', self._round)} {found.get('phase', self._name)}"
-        text = f"{where} step {found.get('step', self._step)}: {found.get('message', '')}"
-        self._say(str(found.get("kind", "event")), text)
+        phase = PHASE_NAMES.get(event.phase, event.phase)
+        self._say(event.kind, f"round {event.round} {phase} step {event.step}: {event.message}")
 
-    def note(self, text: str, attack: str | None = None) -> None:
-        """A line of news. `attack` is a model's words: shown only with `reveal`."""
-        if attack is not None:
-            words = f"“{attack}”" if self.reveal else f"[{len(attack.split())} words hidden]"
-            text = f"{text} {words}"
+    def note(self, text: str) -> None:
+        """A line of news."""
         self._say("", text)
 
-    def round_done(self, round_summary: Mapping[str, Any]) -> None:
-        """A round was evaluated: its entry of summary.json."""
+    def round_done(self, record: RoundRecord) -> None:
+        """A round was measured."""
         self._end_phase()
         # A new list, not an append: the drawing thread may be reading the old one.
-        self._done = [*self._done, round_summary]
+        self._done = [*self._done, record]
         if self.plain:
-            self._line(self._round_line(round_summary))
+            self._line(self._round_line(record))
 
     # How it is shown
 
-    def _where(self) -> str:
-        name = PHASE_NAMES.get(self._name, self._name)
-        return f"round {self._round}/{self.rounds} {name}" if self._round else name
-
-    def _reward(self) -> float:
-        reward = self._row.get("reward")
-        return number(reward.get("total") if isinstance(reward, Mapping) else reward)
-
-    def _eta(self) -> float:
-        return self._pace * max(self._steps - self._step, 0)
-
-    def _progress(self) -> str:
-        total = f"/{self._steps}" if self._steps else ""
-        text = f"step {self._step}{total}"
-        for name, value in (("reward", self._reward()), ("loss", number(self._row.get("loss")))):
-            text += f"  {name} {value:.3f}" if math.isfinite(value) else ""
-        speed = number(self._row.get("tokens_per_second"))
-        text += f"  {thousands(speed)} tok/s" if math.isfinite(speed) else ""
-        return text + f"  ETA {clock(self._eta())}"
-
     def _end_phase(self, cut: bool = False) -> None:
-        if not self._name:
-            return
-        spent = time.monotonic() - self._phase_start
-        text = f"{self._where()} {'stopped' if cut else 'done'} in {clock(spent)}"
-        text += f", {self._seen} steps" if self._seen else ""
-        if math.isfinite(self._first) and math.isfinite(self._reward()):
-            text += f", reward {self._first:.3f} -> {self._reward():.3f}"
-        if self.plain:
-            self._line(text)
-        self._name = ""
+        if self.plain and self._phase is not None:
+            self._line(self._phase.end_line(time.monotonic(), cut=cut))
+        self._phase = None
 
-    def _round_line(self, item: Mapping[str, Any]) -> str:
-        text = f"round {item.get('round')}/{self.rounds}: ASR {percent(mean(item, 'asr')['value'])}"
-        suites = [
-            f"{name} {percent(found['value'])}"
-            for name, found in rates(item.get("asr")).items()
-            if name != "mean"
-        ]
+    def _round_line(self, record: RoundRecord) -> str:
+        rates = record.rates["asr"]
+        suites = [f"{n} {percent(rate.value)}" for n, rate in rates.items() if n != "mean"]
+        text = f"round {record.round}/{self.rounds}: ASR {percent(record.mean('asr').value)}"
         text += f" ({', '.join(suites)})" if suites else ""
-        for name, key in (("ORR", "orr"), ("accuracy", "accuracy")):
-            text += f", {name} {percent(mean(item, key)['value'])}"
-        return text + (f", kept {item['kept']}" if "kept" in item else "")
+        text += f", ORR {percent(record.mean('orr').value)}"
+        text += f", accuracy {percent(record.mean('accuracy').value)}"
+        return text + (f", kept {record.harvest.kept}" if record.harvest else "")
 
     def _say(self, kind: str, text: str) -> None:
         if self.plain:
@@ -222,20 +205,19 @@ class LiveConsole:
         print(f"[{stamp:>5}] {visible(text)}", file=self._console.file, flush=True)
 
     def _draw(self) -> Panel:
+        phase = self._phase  # read once: the run may go on to the next one meanwhile
         grid = Table.grid(padding=(0, 2), expand=True)
         grid.add_column(ratio=1)
         grid.add_column(justify="right")
         spent = clock(time.monotonic() - self._start)
-        grid.add_row(
-            Text(self._where() if self._name else "between phases", style="bold"),
-            f"elapsed {spent}",
-        )
-        if self._name and self._seen:
-            grid.add_row(Text(self._progress()), "")
-        parts: list[Any] = [grid]
-        if self._name and self._steps:
+        where = phase.where if phase else "between phases"
+        grid.add_row(Text(visible(where), style="bold"), f"elapsed {spent}")
+        parts: list[RenderableType] = [grid]
+        if phase is not None and phase.seen:
+            grid.add_row(Text(phase.line()), "")
+        if phase is not None:
             bar = Table.grid(expand=True)  # a bare ProgressBar in a Group does not end its line
-            bar.add_row(ProgressBar(total=self._steps, completed=min(self._step, self._steps)))
+            bar.add_row(ProgressBar(total=phase.steps, completed=min(phase.done, phase.steps)))
             parts.append(bar)
         if self._done:
             parts += [Text(), self._table(), Text()]
@@ -250,19 +232,19 @@ class LiveConsole:
         if self._console.width < 62 + sum(max(len(name), 6) + 3 for name in names):
             names = []
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-        heads = ["round", "mean ASR", *names, "ORR", "accuracy", "kept", "attacker"]
-        for head in heads:
+        for head in ("round", "mean ASR", *names, "ORR", "accuracy", "kept", "attacker"):
             table.add_column(Text(visible(head)), justify="right", no_wrap=True)
-        for item in done[-8:]:
-            asr = rates(item.get("asr"))
-            attacker = (item.get("attacker_success") or {}).get("trained")
-            rate_of = rates(attacker).get("mean", {}) if attacker is not None else {}
-            cells = [str(item.get("round")), percent(mean(item, "asr")["value"])]
-            cells += [percent(asr[name]["value"]) if name in asr else "–" for name in names]
-            cells += [percent(mean(item, key)["value"]) for key in ("orr", "accuracy")]
-            cells += [str(item.get("kept", "–")), percent(number(rate_of.get("value")))]
-            table.add_row(*cells)
-        ratio = attacker_ratio(done)
-        if ratio:
-            table.caption = f"trained attacker {ratio['ratio']:.1f}x self-instruct"
+        for record in done[-ROUNDS_SHOWN:]:
+            suites = [record.rates["asr"].get(name, NO_RATE) for name in names]
+            means = [record.mean("orr"), record.mean("accuracy")]
+            trained = record.attacker_success.get("trained", NO_RATE)
+            table.add_row(
+                str(record.round),
+                *(percent(rate.value) for rate in (record.mean("asr"), *suites, *means)),
+                str(record.harvest.kept) if record.harvest else "–",
+                percent(trained.value),
+            )
+        found = attackers(done)
+        if found and math.isfinite(found.ratio):
+            table.caption = f"trained attacker {found.ratio:.1f}x self-instruct"
         return table

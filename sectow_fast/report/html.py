@@ -10,242 +10,210 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from sectow_fast.report.console import event_fields
-from sectow_fast.report.plots import draw_all
+from sectow_fast.records import MEASURES, NO_RATE, RoundRecord
+from sectow_fast.report.figures import MOST_STYLES, draw_all
+from sectow_fast.report.page import Cell, render, write_page
 from sectow_fast.report.rundata import (
     ATTACKER_NAMES,
     OPEN_SHARE,
     PHASE_NAMES,
     RunData,
-    attacker_ratio,
+    attackers,
+    bounds,
     clock,
-    drop_rows,
+    drop_reasons,
     figstep,
-    interval,
+    harvests,
     load,
-    mean,
-    number,
     percent,
     phase_seconds,
-    rate,
-    rates,
     style_rows,
     suite_names,
 )
-from sectow_fast.types import UserError
+from sectow_fast.types import Attack, Rate, UserError
 
 SAMPLE = 24  # attacks of the pool that are shown
+TITLES = {"asr": "ASR", "orr": "ORR", "accuracy": "Accuracy"}
 EXPLAINED = (
     "Attack success rate (ASR) is the share of judged jailbreak requests to which the defender "
-    "gives harmful help, greedy decoding; replies the judge could not tell are counted apart. "
-    "Over-refusal rate (ORR) is the share of harmless requests that it refuses. Accuracy is the "
-    "share of harmless questions with a short answer that it gets right (a refusal is wrong). "
-    "Attacker gain is how many times as often the trained attacker's requests succeed as "
+    "gives harmful help, with greedy decoding. Replies that the judge could not tell are counted "
+    "apart. Over-refusal rate (ORR) is the share of harmless requests that it refuses. Accuracy is "
+    "the share of harmless questions with a short answer that it gets right; a refusal is wrong. "
+    "The trained attacker's figure is how many times as often its requests succeed as "
     "self-instruct requests do, both on held-out seeds against the round-0 defender. Round 0 is "
-    "the defender before any reinforcement learning. Small figures are 95 % intervals (Wilson; "
-    "those of a mean from its suites, in quadrature)."
+    "the defender before any reinforcement learning. Small figures are 95 % intervals: Wilson's, "
+    "and for a mean those of its suites in quadrature."
 )
 
 
-def _points(before: float, after: float) -> str:
-    """A change in percentage points with its sign."""
-    change = 100 * (after - before)
-    return f"{change:+.1f} points" if math.isfinite(change) else ""
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A figure on top of the page: what it is, what it was before, and a remark."""
+
+    label: str
+    value: str
+    before: str = ""
+    remark: str = ""
 
 
-def headlines(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The figures on top: label, big value, what it was before, and a remark."""
-    if not rounds:
-        return []
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the table of rounds. kind: "head" or "part"; cells: one per round."""
+
+    name: str
+    kind: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeRow:
+    """A phase's time, its share of the wall time, its steps and its median tokens per second."""
+
+    name: str
+    time: str
+    share: str
+    steps: str = "–"
+    speed: str = "–"
+
+
+def cards(rounds: Sequence[RoundRecord]) -> list[Card]:
+    """The figures on top: the last round beside the first."""
     first, last = rounds[0], rounds[-1]
-    cards = []
-    for label, pick in (
-        ("Mean ASR", lambda item: mean(item, "asr")),
-        ("FigStep ASR", figstep),
-        ("Mean ORR", lambda item: mean(item, "orr")),
-        ("Accuracy", lambda item: mean(item, "accuracy")),
+    change = 100 * (last.mean("accuracy").value - first.mean("accuracy").value)
+    found = []
+    for label, before, after in (
+        ("Mean ASR", first.mean("asr"), last.mean("asr")),
+        ("FigStep ASR", figstep(first), figstep(last)),
+        ("Mean ORR", first.mean("orr"), last.mean("orr")),
+        ("Accuracy", first.mean("accuracy"), last.mean("accuracy")),
     ):
-        before, after = pick(first)["value"], pick(last)["value"]
-        if math.isfinite(after):
-            bounds = interval(pick(last))
-            remark = f"95 %: {bounds}" if bounds else ""
-            if label == "Accuracy":
-                remark = _points(before, after)
-            cards.append(
-                {
-                    "label": label,
-                    "value": percent(after),
-                    "before": f"{100 * before:.1f}" if last is not first and before >= 0 else "",
-                    "remark": remark,
-                }
-            )
-    gain = attacker_ratio(rounds)
-    if gain:
-        remark = f"{percent(gain['trained']['value'])} against {percent(gain['self']['value'])}"
-        cards.append(
-            {
-                "label": "Attacker gain",
-                "value": f"{gain['ratio']:.1f}×",
-                "before": "",
-                "remark": remark,
-            }
-        )
-    return cards
-
-
-def round_table(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of measures, a cell a round: {"name", "kind", "cells": [{"value", "bounds"}]}."""
-    rows: list[dict[str, Any]] = []
-
-    def add(name: str, kind: str, found: Sequence[Mapping[str, float]]) -> None:
-        cells = []
-        for item in found:
-            unknown = item.get("unknown") or 0
-            note = f"{unknown:.0f} unknown" if unknown > 0 else ""
-            cells.append(
-                {
-                    "value": percent(item["value"]).removesuffix(" %"),
-                    "bounds": interval(item),
-                    "note": note,
-                }
-            )
-        rows.append({"name": name, "kind": kind, "cells": cells})
-
-    for title, key in (
-        ("ASR", "asr"),
-        ("ASR, T = 1", "asr_t1"),
-        ("ORR", "orr"),
-        ("Accuracy", "accuracy"),
-    ):
-        blocks = [rates(item.get(key)) for item in rounds]
-        if not any(blocks):
+        if not math.isfinite(after.value):
             continue
-        add(f"{title}, mean", "head", [mean(item, key) for item in rounds])
-        if key != "asr_t1":
-            for name in suite_names(rounds, key):
-                add(name, "part", [block.get(name, rate(None)) for block in blocks])
-    names = [name for item in rounds for name in item.get("attacker_success") or {}]
-    for index, name in enumerate(dict.fromkeys(names)):
-        if not index:
-            rows.append({"name": "Attacker success", "kind": "head", "cells": [{}] * len(rounds)})
-        found = [rate((item.get("attacker_success") or {}).get(name)) for item in rounds]
-        add(ATTACKER_NAMES.get(name, name), "part", found)
-    kept = [{"value": str(item["kept"]) if "kept" in item else "–"} for item in rounds]
-    rows.append({"name": "Attacks kept (count)", "kind": "head", "cells": kept})
-    return rows
+        remark = f"{change:+.1f} points" if label == "Accuracy" else f"95 %: {bounds(after)}"
+        was = percent(before.value, unit="") if last is not first else ""
+        found.append(Card(label=label, value=percent(after.value), before=was, remark=remark))
+    pair = attackers(rounds)
+    if pair and math.isfinite(pair.ratio):
+        remark = f"{percent(pair.trained.value)} against {percent(pair.self_instruct.value)}"
+        found.append(Card(label="Trained attacker", value=f"{pair.ratio:.1f}×", remark=remark))
+    return found
 
 
-def pool_view(pool: Sequence[Mapping[str, Any]], reveal: bool) -> dict[str, Any]:
-    """Counts by round and style, and, with `reveal` only, a sample spread over the rounds."""
-    counts = Counter((int(item.get("round") or 0), str(item.get("style", "?"))) for item in pool)
-    styles = Counter(str(item.get("style", "?")) for item in pool)
-    picked: list[Mapping[str, Any]] = []
-    if reveal:
-        chosen = random.Random("pool sample").sample(range(len(pool)), min(SAMPLE, len(pool)))
-        picked = [pool[index] for index in sorted(chosen)]
-    return {
-        "size": len(pool),
-        "rounds": sorted({round_ for round_, _ in counts}),
-        "styles": [
-            {
-                "style": style,
-                "total": total,
-                "by_round": {r: n for (r, name), n in counts.items() if name == style},
-            }
-            for style, total in styles.most_common()
-        ],
-        "sample": [
-            {
-                "round": item.get("round"),
-                "mode": item.get("mode"),
-                "style": item.get("style"),
-                "words": item.get("words"),
-                "goal": item.get("goal"),
-                "image": item.get("image"),
-                "success": percent(number(item.get("success")), 0),
-            }
-            for item in picked
-        ],
-    }
-
-
-def time_rows(run: RunData) -> list[dict[str, Any]]:
-    """A row a phase: seconds, share of the wall time, steps, tokens a second (median step)."""
-    wall, rows = number(run.summary.get("wall_seconds")), []
-    for name, parts in phase_seconds(run.steps).items():
-        steps = [row for row in run.steps if row.get("phase") == name]
-        speeds = sorted(
-            value for row in steps if (value := number(row.get("tokens_per_second"))) >= 0
+def rate_row(name: str, kind: str, rates: Sequence[Rate]) -> Row:
+    """A row of rates in percent, with their intervals and what the judge could not tell."""
+    cells = [
+        Cell(
+            value=percent(rate.value, unit=""),
+            bounds=bounds(rate),
+            note=f"{rate.unknown} unknown" if rate.unknown else "",
         )
-        total = sum(parts.values())
-        rows.append(
-            {
-                "name": PHASE_NAMES.get(name, name),
-                "time": clock(total),
-                "seconds": total,
-                "share": percent(total / wall, 0) if wall > 0 else "–",
-                "steps": len(steps),
-                "speed": f"{speeds[len(speeds) // 2]:,.0f}" if speeds else "–",
-            }
-        )
-    rest = wall - sum(row["seconds"] for row in rows)
-    if rows and rest > 0.5:
-        share = percent(rest / wall, 0)
-        rows.append({"name": "everything else", "time": clock(rest), "share": share, "speed": "–"})
-    return rows
+        for rate in rates
+    ]
+    return Row(name=name, kind=kind, cells=cells)
 
 
-def _event_rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def round_table(rounds: Sequence[RoundRecord]) -> list[Row]:
+    """Every measure by round: its mean, then its suites; then the attackers and the pool."""
     rows = []
-    for item in map(event_fields, events):
-        item["phase"] = PHASE_NAMES.get(str(item.get("phase")), item.get("phase"))
-        rows.append(item)
+    for measure in MEASURES:
+        names, title = suite_names(rounds, measure), TITLES[measure]
+        if not names:
+            continue
+        rows.append(rate_row(f"{title}, mean", "head", [r.mean(measure) for r in rounds]))
+        for name in names:
+            rates = [record.rates[measure].get(name, NO_RATE) for record in rounds]
+            rows.append(rate_row(name, "part", rates))
+        if measure == "asr":
+            hot = [record.mean(measure, t1=True) for record in rounds]
+            rows.append(rate_row(f"{title}, T = 1, mean", "head", hot))
+    rows.append(Row(name="Attacker success", kind="head", cells=[Cell()] * len(rounds)))
+    for name in dict.fromkeys(name for record in rounds for name in record.attacker_success):
+        rates = [record.attacker_success.get(name, NO_RATE) for record in rounds]
+        rows.append(rate_row(ATTACKER_NAMES.get(name, name), "part", rates))
+    kept = [Cell(value=str(r.harvest.kept) if r.harvest else "–") for r in rounds]
+    return [*rows, Row(name="Attacks kept (count)", kind="head", cells=kept)]
+
+
+def pool_counts(pool: Sequence[Attack]) -> list[tuple[str, Counter[int]]]:
+    """(style, round -> attacks), most frequent style first."""
+    found: dict[str, Counter[int]] = {}
+    for attack in pool:
+        found.setdefault(attack.case.style, Counter())[attack.round] += 1
+    return sorted(found.items(), key=lambda item: -item[1].total())
+
+
+def pool_sample(pool: Sequence[Attack]) -> list[Attack]:
+    """SAMPLE attacks, spread over the rounds; always the same ones."""
+    picked = random.Random("pool sample").sample(range(len(pool)), min(SAMPLE, len(pool)))
+    return [pool[at] for at in sorted(picked)]
+
+
+def time_rows(run: RunData) -> list[TimeRow]:
+    """One row per phase, then what the phases did not count."""
+    wall, rows, counted = run.summary.wall_seconds, [], 0.0
+    for phase, parts in phase_seconds(run).items():
+        steps = [step for step in run.steps if step.phase == phase]
+        speeds = [
+            s.measures["tokens_per_second"] for s in steps if "tokens_per_second" in s.measures
+        ]
+        seconds = sum(parts.values())
+        counted += seconds
+        rows.append(
+            TimeRow(
+                name=PHASE_NAMES.get(phase, phase),
+                time=clock(seconds),
+                share=percent(seconds / wall, 0) if wall else "–",
+                steps=str(len(steps)) if steps else "–",
+                speed=f"{statistics.median(speeds):,.0f}" if speeds else "–",
+            )
+        )
+    rest = wall - counted
+    if rest > 0.5:
+        share = percent(rest / wall, 0)
+        rows.append(TimeRow(name="everything else", time=clock(rest), share=share))
     return rows
 
 
-def render(run: RunData, reveal: bool = False) -> str:
-    """The page of a run that was loaded; draws the figures into `plots/` on the way."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sectow_fast.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    figures = draw_all(run, run.folder / "plots")
-    reasons, drops = drop_rows(run.rounds)
+def page_of(run: RunData, drawings: Mapping[str, tuple[str, str]], *, reveal: bool) -> str:
+    """The text of a run's page. drawings: figure -> (title, SVG), as `draw_all` gives them."""
     summary = run.summary
-    variant = [f"{role} {summary[role]}" for role in ("attacker", "defender") if role in summary]
-    variant += [f"ablate {name}" for name in summary.get("ablate") or ()]
-    return environment.get_template("report.html.j2").render(
+    variant = [f"attacker {summary.attacker}", f"defender {summary.defender}"]
+    variant += [f"ablate {name}" for name in summary.ablate]
+    return render(
+        "report.html.j2",
         name=run.folder.resolve().name,
         summary=summary,
         variant=", ".join(variant),
-        wall=clock(number(summary.get("wall_seconds"))),
-        cards=headlines(run.rounds),
+        wall=clock(summary.wall_seconds),
+        cards=cards(run.rounds),
         explained=EXPLAINED,
-        rounds=[item["round"] for item in run.rounds],
+        rounds=[record.round for record in run.rounds],
         table=round_table(run.rounds),
         # Our own drawing: its texts were escaped by the SVG writer.
-        figures={key: (title, Markup(text)) for key, (title, text) in figures.items()},
+        figures={key: (title, Markup(drawing)) for key, (title, drawing) in drawings.items()},
         styles=style_rows(run.rounds),
+        most_styles=MOST_STYLES,
         open_share=percent(OPEN_SHARE, 0),
-        pool=pool_view(run.pool, reveal),
+        pool_size=len(run.pool),
+        pool_rounds=sorted({attack.round for attack in run.pool}),
+        pool_styles=pool_counts(run.pool),
+        sample=pool_sample(run.pool) if reveal else [],
+        percent=percent,
         reveal=reveal,
-        events=_event_rows(run.events),
-        reasons=reasons,
-        drops=drops,
+        phase_names=PHASE_NAMES,
+        events=run.events,
+        reasons=drop_reasons(run.rounds),
+        harvests=harvests(run.rounds),
         times=time_rows(run),
         config=run.config,
         torn=run.torn,
@@ -259,11 +227,8 @@ def write_report(run_dir: str | Path, reveal: bool = False) -> Path:
     The page is put in place whole or not at all. UserError for a folder that is not a run.
     """
     run = load(run_dir)
-    path = run.folder / "report.html"
-    part = path.with_suffix(".html.part")
-    part.write_text(render(run, reveal), encoding="utf-8")
-    os.replace(part, path)
-    return path
+    text = page_of(run, draw_all(run, run.folder / "plots"), reveal=reveal)
+    return write_page(run.folder / "report.html", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

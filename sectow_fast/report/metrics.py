@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line, written so that a killed run can be continued.
+"""The log of a run: one JSON object per line, written so that a killed run can be continued.
 
 Every row is one `write` of a whole line followed by a flush, so at worst the last line is torn.
 `MetricsLog.bytes` goes into a checkpoint and `MetricsLog.truncate` winds the log back to it; a
@@ -11,50 +11,46 @@ import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping
+from numbers import Integral, Real
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sectow_fast.types import UserError
 
 
 def finite(value: Any) -> Any:
-    """`value` ready for strict JSON: NaN and infinities become None, arrays' scalars numbers."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    """`value` ready for strict JSON: NaN and infinities become None, NumPy's numbers plain ones."""
     if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [finite(item) for item in value]
-    if hasattr(value, "item"):  # a zero-dimensional tensor or a NumPy scalar
-        return finite(value.item())
-    return str(value)
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def scalars(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The finite numbers of a row with nested keys joined by "/", for TensorBoard."""
+    """The numbers of a row with nested keys joined by "/", for TensorBoard."""
     for key, value in row.items():
         if isinstance(value, Mapping):
             yield from scalars(value, f"{prefix}{key}/")
-        elif type(value) in (int, float) and math.isfinite(value):
+        elif isinstance(value, int | float):
             yield prefix + key, float(value)
 
 
 class MetricsLog:
     """Appends rows to `path` (JSON lines), and to TensorBoard where that package is installed.
 
-    `tensorboard=None` means "if it is installed"; the event files go to `tensorboard/` beside the
-    log. A torn last line left by a killed run is cut off on opening.
+    The event files go to `tensorboard/` beside the log; `tensorboard=False` writes none.
+    A torn last line left by a killed run is cut off on opening.
     """
 
-    def __init__(self, path: str | Path, *, tensorboard: bool | None = None) -> None:
+    def __init__(self, path: str | Path, *, tensorboard: bool = True) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "ab")  # noqa: SIM115 - held for the length of the run
         self._mend()
-        self._board = _writer(self.path.parent / "tensorboard", tensorboard)
+        self._board = _writer(self.path.parent / "tensorboard") if tensorboard else None
 
     def _mend(self) -> None:
         """Cut a torn tail, or end a whole last line that only lacks its newline."""
@@ -74,20 +70,18 @@ class MetricsLog:
         return self._file.tell()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row and flush it. Non-finite numbers are written as null."""
+        """Write one row and flush it. Numbers that are not finite are written as null."""
         clean = finite(row)
         line = json.dumps(clean, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         self._file.write(line.encode() + b"\n")
         self._file.flush()
-        if self._board is not None:
+        if self._board is not None and "phase" in clean:
             self._mirror(clean)
 
     def _mirror(self, row: Mapping[str, Any]) -> None:
-        if "event" in row or "phase" not in row:
-            return
         # A step counted over all rounds, from the row alone: a resumed run repeats it exactly.
-        rounds_before = max(int(row.get("round") or 0) - 1, 0)
-        step = rounds_before * int(row.get("steps") or 0) + int(row.get("step") or rounds_before)
+        rounds_before = max(row["round"] - 1, 0)
+        step = rounds_before * row["steps"] + row["step"] if "step" in row else rounds_before
         for name, value in scalars(row):
             if name not in ("round", "step", "steps"):
                 self._board.add_scalar(f"{row['phase']}/{name}", value, step)
@@ -109,26 +103,10 @@ class MetricsLog:
         if self._board is not None:
             self._board.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _writer(folder: Path, wanted: bool | None) -> Any:
-    """A TensorBoard SummaryWriter, or None. Asked for and not installed is the user's error."""
-    installed = importlib.util.find_spec("tensorboard") is not None
-    if wanted and not installed:
-        raise UserError(
-            "tensorboard: asked for, but the package is not installed; pip install tensorboard"
-        )
-    if wanted is False or not installed:
+def _writer(folder: Path) -> Any:
+    """A TensorBoard SummaryWriter; None where the package is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
@@ -145,10 +123,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 class MetricsReader(Iterator[dict[str, Any]]):
-    """Iterates over the rows of a log; `torn` is 1 after the end if a torn last line was dropped.
+    """Iterates over the rows of a JSON-lines file.
 
-    Only an unfinished last line (no newline) can be the mark of a killed run; anything else that
-    does not parse raises UserError with its line number.
+    where: the file and the number of the line that was read last, for messages.
+    torn: 1 after the end if a torn last line was dropped. Only an unfinished last line (no newline)
+    can be the mark of a killed run; any other line that does not parse raises UserError by number.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -157,6 +136,10 @@ class MetricsReader(Iterator[dict[str, Any]]):
             self._lines = iter(self.path.read_bytes().splitlines(keepends=True))
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}, line {self._number}"
 
     def __next__(self) -> dict[str, Any]:
         for line in self._lines:
@@ -170,7 +153,7 @@ class MetricsReader(Iterator[dict[str, Any]]):
                 self.torn += 1
                 continue
             raise UserError(
-                f"{self.path}, line {self._number}: expected one JSON object, found "
+                f"{self.where}: expected one JSON object, found "
                 f"{line[:40].decode(errors='replace').strip()!r}; mend or remove that line"
             )
         raise StopIteration

@@ -7,7 +7,6 @@ from that seed's own cold start.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import platform
@@ -16,8 +15,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from sectow_fast.records import MEASURES, RunSummary
+from sectow_fast.report.rundata import attackers, figstep, read_summary
 from sectow_fast.types import UserError
 
 VARIANTS: dict[str, tuple[str, list[str]]] = {
@@ -69,14 +69,14 @@ def play(run: tuple[Path, list[str]]) -> None:
     code = subprocess.run(
         [sys.executable, "-m", "sectow_fast.train", "--plain", *arguments],
         stdout=subprocess.DEVNULL,
-        # One core a run: threads of two runs that share cores wait for each other at barriers.
+        # One core per run: threads of two runs that share cores wait for each other at barriers.
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ).returncode
     if code:
         raise UserError(f"{folder}: the run ended with code {code}; run it by hand to see why")
 
 
-def interval(values: Sequence[float]) -> str:
+def over_seeds(values: Sequence[float]) -> str:
     """Mean and t-interval over seeds, in percent."""
     mean = sum(values) / len(values)
     if len(values) < 2:
@@ -86,41 +86,40 @@ def interval(values: Sequence[float]) -> str:
     return f"{100 * mean:.1f} ± {100 * half:.1f}"
 
 
-def figures(summary: Mapping[str, Any]) -> dict[str, float]:
+def figures(summary: RunSummary) -> dict[str, float]:
     """What a row is made of, from the first and the last round."""
-    first, last = summary["rounds"][0], summary["rounds"][-1]
+    first, last = summary.rounds[0], summary.rounds[-1]
     out = {
-        "before": first["asr"]["mean"]["value"],
-        "asr": last["asr"]["mean"]["value"],
-        "asr_t1": last["asr_t1"]["mean"]["value"],
-        "figstep": last["asr"]["figstep"]["value"],
-        "orr": last["orr"]["mean"]["value"],
-        "accuracy": last["accuracy"]["mean"]["value"] - first["accuracy"]["mean"]["value"],
+        "before": first.mean("asr").value,
+        "asr": last.mean("asr").value,
+        "asr_t1": last.mean("asr", t1=True).value,
+        "figstep": figstep(last).value,
+        "orr": last.mean("orr").value,
+        "accuracy": last.mean("accuracy").value - first.mean("accuracy").value,
     }
-    success = summary["rounds"][min(1, len(summary["rounds"]) - 1)]["attacker_success"]
-    if "trained-vs-round-0" in success:
-        out["trained"] = success["trained-vs-round-0"]["value"]
-        out["self"] = success["self-instruct"]["value"]
+    pair = attackers(summary.rounds)
+    if pair:
+        out |= {"trained": pair.trained.value, "self": pair.self_instruct.value}
     return out
 
 
 def results_page(runs: Path) -> str:
     """The whole page. UserError where there is no default run."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    found: dict[str, list[RunSummary]] = {name: [] for name in VARIANTS}
     for path in sorted(runs.glob("*/summary.json")):
         name = path.parent.name.rsplit("-seed", 1)[0]
         # The report is the last thing a run writes: without it the summary is of a part.
         if name in found and (path.parent / "report.html").exists():
-            found[name].append(json.loads(path.read_text()))
+            found[name].append(read_summary(path))
     if not found["default"]:
         raise UserError(f"--runs {runs}: found no default-seed*/summary.json; give --run first")
     first = found["default"][0]
-    versions = ", ".join(f"{name} {value}" for name, value in first["versions"].items())
+    versions = ", ".join(f"{name} {value}" for name, value in first.versions.items())
     lines = [
         "# Results",
         "",
         "Made by `make results`; do not edit. Sandbox suites of "
-        f"{first['rounds'][0]['asr']['figstep']['n']} held-out cases each, greedy decoding unless"
+        f"{figstep(first.rounds[0]).n} held-out cases each, greedy decoding unless"
         " said; mean over seeds with a 95 % t-interval, in percent.",
         "",
         "The defaults were chosen on seeds 0 to 12; other seeds' worlds had no part in it.",
@@ -138,7 +137,7 @@ def results_page(runs: Path) -> str:
         cells = [title, str(len(rows))]
         for key in ("before", "asr", "asr_t1", "figstep", "orr", "accuracy", "trained", "self"):
             values = [row[key] for row in rows if key in row]
-            cells.append(interval(values) if values else "-")
+            cells.append(over_seeds(values) if values else "-")
         lines.append("| " + " | ".join(cells) + " |")
     lines += differences(found)
     lines += ["", "## The default run, seed by seed (Wilson 95 % intervals)", ""]
@@ -147,9 +146,9 @@ def results_page(runs: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def differences(found: Mapping[str, Sequence[RunSummary]]) -> list[str]:
     """Each variant less the default of the same seed, in points; bold where 0 is outside."""
-    default = {summary["seed"]: figures(summary) for summary in found["default"]}
+    default = {summary.seed: figures(summary) for summary in found["default"]}
     columns = {"asr": "ASR", "asr_t1": "ASR, T=1", "orr": "over-refusal", "accuracy": "accuracy"}
     columns["trained"] = "attacker success"
     lines = [
@@ -163,7 +162,7 @@ def differences(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, (title, _) in VARIANTS.items():
-        rows = {s["seed"]: figures(s) for s in found[name] if s["seed"] in default}
+        rows = {s.seed: figures(s) for s in found[name] if s.seed in default}
         if name == "default" or len(rows) < 2:
             continue
         cells = [title]
@@ -173,7 +172,7 @@ def differences(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 for seed, row in rows.items()
                 if key in row and key in default[seed]
             ]
-            text = interval(gaps) if gaps else "-"
+            text = over_seeds(gaps) if gaps else "-"
             mean, _, half = text.partition(" ± ")
             shown = half and abs(float(mean)) > float(half)
             cells.append(f"**{text}**" if shown else text)
@@ -181,24 +180,24 @@ def differences(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     return lines
 
 
-def seed_table(summary: Mapping[str, Any]) -> list[str]:
-    rounds = summary["rounds"]
-    head = " | ".join(f"round {row['round']}" for row in rounds)
+def seed_table(summary: RunSummary) -> list[str]:
+    """A default run's rates by suite and round, with their Wilson intervals."""
+    rounds = summary.rounds
+    head = " | ".join(f"round {record.round}" for record in rounds)
     lines = [
-        f"### Seed {summary['seed']}: {summary['wall_seconds']:.0f} s",
+        f"### Seed {summary.seed}: {summary.wall_seconds:.0f} s",
         "",
         f"| measure | {head} |",
         "|---" * (len(rounds) + 1) + "|",
     ]
-    for kind in ("asr", "orr", "accuracy"):
-        for suite in rounds[0][kind]:
-            cells = [f"{kind} {suite}"]
-            for row in rounds:
-                rate = row[kind][suite]
-                cells.append(
-                    f"{100 * rate['value']:.1f} ({100 * rate['low']:.1f}-{100 * rate['high']:.1f})"
-                )
-            lines.append("| " + " | ".join(cells) + " |")
+    for measure in MEASURES:
+        for suite in rounds[0].rates[measure]:
+            rates = [record.rates[measure][suite] for record in rounds]
+            cells = [
+                f"{100 * rate.value:.1f} ({100 * rate.low:.1f}-{100 * rate.high:.1f})"
+                for rate in rates
+            ]
+            lines.append("| " + " | ".join([f"{measure} {suite}", *cells]) + " |")
     return [*lines, ""]
 
 

@@ -135,7 +135,7 @@ def test_only_the_owner_may_read_and_the_page_hides_words(done):
 
 
 def test_reveal_shows_words_but_not_of_suites_that_may_not_be_passed_on(done, tmp_path):
-    from sectow_fast.report.evaluation import write_report
+    from sectow_fast.report.models import write_report
 
     copy = tmp_path / "copy"
     shutil.copytree(done, copy)

@@ -6,8 +6,7 @@ import pytest
 from scripted import GOALS, ScriptedWorld, player, request, small
 
 from sectow_fast.game.harvest import DROP_REASONS, harvest
-from sectow_fast.game.pool import attack_as_dict, attack_from_dict, pool_lines
-from sectow_fast.records import StyleCount
+from sectow_fast.records import StyleCount, attack_as_dict, attack_from_dict
 from sectow_fast.types import Attack
 
 
@@ -190,4 +189,3 @@ def test_the_pool_survives_its_file():
         row = attack_as_dict(attack)
         assert attack_from_dict(row) == attack
         assert (row["style"], row["goal"]) == ("win", attack.case.goal)
-    assert len(pool_lines(found.kept).splitlines()) == 8 and pool_lines([]) == ""

@@ -13,12 +13,15 @@ from sectow_fast.records import (
     HarvestRecord,
     PhaseRecord,
     RoundRecord,
+    RunSummary,
     StepRecord,
     StyleCount,
+    attack_as_dict,
+    attack_from_dict,
     event_row,
     record_of,
 )
-from sectow_fast.types import Event, UserError, wilson
+from sectow_fast.types import Attack, Case, Event, UserError, wilson
 
 EVENT = Event(
     kind="over-refusal", message="m", round=1, phase="defend", step=3, values={"orr_probe": 0.1}
@@ -95,3 +98,55 @@ def test_a_line_that_is_no_record_is_refused_by_name(row):
 def test_a_round_that_was_not_written_so_is_refused_by_number(change):
     with pytest.raises(UserError, match=r"^s\.json: field rounds: found a round \(1\)"):
         RoundRecord.from_dict(ROUND.as_dict() | change, where="s.json")
+
+
+SUMMARY = RunSummary(
+    preset="sandbox",
+    seed=3,
+    versions={"torch": "2"},
+    device="cpu",
+    wall_seconds=1.5,
+    ablate=["no-harmless"],
+    attacker="grpo",
+    defender="grpo",
+    rounds=[ROUND],
+)
+
+
+def test_a_summary_reads_back_as_what_was_written_and_has_the_schema_of_the_contract():
+    row = json.loads(json.dumps(SUMMARY.as_dict()))
+    assert row["schema"] == 1 and row["rounds"][0]["round"] == 1
+    assert RunSummary.from_dict(row) == SUMMARY
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": 2}, "field schema: expected 1, found 2"),
+        ({"seed": "x"}, "field seed: found 'x'"),
+        ({"device": None}, "field device: found None"),
+        ({"rounds": []}, "field rounds: expected a list"),
+        ({"rounds": [{"round": 1}]}, r"field rounds: found a round \(1\)"),
+    ],
+)
+def test_a_summary_that_was_not_written_so_is_refused_by_field(change, words):
+    with pytest.raises(UserError, match=f"^s.json: {words}"):
+        RunSummary.from_dict(SUMMARY.as_dict() | change, where="s.json")
+    with pytest.raises(UserError, match=r"^s.json: field schema: expected 1, found 'list'"):
+        RunSummary.from_dict([], where="s.json")
+
+
+def test_a_kept_attack_reads_back_as_what_was_written():
+    case = Case(id="a", text="t", label="unsafe", goal="g", style="typo", image="typo/1/0")
+    attack = Attack(case=case, seed_id="s", mode="refine", words="w", round=2, success=0.5)
+    row = json.loads(json.dumps(attack_as_dict(attack)))
+    assert (row["style"], row["goal"], row["image"]) == ("typo", "g", "typo/1/0")
+    assert attack_from_dict(row) == attack
+    with pytest.raises(UserError, match=r"^pool, line 2: found no attack \(KeyError: 'words'\)"):
+        attack_from_dict({k: v for k, v in row.items() if k != "words"}, where="pool, line 2")
+
+
+@pytest.mark.parametrize("bad", [{"loss": "x"}, {"dropped": {"failed": 1}}, {"seconds": 0.5}])
+def test_a_step_holds_numbers_alone(bad):
+    with pytest.raises(UserError, match="found a line that this version did not write"):
+        record_of(STEP.as_row() | bad)

@@ -1,81 +1,144 @@
+"""The page of a run shows what the run wrote, and neither more nor less than was asked for."""
+
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
-from synthetic import NASTY, SECRET, write_run
+from synthetic import EVENT, NASTY, SECRET, write_run
 
-from sectow_fast.report.console import LiveConsole
-from sectow_fast.report.html import write_report
-from sectow_fast.report.metrics import MetricsLog, read
-from sectow_fast.report.results import interval, results_page
-from sectow_fast.types import UserError
+from sectow_fast.records import HarvestRecord, RoundRecord, StyleCount
+from sectow_fast.report import html, models
+from sectow_fast.report.html import cards, page_of, write_report
+from sectow_fast.report.rundata import attackers, load, phase_seconds, style_rows
+from sectow_fast.types import UserError, wilson
 
 
-def test_the_report_shows_the_summarys_figures_and_needs_no_network(tmp_path):
-    folder = write_run(tmp_path / "run")
-    page = write_report(folder).read_text()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return write_report(folder).read_text()
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "run")
+
+
+def styled(round: int, **styles: tuple[int, int]) -> RoundRecord:
+    counts = {name: StyleCount(won=won, tried=tried) for name, (won, tried) in styles.items()}
+    harvest = HarvestRecord(kept=0, dropped={}, styles=counts)
+    return RoundRecord(round=round, rates={}, rates_t1={}, harvest=harvest)
+
+
+def test_the_page_shows_the_summarys_figures(folder, page):
     summary = json.loads((folder / "summary.json").read_text())
-    for row in (summary["rounds"][0], summary["rounds"][-1]):
-        assert f"{100 * row['asr']['mean']['value']:.1f}" in page
-    assert 'src="http' not in page and 'href="http' not in page
-    assert all(path.stat().st_size > 5000 for path in (folder / "plots").glob("*.png"))
+    for row in summary["rounds"]:
+        for kind in ("asr", "asr_t1", "orr", "accuracy"):
+            mean = row[kind]["mean"]
+            assert f"<td>{100 * mean['value']:.1f}" in page
+            assert f"{100 * mean['low']:.1f}–{100 * mean['high']:.1f}" in page
+        assert f"<td>{row.get('kept', '–')}" in page
+    assert "2 unknown" in page and "harvest" in page and "seed = 0" in page
 
 
-def test_attack_words_are_hidden_until_asked_for_and_always_escaped(tmp_path):
-    folder = write_run(tmp_path / "run")
-    assert f"captain &lt;typo&gt; {SECRET}" not in write_report(folder).read_text()
-    shown = write_report(folder, reveal=True).read_text()
-    assert f"&lt;typo&gt; {SECRET}" in shown and NASTY not in shown
+def test_the_page_needs_nothing_from_elsewhere(folder, page):
+    assert 'src="http' not in page and 'href="http' not in page and "<script" not in page
+    assert len(list((folder / "plots").glob("*.png"))) == page.count("<figure") == 8
 
 
-def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"a": 1}\n{"b": 2}\n{"c":')
-    rows = read(path)
-    assert list(rows) == [{"a": 1}, {"b": 2}]
-    path.write_text('{"a": 1}\nnonsense\n{"b": 2}\n')
-    with pytest.raises(UserError, match="line 2"):
-        list(read(path))
+def test_attack_words_are_hidden_until_asked_for_and_always_escaped(folder, page):
+    assert SECRET not in page
+    shown = page_of(load(folder), {}, reveal=True)
+    assert f"pretend captain &lt;typo&gt; {SECRET}" in shown and NASTY not in shown
 
 
-def test_the_log_is_cut_back_to_a_checkpoint(tmp_path):
-    log = MetricsLog(tmp_path / "m.jsonl", tensorboard=False)
-    log.append({"loss": 1.0})
-    kept = log.bytes
-    log.append({"loss": float("nan")})
-    log.truncate(kept)
-    log.append({"loss": float("nan")})
-    log.close()
-    assert list(read(tmp_path / "m.jsonl")) == [{"loss": 1.0}, {"loss": None}]
+def test_an_event_is_shown_once_and_escaped(page):
+    assert page.count("harmless share to 0.75 &lt;b&gt;") == 1 and EVENT.message not in page
 
 
-def test_plain_console_says_phases_rounds_and_events(capsys):
-    with LiveConsole(title="t", rounds=1, reveal=False, plain=True) as console:
-        console.phase(1, "defend", 2)
-        console.step({"round": 1, "phase": "defend", "step": 0, "reward": {"total": 0.5}})
-        console.event({"kind": "over-refusal", "message": "ORR 5 %", "values": {}})
-        console.note("words", attack=SECRET)
-    out = capsys.readouterr().out
-    assert "defender GRPO" in out and "ORR 5 %" in out and SECRET not in out
+def test_the_cards_compare_the_last_round_with_the_first(folder):
+    found = {card.label: card for card in cards(load(folder).rounds)}
+    assert found["Trained attacker"].value == "3.1×"
+    assert found["Trained attacker"].remark == "84.8 % against 27.0 %"
+    assert found["FigStep ASR"].before == "94.0" and found["Accuracy"].remark.endswith(" points")
+    assert cards(load(folder).rounds[:1])[0].before == ""
 
 
-def test_results_page_has_a_row_a_variant_with_intervals(tmp_path):
-    with pytest.raises(UserError, match="no default-seed"):
-        results_page(tmp_path)
-    for seed in (0, 1, 2):
-        folder = write_run(tmp_path / f"default-seed{seed}", seed=seed)
-        summary = json.loads((folder / "summary.json").read_text())
-        for row in summary["rounds"]:
-            row["asr"]["figstep"] = next(iter(row["asr"].values()))
-            row.setdefault("asr_t1", row["asr"])
-            for kind in ("asr", "asr_t1", "orr", "accuracy"):
-                row[kind].setdefault("mean", next(iter(row[kind].values())))
-        (folder / "summary.json").write_text(json.dumps(summary))
-        (folder / "report.html").touch()
-    write_run(tmp_path / "default-seed3", seed=3)  # not finished: no report
-    page = results_page(tmp_path)
-    assert "| SecTOW (default) | 3 |" in page and page.count("### Seed") == 3
-    assert "What each part is worth" in page
-    assert interval([0.1, 0.1, 0.1]) == "10.0 ± 0.0"
-    assert interval([0.0, 0.1]) == "5.0 ± 63.6"
+def test_time_is_counted_by_phase_and_by_part(folder):
+    found = phase_seconds(load(folder))
+    assert found["harvest"] == {"all": 12.0} and found["evaluate"] == {"all": 26.0}
+    assert found["attack"]["rollout"] == pytest.approx(0.05 * 80 * 3)
+
+
+def test_a_style_is_closed_once_it_stays_below_the_share_of_an_open_one():
+    first = styled(1, closed=(9, 10), left=(5, 10), again=(5, 10), never=(0, 9))
+    second = styled(2, closed=(0, 10), again=(0, 10), never=(0, 9))
+    third = styled(3, closed=(0, 10), again=(9, 10), never=(0, 9))
+    rows = {row.style: row for row in style_rows([first, second, third])}
+    assert (rows["closed"].closed, rows["closed"].left, rows["closed"].won) == (2, None, 9)
+    assert (rows["left"].closed, rows["left"].left) == (None, 1)
+    assert (rows["again"].closed, rows["again"].opened) == (None, True)
+    assert not rows["never"].opened
+
+
+def test_attackers_are_compared_where_one_was_trained():
+    success = {"self-instruct": wilson(0, 10)}
+    untrained = RoundRecord(round=0, rates={}, rates_t1={}, attacker_success=success)
+    success = success | {"trained-vs-round-0": wilson(5, 10)}
+    trained = RoundRecord(round=1, rates={}, rates_t1={}, attacker_success=success)
+    assert attackers([untrained]) is None
+    pair = attackers([untrained, trained])
+    assert pair.trained.value == 0.5 and pair.ratio != pair.ratio  # never: no ratio to 0
+
+
+def test_an_unfinished_last_line_of_the_log_is_left_out_and_said(copy):
+    steps = len(load(copy).steps)
+    with open(copy / "metrics.jsonl", "a") as file:
+        file.write('{"round": 3')
+    found = load(copy)
+    assert len(found.steps) == steps and found.torn == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "field schema: expected 1, found 2"),
+        ({"seed": None}, "field seed: found None"),
+        ({"rounds": []}, "field rounds: expected"),
+        ({"rounds": [{"round": 4, "asr": 0.5}]}, r"field rounds: found a round \(4\)"),
+    ],
+)
+def test_a_foreign_summary_is_refused_by_file_and_field(copy, change, message):
+    path = copy / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=f"summary.json: {message}"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "pool.jsonl"])
+@pytest.mark.parametrize("line", ['{"round": 1, "phase": "harvest", "kept": 3}', "nonsense"])
+def test_a_foreign_line_is_refused_by_file_and_number(copy, name, line):
+    path = copy / name
+    rest = path.read_text().splitlines()[1:]
+    path.write_text("\n".join([rest[0], line, *rest]) + "\n")
+    with pytest.raises(UserError, match=f"{name}, line 2: "):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl", "pool.jsonl", "config.toml"])
+def test_a_missing_file_is_named_on_one_line(copy, name, capsys):
+    (copy / name).unlink()
+    assert html.main([str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {copy / name}: ") and error.count("\n") == 1
+
+
+def test_the_models_report_refuses_the_folder_of_a_run(folder, capsys):
+    assert models.main([str(folder)]) == 2
+    assert "expected the --out of an evaluation" in capsys.readouterr().err

@@ -1,24 +1,28 @@
-"""The paper the figures are drawn on: one style, and its SVG made fit to stand in a page."""
+"""What the two HTML pages share: the style of their figures, and how a page is written.
+
+Each figure is narrow (4.4 inches), so that its text can still be read when it is shown 350 pixels
+wide on a phone. In the SVG the ink and the grid are CSS variables of the page, so one drawing
+serves light and dark. Its text stays text: searchable, and in the page's own font.
+"""
 
 from __future__ import annotations
 
 import io
-import math
+import os
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 INK, FAINT = "#1c2733", "#d5dbe1"  # replaced by var(--ink), var(--grid) in the SVG
 COLOURS = ("#3a7fc2", "#d9822b", "#2a9d8f", "#9467bd", "#c94f6d", "#7f8f2c", "#5f7a94", "#b07a4a")
-HEAT = LinearSegmentedColormap.from_list("heat", ["#e4ecf4", "#8fb8de", "#e39a4b", "#c8433a"])
 WIDTH = 4.4
-BINS = 60  # points a line has at most, a round: more cannot be seen
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -45,6 +49,16 @@ STYLE: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of a table of rates: the value, its interval and a remark below it."""
+
+    value: str = ""
+    bounds: str = ""
+    note: str = ""
+    best: bool = False  # of its column
+
+
 def figure(height: float, rows: int = 1, **kwargs: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `height` inches with `rows` panels, one below the other."""
     made = Figure(figsize=(WIDTH, height))
@@ -52,29 +66,22 @@ def figure(height: float, rows: int = 1, **kwargs: Any) -> tuple[Figure, list[Ax
     return made, list(made.subplots(rows, 1, squeeze=False, **kwargs)[:, 0])
 
 
+def labels(axes: Axes) -> list[str]:
+    """Names of the lines that a legend would show."""
+    return axes.get_legend_handles_labels()[1]
+
+
 def legend(figure: Figure, axes: Axes, columns: int = 3) -> None:
     """A legend under the figure, where it hides nothing; left out for a single line."""
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2)
+    if len(labels(axes)) > 1:
+        handles, names = axes.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, columnspacing=1.2)
 
 
 def legend_below(axes: Axes, columns: int = 3) -> None:
-    """A legend under one panel of several; the panel must have no x label."""
-    if len(axes.get_legend_handles_labels()[1]) > 1:
+    """A legend under one panel of several, which has no x label; left out for a single line."""
+    if len(labels(axes)) > 1:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns)
-
-
-def binned(values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Means of at most BINS equal stretches: (place of each, mean of its finite values)."""
-    size = max(1, math.ceil(len(values) / BINS))
-    places, means = [], []
-    for start in range(0, len(values), size):
-        live = [v for v in values[start : start + size] if math.isfinite(v)]
-        if live:
-            places.append(start + (min(size, len(values) - start) - 1) / 2)
-            means.append(sum(live) / len(live))
-    return places, means
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
@@ -98,3 +105,25 @@ def svg(figure: Figure, name: str, title: str) -> str:
         text,
         count=1,
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page. Values are escaped unless they are Markup; a missing one is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sectow_fast.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(template).render(values)
+
+
+def write_page(path: Path, text: str, *, owner_only: bool = False) -> Path:
+    """Write a page, whole or not at all; returns its path. owner_only: only its owner may read."""
+    part = path.with_suffix(".html.part")
+    part.write_text(text, encoding="utf-8")
+    if owner_only:
+        part.chmod(0o600)
+    os.replace(part, path)
+    return path

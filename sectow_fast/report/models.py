@@ -1,6 +1,6 @@
 """`report.html` of an evaluation: any number of models side by side, one file, nothing to fetch.
 
-    python -m sectow_fast.report.evaluation OUT [--reveal] [--private]
+    python -m sectow_fast.report.models OUT [--reveal] [--private]
 
 Requests and replies are left out of the file, not just out of sight, unless `reveal` is set; those
 of suites that may not be passed on need `private` too.
@@ -11,47 +11,38 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 from markupsafe import Markup
 
-from sectow_fast.report.canvas import STYLE, figure, legend, svg
-from sectow_fast.types import UserError
+from sectow_fast.report.page import COLOURS, STYLE, Cell, figure, legend, render, svg, write_page
+from sectow_fast.report.rundata import bounds, percent
+from sectow_fast.types import Rate, UserError
 
 TITLES = {"asr": "Attack success", "orr": "Over-refusal", "accuracy": "Accuracy"}
 SHORT = {"asr": "ASR", "orr": "ORR", "accuracy": "accuracy"}
-COLOURS = ("#2a68a8", "#c8433a", "#1d7a56", "#b07a4a", "#7a5fa0", "#5f7a94", "#a04a78", "#6b6b2a")
 SAMPLE = 8  # records of each row and suite that are shown
 LONGEST = 600  # letters of a request or reply that are shown
 
 
-def percent(rate: Mapping[str, Any]) -> str:
-    value = rate["value"]
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
-
-
-def cell(rate: Mapping[str, Any] | None, best: float | None = None) -> dict[str, Any]:
+def cell(rate: Rate | None, best: float | None = None) -> Cell:
     """A table cell: value, interval, number of cases, and what could not be told."""
     if rate is None:
-        return {"value": "", "bounds": "", "note": "", "best": False}
-    if not rate["n"]:
-        note = f"{rate['unknown']} unknown"
-        return {"value": "–", "bounds": "", "note": note, "best": False}
-    bounds = f"{100 * rate['low']:.1f}–{100 * rate['high']:.1f}"
-    note = f"n {rate['n']}" + (f", {rate['unknown']} unknown" if rate["unknown"] else "")
-    is_best = best is not None and math.isclose(rate["value"], best, abs_tol=1e-12)
-    return {"value": percent(rate), "bounds": bounds, "note": note, "best": is_best}
+        return Cell()
+    if not rate.n:
+        return Cell(value="–", note=f"{rate.unknown} unknown")
+    note = f"n {rate.n}" + (f", {rate.unknown} unknown" if rate.unknown else "")
+    is_best = best is not None and math.isclose(rate.value, best, abs_tol=1e-12)
+    return Cell(value=percent(rate.value, unit=""), bounds=bounds(rate), note=note, best=is_best)
 
 
 def overview(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One line a model: plain means first, then every suite's rate, measure by measure."""
+    """One line per model: plain means first, then every suite's rate, measure by measure."""
     columns: list[tuple[str, str]] = []
     for measure in TITLES:
         names = [n for row in rows for n, t in row["suites"].items() if measure in t]
@@ -61,7 +52,7 @@ def overview(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         cells = []
         for measure, name in columns:
             rates = [_all(other, name, measure) for other in rows]
-            known = [r["value"] for r in rates if r and r["n"]]
+            known = [rate.value for rate in rates if rate and rate.n]
             pick = max if measure == "accuracy" else min
             best = pick(known) if len(known) > 1 and len(set(known)) > 1 else None
             cells.append(cell(_all(row, name, measure), best))
@@ -82,7 +73,7 @@ def overview(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def details(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per suite and measure: tables by format and by category, a column a model."""
+    """Per suite and measure: tables by format and by category, one column per model."""
     out = []
     for name in dict.fromkeys(n for row in rows for n in row["suites"]):
         tables: list[dict[str, Any]] = []
@@ -99,11 +90,14 @@ def details(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> lis
                 lines = [
                     {
                         "name": part,
-                        "cells": [cell(t[key].get(part) if t else None) for t in mine],
+                        "cells": [cell(_rate(t[key].get(part)) if t else None) for t in mine],
                     }
                     for part in parts
                 ]
-                whole = {"name": "all", "cells": [cell(t["all"] if t else None) for t in mine]}
+                whole = {
+                    "name": "all",
+                    "cells": [cell(_rate(t["all"]) if t else None) for t in mine],
+                }
                 tables.append(
                     {
                         "title": f"{SHORT[measure]} by {title}",
@@ -127,7 +121,7 @@ COUNTED = ("partial_refusals", "no_reply", "cut", "unknown_words")
 
 
 def dots(rows: Sequence[Mapping[str, Any]], measure: str) -> Markup | None:
-    """Each suite a line, each model a dot with its 95 % interval."""
+    """One line per suite, one dot per model with its 95 % interval."""
     names = dict.fromkeys(n for row in rows for n, t in row["suites"].items() if measure in t)
     if not names:
         return None
@@ -138,13 +132,13 @@ def dots(rows: Sequence[Mapping[str, Any]], measure: str) -> Markup | None:
         colour = COLOURS[at % len(COLOURS)]
         for line, name in enumerate(names):
             rate = _all(row, name, measure)
-            if not rate or not rate["n"]:
+            if not rate or not rate.n:
                 continue
             y = line + (at - (count - 1) / 2) * 0.7 / max(count, 2)
-            low, high = 100 * rate["low"], 100 * rate["high"]
+            low, high = 100 * rate.low, 100 * rate.high
             axes.plot([low, high], [y, y], color=colour, linewidth=1.6, alpha=0.55)
             label = row["name"] if line == 0 else None
-            axes.plot(100 * rate["value"], y, "o", color=colour, markersize=4.5, label=label)
+            axes.plot(100 * rate.value, y, "o", color=colour, markersize=4.5, label=label)
     axes.set_yticks(range(len(names)), list(names))
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.set_xlim(-2, 102)
@@ -187,20 +181,26 @@ def sample_of(
     return shown
 
 
-def render(summary: Mapping[str, Any], out: Path, *, reveal: bool, private: bool) -> str:
-    """The page of an evaluation's summary."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sectow_fast.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+def write_report(out: str | Path, *, reveal: bool = False, private: bool = False) -> Path:
+    """Write OUT/report.html, whole or not at all. UserError for a folder that is no evaluation."""
+    out = Path(out)
+    try:
+        summary = json.loads((out / "summary.json").read_text())
+    except (OSError, ValueError):
+        raise UserError(
+            f"{out}: found no readable summary.json, expected the --out of an evaluation"
+        ) from None
+    if not isinstance(summary, dict) or not {"rows", "suites"} <= summary.keys():
+        raise UserError(
+            f"{out / 'summary.json'}: fields rows and suites: found none, expected the --out of an"
+            " evaluation; a run's report is made by python -m sectow_fast.report.html"
+        )
     rows, suites = summary["rows"], summary["suites"]
     with matplotlib.rc_context(STYLE):
         figures = [(TITLES[m], dots(rows, m)) for m in TITLES]
     hidden = [n for n, info in suites.items() if not info["redistributes"]]
-    return environment.get_template("evaluation.html.j2").render(
+    text = render(
+        "models.html.j2",
         name=out.resolve().name,
         summary=summary,
         rows=rows,
@@ -212,25 +212,9 @@ def render(summary: Mapping[str, Any], out: Path, *, reveal: bool, private: bool
         sample=sample_of(out, rows, suites, private) if reveal else [],
         withheld=[] if private else hidden,
         reveal=reveal,
-        command=f"python -m sectow_fast.report.evaluation {out} --reveal",
+        command=f"python -m sectow_fast.report.models {out} --reveal",
     )
-
-
-def write_report(out: str | Path, *, reveal: bool = False, private: bool = False) -> Path:
-    """Write OUT/report.html, whole or not at all. UserError for a folder that is no evaluation."""
-    out = Path(out)
-    try:
-        summary = json.loads((out / "summary.json").read_text())
-    except (OSError, ValueError):
-        raise UserError(
-            f"{out}: found no readable summary.json, expected the --out of an evaluation"
-        ) from None
-    path = out / "report.html"
-    part = path.with_suffix(".html.part")
-    part.write_text(render(summary, out, reveal=reveal, private=private), encoding="utf-8")
-    part.chmod(0o600)
-    os.replace(part, path)
-    return path
+    return write_page(out / "report.html", text, owner_only=True)
 
 
 def print_table(summary: Mapping[str, Any]) -> None:
@@ -244,19 +228,23 @@ def print_table(summary: Mapping[str, Any]) -> None:
         cells = [line["cells"][at] for line in found["lines"]]
         table.add_row(
             f"{column['measure']} {column['name']}",
-            *(f"{c['value']} [{c['bounds']}] {c['note']}".replace("[]", "") for c in cells),
+            *(f"{c.value} [{c.bounds}] {c.note}".replace("[]", "") for c in cells),
         )
     Console().print(table, markup=False)
 
 
-def _all(row: Mapping[str, Any], suite: str, measure: str) -> Mapping[str, Any] | None:
+def _all(row: Mapping[str, Any], suite: str, measure: str) -> Rate | None:
     table = row["suites"].get(suite, {}).get(measure)
-    return table["all"] if table else None
+    return _rate(table["all"]) if table else None
+
+
+def _rate(found: Mapping[str, Any] | None) -> Rate | None:
+    return Rate(**found) if found else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit code 2 and one line for a user's mistake."""
-    parser = argparse.ArgumentParser(prog="python -m sectow_fast.report.evaluation")
+    parser = argparse.ArgumentParser(prog="python -m sectow_fast.report.models")
     parser.add_argument("out", type=Path)
     parser.add_argument("--reveal", action="store_true", help="show requests and replies")
     parser.add_argument("--private", action="store_true", help="also of suites not to be passed on")
