@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+import random
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from sectow_fast.config import Config
-from sectow_fast.tug import defend_config, schedule, sft_steps
-
-if TYPE_CHECKING:
-    import torch
+from sectow_fast.game.coldstart import run_lessons
+from sectow_fast.game.schedule import defend_config, schedule, sft_steps
+from sectow_fast.learn.phase import run_phase
+from sectow_fast.players import Players
+from sectow_fast.protocols import Stage, World
+from sectow_fast.records import StepRecord
+from sectow_fast.stages import make_stage
+from sectow_fast.types import Completion, DefendTask, Event, Reward, RoleName, Scores
 
 BYTES = 4  # float32, in which the sandbox trains
+TRIES = 3  # steps that are measured; the quickest counts
 
 
 def print_plan(config: Config) -> None:
-    """Model sizes, tokens a step, memory and time; the time from one measured step of each kind."""
+    """Model sizes, tokens per step, memory and time; the time is of measured steps, by phase."""
     if config.engine.kind == "sglang" and _gpu_plan(config):
         return
-    from sectow_fast.stages import make_stage
-
     stage = make_stage(config)
-    model = stage.defender()
+    # Measured with rollout in this process: another engine would take longer to start than to tell.
+    engine = config.engine.model_copy(update={"kind": "torch"})
+    config = config.model_copy(update={"engine": engine})
+    with tempfile.TemporaryDirectory() as folder:
+        players = Players(config, stage, folder=Path(folder))
+        try:
+            _print_cpu_plan(config, stage, players)
+        finally:
+            players.close()
+
+
+def _print_cpu_plan(config: Config, stage: Stage, players: Players) -> None:
+    model = players.defender.model
     parameters = sum(p.numel() for p in model.parameters())
+    vocabulary = model.get_input_embeddings().num_embeddings
     console = Console()
     console.print(
         f"[bold]{config.preset}[/bold], seed {config.seed}: two copies of {type(model).__name__},"
-        f" {parameters / 1e6:.2f} M parameters each, {len(stage.codec.tokenizer)} tokens"
+        f" {parameters / 1e6:.2f} M parameters each, {vocabulary} tokens"
     )
     table = Table("round", "phase", "steps", "groups x G", "tokens/step", "time")
     total = 0.0
@@ -40,10 +59,9 @@ def print_plan(config: Config) -> None:
         steps, groups, size = _shape(config, name)
         seconds, tokens = 0.0, 0
         if steps:
-            kind = "sft" if name.startswith("coldstart") or config.defender == "sft" else name
-            if kind not in measured:
-                measured[kind] = _measure(config, stage, model, kind, groups, size)
-            seconds, tokens = measured[kind].seconds * steps, measured[kind].tokens
+            if name not in measured:
+                measured[name] = _measure(config, stage, players, name)
+            seconds, tokens = measured[name].seconds * steps, measured[name].tokens
         total += seconds
         table.add_row(
             str(k),
@@ -134,8 +152,6 @@ class SavedBytes:
     """Counts the bytes autograd saves while it is entered; storage that is shared counts once."""
 
     def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
-        import torch
-
         self._sizes: dict[int, int] = {}
         self._known = {p.untyped_storage().data_ptr() for p in parameters}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda saved: saved)
@@ -153,9 +169,10 @@ class SavedBytes:
     def __exit__(self, *error: object) -> None:
         self._hooks.__exit__(*error)
 
-    @property
-    def total(self) -> int:
-        return sum(self._sizes.values())
+    def taken(self) -> int:
+        """The bytes so far; counting begins anew."""
+        total, self._sizes = sum(self._sizes.values()), {}
+        return total
 
 
 def _shape(config: Config, name: str) -> tuple[int, int, int]:
@@ -175,56 +192,76 @@ def _shape(config: Config, name: str) -> tuple[int, int, int]:
     return steps, cold.batch if steps else 0, 1
 
 
-def _lesson(stage: Any) -> Any:
-    """A lesson like those of the run; real suites have no cold start of the defender."""
-    return getattr(stage.lessons, "instruct", None) or stage.lessons.attacker
+class EveryOtherReward:
+    """A role for measuring a step: every second completion is rewarded, so that all groups train.
+
+    A real step has groups without a signal too, and is quicker.
+    """
+
+    name: RoleName = "defender"
+    stopped = False
+    last_good = None
+
+    def __init__(self, world: World, *, prompts: int, group_size: int) -> None:
+        self._cases, self._prompts = world.train_cases("harmless"), prompts
+        self._rewards = [Reward(total=float(j % 2)) for j in range(group_size)]
+
+    def tasks(self, step: int) -> list[DefendTask]:
+        drawn = random.Random(f"plan/{step}").choices(range(len(self._cases)), k=self._prompts)
+        return [
+            DefendTask(case=self._cases[place], source="harmless", place=place) for place in drawn
+        ]
+
+    def scorer(self, step: int, tasks: Sequence[DefendTask]) -> EveryOtherReward:
+        return self
+
+    def take(self, i: int, j: int, completion: Completion) -> None:
+        """What was written does not matter."""
+
+    def finish(self) -> Scores:
+        return Scores(rewards=[self._rewards] * self._prompts, measures={})
+
+    def watch(
+        self, step: int, measures: Mapping[str, float]
+    ) -> tuple[list[Event], dict[str, float]]:
+        return [], {}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing is kept."""
 
 
-def _measure(config: Config, stage: Any, model: Any, kind: str, groups: int, size: int) -> Step:
-    """One step of a kind on this machine, the quickest of three."""
-    import random
+def _measure(config: Config, stage: Stage, players: Players, name: str) -> Step:
+    """One step of a phase on this machine, by the trainer itself: the quickest of three."""
+    records: list[StepRecord] = []
+    kept: list[int] = []
+    saved = SavedBytes(players.defender.model.parameters())
 
-    from sectow_fast.engine.torch_engine import TorchEngine
-    from sectow_fast.learn.grpo import grpo_step
-    from sectow_fast.learn.optim import make_optimizer
-    from sectow_fast.learn.placement import training_device
-    from sectow_fast.learn.policy import make_policy
-    from sectow_fast.learn.sft import sft_step
-    from sectow_fast.types import Group, Reward, Sampling
+    def on_step(record: StepRecord, events: Sequence[Event]) -> None:
+        records.append(record)
+        kept.append(saved.taken())
 
-    model.to(training_device(config.learn.device))
-    policy = make_policy(model, stage.codec, config.learn)
-    optimizer = make_optimizer(model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
-    rng = random.Random("plan")
-    times, tokens = [], 0
-    for _ in range(3):
-        begin = time.perf_counter()
-        if kind == "sft":
-            drawn = [_lesson(stage)(rng) for _ in range(groups)]
-            prompts = stage.codec.encode([case for case, _ in drawn])
-            replies = [stage.codec.encode_reply(reply) for _, reply in drawn]
-            pairs = list(zip(prompts, replies, strict=True))
-            with SavedBytes(model.parameters()) as saved:
-                sft_step(policy, optimizer, pairs)
-            tokens = sum(len(p.ids) + len(r) for p, r in pairs)
-        else:
-            grpo = config.attack if kind == "attack" else config.defend
-            cases = [rng.choice(stage.world.train_cases("harmless")) for _ in range(groups)]
-            prompts = stage.codec.encode(cases)
-            sampling = Sampling(max_new_tokens=grpo.max_new_tokens)
-            replies = TorchEngine(model, stage.codec).generate(
-                prompts, n=size, sampling=sampling, seed="plan"
-            )
-            batch = [
-                Group(
-                    prompt=prompt,
-                    completions=tuple(group),
-                    rewards=tuple(Reward(total=float(i % 2)) for i in range(size)),
+    common = {"key": "plan", "round": 0, "phase": name, "start": 0, "on_step": on_step}
+    player = players.defender
+    with saved:
+        if name.startswith("coldstart") or config.defender == "sft":
+            lesson = stage.lessons.get(name) or stage.safe_lesson([])
+            batch, lr = config.coldstart.batch, config.coldstart.lr
+            with players.pupil(player, lr=lr) as pupil:
+                run_lessons(
+                    lesson, player=player, pupil=pupil, steps=TRIES, batch=batch, lr=lr, **common
                 )
-                for prompt, group in zip(prompts, replies, strict=True)
-            ]
-            with SavedBytes(model.parameters()) as saved:
-                row = grpo_step(policy, optimizer, batch, config=grpo)
-            tokens = int(row["tokens"])
-        times.append(time.perf_counter() - begin)
-    return Step(seconds=min(times), tokens=tokens, saved=saved.total)
+        else:
+            grpo = config.attack if name == "attack" else config.defend
+            loss = grpo.loss.model_copy(update={"kl_coef": 0.0})  # its reference is not there yet
+            grpo = grpo.model_copy(update={"steps": TRIES, "loss": loss})
+            role = EveryOtherReward(stage.world, prompts=grpo.prompts, group_size=grpo.group_size)
+            learner = players.learner(player, grpo)
+            run_phase(role, player=player, learner=learner, config=grpo, **common)
+    return Step(
+        seconds=min(sum(record.seconds.values()) for record in records),
+        tokens=int(records[-1].measures["tokens"]),
+        saved=max(kept),
+    )

@@ -39,7 +39,7 @@ ALLOWED = {
     "tug": {"game", "learn", "match"},
     "real": {"data", "game", "judges", "native", "serving"},
     "stages": {"data", "real"},
-    "plan": {"engine", "learn", "stages", "tug"},
+    "plan": {"engine", "game", "learn", "players", "stages"},
     "train": {"keeper", "learn", "match", "plan", "players", "report"}
     | {"run_folder", "stages", "tug"},
 }
