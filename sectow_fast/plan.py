@@ -16,15 +16,21 @@ from sectow_fast.tug import defend_config, schedule, sft_steps
 if TYPE_CHECKING:
     import torch
 
+    from sectow_fast.engine.memory import MemoryPlan
+
 BYTES = 4  # float32, in which the sandbox trains
 
 
 def print_plan(config: Config) -> None:
     """Model sizes, tokens a step, memory and time; the time from one measured step of each kind."""
-    if config.engine.kind == "sglang" and _gpu_plan(config):
-        return
+    from sectow_fast.engine.registry import engine_kind
     from sectow_fast.stages import make_stage
 
+    kind = engine_kind(config)
+    memory = kind.memory_plan(config)
+    if memory is not None:
+        _print_memory(config, memory)
+        return
     stage = make_stage(config)
     model = stage.defender()
     parameters = sum(p.numel() for p in model.parameters())
@@ -62,26 +68,18 @@ def print_plan(config: Config) -> None:
         " (measured; one role trains at a time);"
         f" time: about {total / 60:.1f} min and the evaluations. Nothing was written."
     )
-    if config.engine.kind == "sglang":
-        console.print(
-            f"engine: SGLang on a CPU, {config.engine.roles.replace('auto', 'two')} engines; each"
-            f" holds {weights / 2**20:.0f} MiB of weights and {config.engine.kv_tokens:,} tokens of"
-            " cache. Its rollouts take longer than the time above, which is TorchEngine's."
-        )
+    remark = kind.remark(config, weights)
+    if remark:
+        console.print(remark)
 
 
-def _gpu_plan(config: Config) -> bool:
-    """Print what each phase keeps on a GPU; False where the engine runs on a CPU."""
-    from sectow_fast.engine.build import device_of, memory_plan
+def _print_memory(config: Config, plan: MemoryPlan) -> None:
+    """What each phase keeps on a GPU."""
     from sectow_fast.engine.memory import GIB
 
-    name = config.model.defender
-    if name is None or device_of(config.engine) == "cpu":
-        return False
-    plan = memory_plan(config, name)
     console = Console()
     console.print(
-        f"[bold]{config.preset}[/bold], seed {config.seed}: two copies of {name},"
+        f"[bold]{config.preset}[/bold], seed {config.seed}: two copies of {config.model.defender},"
         f" {config.engine.gpus} GPUs of {plan.gpu / GIB:.0f} GiB, {config.engine.dtype} engines"
     )
     table = Table("round", "phase", "steps", "groups x G", "tokens/step, at most")
@@ -118,7 +116,6 @@ def _gpu_plan(config: Config) -> bool:
         f" on waking; optimizer and idle master weights {where}; {verdict}. Estimates, not measured"
         " on a GPU yet. Nothing was written."
     )
-    return True
 
 
 @dataclass(frozen=True, kw_only=True)

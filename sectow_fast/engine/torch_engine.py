@@ -1,4 +1,4 @@
-"""Rollout by transformers itself: one prefill a prompt, its cache shared by the n completions."""
+"""Rollout by transformers itself: one prefill per prompt, its cache shared by n completions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from sectow_fast import native
+from sectow_fast.engine.in_process import InProcessEngine
+from sectow_fast.engine.protocol import EngineCodec
 from sectow_fast.families import family_of
 from sectow_fast.types import Completion, Prompt, Sampling
 
 
 def row_seeds(seed: str, numbers: Sequence[int], n: int) -> np.ndarray:
-    """uint64 [prompts, n]: a seed a completion, from (seed, prompt number, sample number)."""
+    """uint64 [prompts, n]: one seed per completion, from (seed, prompt number, sample number)."""
     base = int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=8).digest(), "little")
     number = np.asarray(numbers, dtype=np.uint64)[:, None] * np.uint64(1 << 20)
     mixed = number + np.arange(n, dtype=np.uint64)[None]
@@ -23,17 +25,15 @@ def row_seeds(seed: str, numbers: Sequence[int], n: int) -> np.ndarray:
     return np.uint64(base) ^ (mixed * np.uint64(0x9E3779B97F4A7C15))
 
 
-class TorchEngine:
-    """Samples from a model in this process, which trainer and engine share: `sync` copies nothing.
+class TorchEngine(InProcessEngine):
+    """Samples with the model's own forward and our C++ sampler.
 
-    codec: `pixel_inputs(prompts)`, `eos_id`, `pad_id`, `banned_ids`. batch: rows (prompts x n) a
-    forward. Results do not depend on it.
+    batch: rows (prompts x n) per forward. Results do not depend on it.
     """
 
-    def __init__(self, model: Any, codec: Any, *, batch: int = 1536) -> None:
-        self.model, self.codec, self.batch = model, codec, batch
-        self.family = family_of(model)
-        self.weight_version = 0
+    def __init__(self, model: Any, codec: EngineCodec, *, batch: int = 1536) -> None:
+        super().__init__(model, codec)
+        self.batch, self.family = batch, family_of(model)
 
     def generate(
         self,
@@ -44,7 +44,7 @@ class TorchEngine:
         seed: str,
         numbers: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
-        """n completions of each prompt; see `Engine`. Shorter prompts are padded on the left."""
+        """Completions [prompts][n]; see `Engine`. Shorter prompts are padded on the left."""
         training = self.model.training
         self.model.eval()
         # Neighbours in length share a batch, so little is padded.
@@ -156,18 +156,3 @@ class TorchEngine:
     def _shaped(self, places: torch.Tensor) -> torch.Tensor:
         """[axes, B, L] as the model wants it: without the axes where there is one."""
         return places[0] if self.family.axes == 1 else places
-
-    def sync(self, model: Any) -> None:
-        """The weights are shared, so only the version moves."""
-        if model is not self.model:
-            raise ValueError("TorchEngine samples from the model it was made with; make a new one")
-        self.weight_version += 1
-
-    def sleep(self) -> None:
-        """Nothing is held between two calls."""
-
-    def wake(self) -> None:
-        """Nothing was given back."""
-
-    def close(self) -> None:
-        """Nothing to end: the model belongs to the caller."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sectow_fast.engine.build import memory_plan
 from sectow_fast.engine.memory import GIB, KNOWN, plan_memory, shape_of
+from sectow_fast.engine.sglang_settings import memory_plan
 from sectow_fast.train import PRESETS, load_config
 from sectow_fast.types import UserError
 
