@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from sectow_fast.config import Config, EngineConfig
-from sectow_fast.engine.build import SGLangEngines
+from sectow_fast.engine.kinds import EngineSetup
+from sectow_fast.engine.sglang_kind import SGLangEngines
 from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.game.attempts import Attempts
 from sectow_fast.game.player import Player
-from sectow_fast.game.stream import Relay, Trial
+from sectow_fast.learn.phase import roll_out
 from sectow_fast.types import Sampling
 
 if importlib.util.find_spec("sglang") is None:
@@ -34,10 +36,12 @@ def players(stage, tmp_path_factory) -> Iterator[dict[str, Player]]:
     banned = stage.codec.banned_ids
     stage.codec.banned_ids = tuple(sorted({*stage.codec.banned_ids, stage.codec.eos_id}))
     engines = SGLangEngines(
-        Config(engine=EngineConfig(kind="sglang", roles="two")),
-        stage.codec,
-        folder=tmp_path_factory.mktemp("engine"),
-        write_folder=lambda folder: stage.save(stage.defender(), folder),
+        EngineSetup(
+            config=Config(engine=EngineConfig(kind="sglang", roles="two")),
+            codec=stage.codec,
+            folder=tmp_path_factory.mktemp("engine"),
+            write_folder=lambda folder: stage.save(stage.defender(), folder),
+        )
     )
     made = {}
     for name in ("attacker", "defender"):
@@ -83,7 +87,9 @@ def test_tokens_a_second(players, stage, keep):
         assert sum(len(one.ids) for group in done for one in group) == requests * TOKENS
 
         def cold(prompts: Any = prompts) -> None:
-            defender.engine.server.call("flush")  # as after every sync: no prefix is cached
+            defender.engine.server.process.call(
+                "flush", timeout=60
+            )  # as after every sync: no prefix is cached
             rollout(defender.engine, prompts)
 
         median = in_turn({"torch": lambda r=rollout: r(torch_engine), "sglang": cold})
@@ -105,10 +111,12 @@ def test_sync_sleep_and_wake(players, stage, keep, tmp_path):
         if other is not None:
             model = other.defender()
             engines = SGLangEngines(
-                large,
-                other.codec,
-                folder=tmp_path,
-                write_folder=lambda folder, m=model, s=other: s.save(m, folder),
+                EngineSetup(
+                    config=large,
+                    codec=other.codec,
+                    folder=tmp_path,
+                    write_folder=lambda folder, m=model, s=other: s.save(m, folder),
+                )
             )
             engine = engines.of("defender", model)
         engine.wake()
@@ -118,9 +126,9 @@ def test_sync_sleep_and_wake(players, stage, keep, tmp_path):
             engine.sync(engine.model)
             engine.wake()
             for what, values in found.items():
-                values.append(engine.seconds[what])
+                values.append(engine.server.seconds[what])
         median = {what: statistics.median(values) for what, values in found.items()}
-        size = engine.synced_bytes
+        size = engine.server.synced_bytes
         rows.append(
             {"model": name, "megabytes": round(size / 1e6, 1)}
             | {f"{what}_seconds": round(value, 4) for what, value in median.items()}
@@ -138,14 +146,27 @@ def test_streaming_against_a_barrier(players, stage, keep):
     seeds = stage.world.seeds("train")[:16]
     prompts = stage.codec.encode(seeds)
 
+    class TriesEach:
+        """A scorer that puts every attack to the defender at once."""
+
+        def __init__(self) -> None:
+            self.attempts = Attempts(
+                stage.world,
+                defender,
+                replies=1,
+                sampling=SAMPLING,
+                seed="bench",
+                at_once=True,
+            )
+
+        def take(self, i, j, completion) -> None:
+            self.attempts.put(i * GROUP + j, seeds[i])
+
     def stream() -> None:
-        trial = Trial(world=stage.world, defender=defender, sampling=SAMPLING, replies=1)
-        relay = Relay(
-            engine=attacker.engine,
-            on_done=lambda i, j, done: trial.put((i, j), seeds[i], seed=f"{i}/{j}"),
-        )
-        relay.generate(prompts, n=GROUP, sampling=SAMPLING, seed="bench")
-        assert sum(len(row) for row in trial.finish().values()) == 16 * GROUP
+        scorer = TriesEach()
+        roll_out(attacker.engine, prompts, scorer, n=GROUP, sampling=SAMPLING, seed="bench")
+        verdicts = scorer.attempts.finish()
+        assert sum(len(row) for row in verdicts.values()) == 16 * GROUP
 
     def barrier() -> None:
         attacker.engine.generate(prompts, n=GROUP, sampling=SAMPLING, seed="bench")

@@ -191,7 +191,7 @@ class LearnConfig(Section):
 class EngineConfig(Section):
     """Where tokens come from (docs/ENGINE.md). All but `kind` are for SGLang."""
 
-    kind: Literal["torch", "sglang"] = "torch"
+    kind: str = Field("torch", description="torch, sglang, or a name that a plugin registers")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the engine's weights")
     roles: Literal["auto", "two", "swap"] = Field(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sectow_fast.config import Config
+from sectow_fast.engine.memory import GIB, MemoryPlan
+from sectow_fast.engine.registry import engine_kind
 from sectow_fast.game.coldstart import run_lessons
 from sectow_fast.game.schedule import defend_config, schedule, sft_steps
 from sectow_fast.learn.phase import run_phase
@@ -29,21 +32,27 @@ TRIES = 3  # steps that are measured; the quickest counts
 
 def print_plan(config: Config) -> None:
     """Model sizes, tokens per step, memory and time; the time is of measured steps, by phase."""
-    if config.engine.kind == "sglang" and _gpu_plan(config):
+    kind = engine_kind(config)
+    memory = kind.memory_plan(config)
+    if memory is not None:
+        _print_memory(config, memory)
         return
     stage = make_stage(config)
     # Measured with rollout in this process: another engine would take longer to start than to tell.
     engine = config.engine.model_copy(update={"kind": "torch"})
-    config = config.model_copy(update={"engine": engine})
+    here = config.model_copy(update={"engine": engine})
     with tempfile.TemporaryDirectory() as folder:
-        players = Players(config, stage, folder=Path(folder))
+        players = Players(here, stage, folder=Path(folder))
         try:
-            _print_cpu_plan(config, stage, players)
+            _print_measured(here, stage, players, remark=partial(kind.remark, config))
         finally:
             players.close()
 
 
-def _print_cpu_plan(config: Config, stage: Stage, players: Players) -> None:
+def _print_measured(
+    config: Config, stage: Stage, players: Players, *, remark: Callable[[int], str]
+) -> None:
+    """Steps of each phase as the trainer plays them on this machine."""
     model = players.defender.model
     parameters = sum(p.numel() for p in model.parameters())
     vocabulary = model.get_input_embeddings().num_embeddings
@@ -80,26 +89,15 @@ def _print_cpu_plan(config: Config, stage: Stage, players: Players) -> None:
         " (measured; one role trains at a time);"
         f" time: about {total / 60:.1f} min and the evaluations. Nothing was written."
     )
-    if config.engine.kind == "sglang":
-        console.print(
-            f"engine: SGLang on a CPU, {config.engine.roles.replace('auto', 'two')} engines; each"
-            f" holds {weights / 2**20:.0f} MiB of weights and {config.engine.kv_tokens:,} tokens of"
-            " cache. Its rollouts take longer than the time above, which is TorchEngine's."
-        )
+    if words := remark(weights):
+        console.print(words)
 
 
-def _gpu_plan(config: Config) -> bool:
-    """Print what each phase keeps on a GPU; False where the engine runs on a CPU."""
-    from sectow_fast.engine.build import device_of, memory_plan
-    from sectow_fast.engine.memory import GIB
-
-    name = config.model.defender
-    if name is None or device_of(config.engine) == "cpu":
-        return False
-    plan = memory_plan(config, name)
+def _print_memory(config: Config, plan: MemoryPlan) -> None:
+    """What each phase keeps on a GPU."""
     console = Console()
     console.print(
-        f"[bold]{config.preset}[/bold], seed {config.seed}: two copies of {name},"
+        f"[bold]{config.preset}[/bold], seed {config.seed}: two copies of {config.model.defender},"
         f" {config.engine.gpus} GPUs of {plan.gpu / GIB:.0f} GiB, {config.engine.dtype} engines"
     )
     table = Table("round", "phase", "steps", "groups x G", "tokens/step, at most")
@@ -136,7 +134,6 @@ def _gpu_plan(config: Config) -> bool:
         f" on waking; optimizer and idle master weights {where}; {verdict}. Estimates, not measured"
         " on a GPU yet. Nothing was written."
     )
-    return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from sectow_fast.config import Config, GRPOConfig
-from sectow_fast.engine.build import check_engines, make_engines, offloads
+from sectow_fast.engine.kinds import EngineSetup
+from sectow_fast.engine.protocol import Engine
 from sectow_fast.engine.ranked_engine import RankedEngine
+from sectow_fast.engine.registry import engine_kind, offloads
 from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
 from sectow_fast.game.rewards import REWARD_TERMS
@@ -34,7 +36,8 @@ from sectow_fast.types import Prompt, UserError
 
 def check(config: Config, ranks: Ranks = ALONE) -> None:
     """UserError where players cannot be made in this environment; before anything is written."""
-    check_engines(config)
+    kind = engine_kind(config)
+    kind.check(config)
     for name, phase in (("attack", config.attack), ("defend", config.defend)):
         try:
             loss_config(phase.loss)
@@ -44,10 +47,10 @@ def check(config: Config, ranks: Ranks = ALONE) -> None:
             REWARD_TERMS.get(term, setting=f"{name}.terms")
     cuda = training_device(config.learn.device).type == "cuda"
     attention.load(attention.chosen(config.learn.attention, cuda=cuda), cuda=cuda)
-    if config.engine.kind == "torch" and config.learn.offload == "on":
+    if kind.shares_weights and config.learn.offload == "on":
         raise UserError(
-            "learn.offload: found on with engine.kind torch, expected auto or off: that engine"
-            " draws from the trainer's own weights, which have to stay where it computes"
+            f"learn.offload: found on with engine.kind {config.engine.kind}, expected auto or off:"
+            " that engine draws from the trainer's own weights, which must stay where it computes"
         )
     if ranks.world > 1 and offloads(config):
         raise UserError(
@@ -80,12 +83,15 @@ class Players:
         self._samples = _self_test_prompts(stage)
         self._saved: Saved | None = None
         self._round_zero: Player | None = None
-        self.engines = make_engines(
-            config,
-            stage.codec,
-            folder=folder / ("engine" if ranks.first else f"engine-{ranks.rank}"),
-            write_folder=lambda path: stage.save(stage.defender(), path),
-            weights_of=lambda model: checkpoint_weights(merged(model)),
+        self._kind = engine_kind(config)
+        self.engines = self._kind.make(
+            EngineSetup(
+                config=config,
+                codec=stage.codec,
+                folder=folder / ("engine" if ranks.first else f"engine-{ranks.rank}"),
+                write_folder=lambda path: stage.save(stage.defender(), path),
+                weights_of=lambda model: checkpoint_weights(merged(model)),
+            )
         )
         self.defender = self._trained("defender", stage.defender())
         self.attacker = self._trained("attacker", stage.attacker())
@@ -143,7 +149,7 @@ class Players:
         policy = make_policy(model, self._stage.codec, self.config.learn, ranks=ranks, dummy=dummy)
         check_packing(policy, self._samples)
         if ranks.world > 1:
-            if self.config.engine.kind == "torch":
+            if self._kind.shares_weights:
                 drawn = copy.deepcopy(model)  # a share of the weights can draw nothing
             shard(policy)
         if self._offloads:
@@ -152,7 +158,7 @@ class Players:
         return self._player(name, model, drawn, policy)
 
     def _player(self, name: str, model: Any, drawn: Any, policy: Policy | None) -> Player:
-        engine: Any = self.engines.of(name, drawn)
+        engine: Engine = self.engines.of(name, drawn)
         if self.ranks.world > 1:
             engine = RankedEngine(engine, self.ranks, whole=whole_weights)
         return Player(model=model, engine=engine, codec=self._stage.codec, policy=policy)

@@ -1,28 +1,51 @@
-"""One engine a rank: each rank rolls out its share of the prompts, and all are told everything."""
+"""One engine per rank: each rolls out its share of the prompts, and all are told everything."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from sectow_fast.engine.protocol import Engine
+from sectow_fast.engine.streams import AtOnce
 from sectow_fast.types import Completion, Prompt, Sampling
 
 
-class RankedEngine:
-    """`engine` on every rank, as one.
+class Gathering(Protocol):
+    """The part of `learn/ranks.py` that rollout needs."""
 
-    ranks: who is who (learn/ranks.py). whole: the full weights of a sharded model. Draws depend on
-    a prompt's number in the whole batch, so any number of ranks samples the same completions.
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world(self) -> int: ...
+
+    def gathered(self, mine: Any) -> list[Any]:
+        """Every rank's object, in order of rank, on every rank."""
+        ...
+
+
+class RankedEngine:
+    """The ranks' engines as one `Engine`. Every rank must make the same calls in the same order.
+
+    whole: the full weights of a sharded model, by name. Draws depend on a prompt's number in the
+    whole batch, so any number of ranks samples the same completions.
     """
 
     def __init__(
-        self, engine: Any, ranks: Any, *, whole: Callable[[Any], Mapping[str, torch.Tensor]]
+        self,
+        engine: Engine,
+        ranks: Gathering,
+        *,
+        whole: Callable[[Any], Mapping[str, torch.Tensor]],
     ) -> None:
-        self.engine: Engine = engine
-        self.ranks, self.whole = ranks, whole
+        self.engine, self.ranks, self.whole = engine, ranks, whole
+
+    @property
+    def model(self) -> Any:
+        """What this rank's engine draws from: a whole copy where the trained model is sharded."""
+        return self.engine.model
 
     def generate(
         self,
@@ -44,9 +67,29 @@ class RankedEngine:
             out[number::world] = theirs
         return out
 
+    def submit(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        sampling: Sampling,
+        seed: str,
+        numbers: Sequence[int] | None = None,
+    ) -> AtOnce:
+        """Not as they finish: the ranks meet once, when the stream is first waited for."""
+        return AtOnce(
+            lambda: self.generate(prompts, n=n, sampling=sampling, seed=seed, numbers=numbers)
+        )
+
+    def runs_beside(self, other: Engine) -> bool:
+        """No: whatever the ranks' engines can do, all ranks have to meet between two batches."""
+        return False
+
     def sync(self, model: Any) -> None:
-        """Gather `model`'s weights into the engine's copy, where it has one. All ranks must come;
-        an engine that takes sharded weights gathers them itself, when it next draws."""
+        """Gather `model`'s weights into the engine's copy, where it has one.
+
+        An engine that takes sharded weights gathers them itself, when it next draws.
+        """
         if self.engine.model is not model:
             copies = self.engine.model.state_dict()
             for name, value in self.whole(model).items():

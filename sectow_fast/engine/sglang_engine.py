@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import queue
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from sectow_fast.engine.sglang_batch import PROVEN_ROWS, Batch
-from sectow_fast.engine.sglang_rows import EngineDied, Request
+from sectow_fast.engine.protocol import Engine, EngineCodec
+from sectow_fast.engine.reference import plain_logprobs
+from sectow_fast.engine.sglang_batch import Batch
+from sectow_fast.engine.sglang_rows import Request, Wanted
 from sectow_fast.engine.sglang_server import SGLangServer
+from sectow_fast.engine.streams import whole
 from sectow_fast.engine.torch_engine import row_seeds
 from sectow_fast.engine.weight_sync import Weights, checkpoint_weights, covered
 from sectow_fast.types import Completion, Prompt, Sampling, UserError
@@ -22,16 +24,16 @@ BANNED = -1e9  # added to a banned token's logit: probability 0, and finite on i
 class SGLangEngine:
     """One model's engine. Several may share a server: it then holds one model's weights at a time.
 
-    name: tells the sharers apart. shapes: name -> shape in the checkpoint the server was started
-    from; every push must cover them. codec: as for TorchEngine. neighbours: every server on the
-    device, which sleep together.
+    name: tells the sharers apart. shapes: name -> shape in the checkpoint from which the server was
+    started; every push must cover them. neighbours: every server on the device, which sleep
+    together; none: this one.
     """
 
     def __init__(
         self,
         server: SGLangServer,
         model: Any,
-        codec: Any,
+        codec: EngineCodec,
         *,
         name: str,
         shapes: Mapping[str, tuple[int, ...]],
@@ -42,9 +44,7 @@ class SGLangEngine:
         self.name, self.shapes, self._weights_of = name, shapes, weights_of
         self._neighbours = neighbours if neighbours is not None else {name: server}
         self.weight_version = 0
-        self.seconds = {"sync": 0.0, "sleep": 0.0, "wake": 0.0}
-        self.synced_bytes = 0
-        self._synced = _versions(model)
+        self._synced = _written(model)
 
     # ---- tokens
 
@@ -57,11 +57,12 @@ class SGLangEngine:
         seed: str,
         numbers: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
-        """n completions of each prompt, in order; see `Engine`.
+        """Completions [prompts][n], in order; see `Engine`.
 
         A request that a dying engine took along is sent again, so the answer is always whole.
         """
-        return self.submit(prompts, n=n, sampling=sampling, seed=seed, numbers=numbers).whole()
+        stream = self.submit(prompts, n=n, sampling=sampling, seed=seed, numbers=numbers)
+        return whole(stream, prompts=len(prompts), n=n)
 
     def submit(
         self,
@@ -72,8 +73,8 @@ class SGLangEngine:
         seed: str,
         numbers: Sequence[int] | None = None,
     ) -> Batch:
-        """Like `generate`, but at once: take the completions from the batch as they finish."""
-        self._ready()
+        """Like `generate`, but at once: take the completions as they finish."""
+        wanted = self._ready()
         seeds = row_seeds(seed, range(len(prompts)) if numbers is None else numbers, n)
         rows: queue.SimpleQueue = queue.SimpleQueue()
         shared = self._sampling(sampling)
@@ -94,7 +95,19 @@ class SGLangEngine:
                         rows=rows,
                     )
                 )
-        batch = Batch(self, requests, rows, prompts, n, sampling)
+
+        def prove(first: Sequence[tuple[int, Completion]]) -> None:
+            self._prove([(prompts[i], one) for i, one in first], sampling.temperature or 1.0)
+
+        batch = Batch(
+            self.server,
+            requests,
+            rows=rows,
+            wanted=wanted,
+            sampling=sampling,
+            eos_id=self.codec.eos_id,
+            prove=None if _sharded(self.model) else prove,
+        )
         self.server.submit(requests)
         return batch
 
@@ -115,12 +128,29 @@ class SGLangEngine:
             "skip_special_tokens": False,
         }
 
-    def runs_beside(self, other: Any) -> bool:
-        """Whether both can have requests open at once."""
+    def runs_beside(self, other: Engine) -> bool:
+        """Whether both have a server of their own, and `engine.stream` lets them overlap."""
         apart = isinstance(other, SGLangEngine) and other.server is not self.server
         return apart and self.server.config.stream
 
-    # ---- weights
+    def _prove(self, rows: Sequence[tuple[Prompt, Completion]], temperature: float) -> None:
+        """Compare log-probs with the trainer's own forward, once after every start.
+
+        The server starts with dummy weights, so a parameter that no push reached shows here.
+        """
+        worst = 0.0
+        for prompt, one in rows:
+            ours = plain_logprobs(self.model, self.codec, prompt, one.ids, temperature)
+            worst = max(worst, (ours - torch.tensor(one.logprobs)).abs().max().item())
+        bound = self.server.config.logprob_tolerance
+        if not worst <= bound:
+            raise UserError(
+                f"engine {self.name}: log-probs of the first rollout are {worst:.3g} from the"
+                f" trainer's, expected <= {bound:g} (engine.logprob_tolerance); look at weight"
+                " names, image features, precision and temperature"
+            )
+
+    # ---- weights and memory
 
     def sync(self, model: Any) -> None:
         """From now on `model`'s present weights count. They travel before the next token is drawn.
@@ -131,72 +161,35 @@ class SGLangEngine:
         if model is not self.model:
             raise ValueError("this engine rolls out the model it was made with; make a new one")
         self.weight_version += 1
-        self._synced = _versions(model)
+        self._synced = _written(model)
 
-    @property
-    def _label(self) -> str:
-        return f"{self.name}:{self.weight_version}"
+    def _ready(self) -> Wanted:
+        """The server is up, awake, and holds these weights; returns them as the server knows them.
 
-    def _ready(self) -> None:
-        """The server is up, awake, and holds these weights."""
-        if _versions(self.model) != self._synced:
+        A restart of the server asks for them again, while requests are open.
+        """
+        synced = self._synced
+
+        def weights() -> list[tuple[str, torch.Tensor]]:
+            self._check_unchanged(synced)
+            return covered(self._weights_of(self.model), self.shapes)
+
+        self._check_unchanged(synced)
+        wanted = Wanted(name=self.name, version=self.weight_version, weights=weights)
+        self.server.ready(wanted)
+        return wanted
+
+    def _check_unchanged(self, synced: tuple[int, ...]) -> None:
+        if _written(self.model) != synced:
             raise RuntimeError(
                 f"engine {self.name}: the weights changed since the last sync; call sync(model)"
                 " after every update, or rollout and trainer part ways"
             )
-        server = self.server
-        if server.open_requests and server.holds not in (None, self._label):
-            raise RuntimeError(
-                f"engine {self.name}: {server.open_requests} requests of {server.holds!r} are open;"
-                " take or abort them first"
-            )
-        server.on_start = self._push
-        try:
-            if not server.alive:
-                # A first start, or one that died while nobody waited.
-                if server.starts:
-                    server.revive("it died while idle")
-                else:
-                    server.start()
-                    self._push()
-            elif server.asleep or server.holds != self._label:
-                self._push()
-        except EngineDied as error:
-            server.revive(str(error))
-
-    def _push(self) -> None:
-        """Weights in the order that keeps the memory's peak low: weights, push, then the cache."""
-        server, began = self.server, time.perf_counter()
-        if server.asleep:
-            server.call("resume", ["weights"])
-        woken = time.perf_counter()
-        if server.holds != self._label or server.forgets:
-            named = covered(self._weights_of(self.model), self.shapes)
-            self.synced_bytes = server.push(named, self._label)
-            server.holds = self._label
-        pushed = time.perf_counter()
-        if server.asleep:
-            server.call("resume", ["kv_cache", "cuda_graph"])
-            server.asleep = False
-        end = time.perf_counter()
-        self.seconds["sync"] = pushed - woken
-        self.seconds["wake"] = (woken - began) + (end - pushed)
-
-    # ---- memory
 
     def sleep(self) -> None:
         """Give the device's memory back: cache, graphs and weights, of its neighbours too."""
-        began = time.perf_counter()
         for server in self._neighbours.values():
-            if not server.alive or server.asleep:
-                continue
-            try:
-                server.call("flush")
-                server.call("release", None)
-                server.asleep = True
-            except EngineDied:
-                continue  # a dead engine holds no memory; the next rollout starts a new one
-        self.seconds["sleep"] = time.perf_counter() - began
+            server.release()
 
     def wake(self) -> None:
         """Take the memory again and put the present weights there."""
@@ -205,29 +198,11 @@ class SGLangEngine:
     def close(self) -> None:
         self.server.close()
 
-    # ---- proof
 
-    def prove(self, rows: Sequence[tuple[Prompt, Completion]], temperature: float) -> None:
-        """Compare log-probs with the trainer's own forward, once after every start.
-
-        The server starts with dummy weights, so a parameter that no push reached shows here.
-        """
-        from sectow_fast.engine.reference import plain_logprobs
-
-        worst = 0.0
-        for prompt, one in rows[:PROVEN_ROWS]:
-            ours = plain_logprobs(self.model, self.codec, prompt, one.ids, temperature)
-            worst = max(worst, (ours - torch.tensor(one.logprobs)).abs().max().item())
-        bound = self.server.config.logprob_tolerance
-        if not worst <= bound:
-            raise UserError(
-                f"engine {self.name}: log-probs of the first rollout are {worst:.3g} from the"
-                f" trainer's, expected <= {bound:g} (engine.logprob_tolerance); look at weight"
-                " names, image features, precision and temperature"
-            )
-        self.server.proven = self.server.starts
-
-
-def _versions(model: Any) -> tuple[int, ...]:
+def _written(model: Any) -> tuple[int, ...]:
     """Moves whenever a parameter is written in place."""
     return tuple(p._version for p in model.parameters())
+
+
+def _sharded(model: Any) -> bool:
+    return any(hasattr(p, "full_tensor") for p in model.parameters())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sectow_fast.engine.build import memory_plan
 from sectow_fast.engine.memory import GIB, KNOWN, plan_memory, shape_of
+from sectow_fast.engine.sglang_settings import memory_plan
 from sectow_fast.train import PRESETS, load_config
 from sectow_fast.types import UserError
 
@@ -47,7 +47,7 @@ def test_more_ranks_shard_the_trainer_and_not_the_engine():
 def test_the_presets_load_and_fit(name):
     config = load_config(PRESETS / f"{name}.toml", [])
     assert config.preset == name and config.engine.kind == "sglang"
-    assert config.attack.tis_cap and config.defend.tis_cap
+    assert config.attack.loss.tis_cap and config.defend.loss.tis_cap
     assert memory_plan(config, config.model.defender).fits
 
 

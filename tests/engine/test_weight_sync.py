@@ -72,8 +72,10 @@ def test_the_engines_environment_is_cleaned():
 
 
 def test_sglang_turns_truncated_importance_sampling_on_unless_told_otherwise():
-    assert Config().attack.tis_cap is None
+    assert Config().attack.loss.tis_cap is None
     on = Config.model_validate({"engine": {"kind": "sglang"}})
-    assert on.attack.tis_cap == on.defend.tis_cap == 2.0
-    told = Config.model_validate({"engine": {"kind": "sglang"}, "attack": {"tis_cap": 5.0}})
-    assert (told.attack.tis_cap, told.defend.tis_cap) == (5.0, 2.0)
+    assert on.attack.loss.tis_cap == on.defend.loss.tis_cap == 2.0
+    told = Config.model_validate(
+        {"engine": {"kind": "sglang"}, "attack": {"loss": {"tis_cap": 5.0}}}
+    )
+    assert (told.attack.loss.tis_cap, told.defend.loss.tis_cap) == (5.0, 2.0)

@@ -12,7 +12,8 @@ import pytest
 
 from sectow_fast.config import Config, EngineConfig, SandboxConfig
 from sectow_fast.data.sandbox.stage import SandboxStage
-from sectow_fast.engine.build import SGLangEngines
+from sectow_fast.engine.kinds import EngineSetup
+from sectow_fast.engine.sglang_kind import SGLangEngines
 from sectow_fast.game.player import Player
 
 if importlib.util.find_spec("sglang") is None:
@@ -31,10 +32,12 @@ def players(stage: SandboxStage, tmp_path_factory: pytest.TempPathFactory):
     """Attacker and defender, each with an SGLang of its own: started once, at the first use."""
     engine = EngineConfig(kind="sglang", roles="two", max_running=64)
     engines = SGLangEngines(
-        Config(sandbox=SMALL, engine=engine),
-        stage.codec,
-        folder=tmp_path_factory.mktemp("engine"),
-        write_folder=lambda folder: stage.save(stage.defender(), folder),
+        EngineSetup(
+            config=Config(sandbox=SMALL, engine=engine),
+            codec=stage.codec,
+            folder=tmp_path_factory.mktemp("engine"),
+            write_folder=lambda folder: stage.save(stage.defender(), folder),
+        )
     )
     models = {name: stage.defender() for name in ("attacker", "defender")}
     yield {
@@ -48,7 +51,6 @@ def players(stage: SandboxStage, tmp_path_factory: pytest.TempPathFactory):
 def engine(players):
     """The defender's; as every test finds it: weights in step, no request open."""
     engine = players["defender"].engine
-    engine.server.abort(list(engine.server._waiting))
+    engine.server.abort(list(engine.server._waiting))  # left by a test that failed
     engine.sync(engine.model)
-    engine.server.counts = dict.fromkeys(engine.server.counts, 0)
     return engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -22,20 +23,16 @@ def prompts(stage):
 
 def scheduler(engine) -> psutil.Process:
     """The child that does the work, by its share of it."""
-    children = [psutil.Process(pid) for pid in engine.server.info["children"]]
+    children = [psutil.Process(pid) for pid in engine.server.process.info["children"]]
     return max(children, key=lambda process: process.memory_info().rss)
 
 
 def started(engine, prompts, n=4):
-    """A batch under way: some rows are there, some are not."""
-    batch = engine.submit(prompts, n=n, sampling=LONG, seed="x")
-    taken = []
-    for row in batch.each():
-        taken.append(row)
-        if len(taken) == 3:
-            break
-    assert engine.server.open_requests > 3
-    return batch, taken
+    """A stream under way: some completions are there, some are not."""
+    stream = engine.submit(prompts, n=n, sampling=LONG, seed="x")
+    taken = list(itertools.islice(stream.each(), 3))
+    assert len(taken) == 3 and engine.server.open_requests > 3
+    return stream, taken
 
 
 def check_whole(engine, prompts, taken, rest, n=4):
@@ -47,19 +44,27 @@ def check_whole(engine, prompts, taken, rest, n=4):
 
 
 def test_short_rows_are_asked_for_again(engine, prompts):
-    batch, taken = started(engine, prompts)
+    before = engine.server.counts
+    stream, taken = started(engine, prompts)
     # SGLang itself cuts these short: it is told to abort them behind our back.
-    victims = list(engine.server._waiting)[-3:]
-    engine.server._send(("abort", victims))
-    rest = list(batch.each())
+    engine.server.process.send("abort", list(engine.server._waiting)[-3:])
+    rest = list(stream.each())
     check_whole(engine, prompts, taken, rest)
-    assert engine.server.counts["bad_rows"] == 3 and engine.server.counts["restarts"] == 0
+    after = engine.server.counts
+    assert {name: after[name] - before[name] for name in after} == {
+        "bad_rows": 3,
+        "resent": 3,
+        "restarts": 0,
+        "aborted": 0,
+    }
 
 
-def test_abort_stops_the_rest_and_the_next_batch_is_clean(engine, prompts):
-    batch, _ = started(engine, prompts)
-    assert batch.abort() > 3 and engine.server.open_requests == 0
-    assert list(batch.each()) == []
+def test_closing_a_stream_stops_the_rest_and_the_next_one_is_clean(engine, prompts):
+    before = engine.server.counts["aborted"]
+    stream, _ = started(engine, prompts)
+    stream.close()
+    assert engine.server.counts["aborted"] > before + 3 and engine.server.open_requests == 0
+    assert list(stream.each()) == []
     groups = engine.generate(prompts, n=1, sampling=Sampling(max_new_tokens=4), seed="y")
     assert [len(group) for group in groups] == [1] * len(prompts)
     engine.sleep()  # an engine with requests left would refuse to flush
@@ -67,10 +72,10 @@ def test_abort_stops_the_rest_and_the_next_batch_is_clean(engine, prompts):
 
 def test_kill_9_of_the_scheduler_mid_rollout(engine, prompts):
     before = engine.server.counts["restarts"]
-    batch, taken = started(engine, prompts)
-    old = [psutil.Process(pid) for pid in engine.server.info["children"]]
+    stream, taken = started(engine, prompts)
+    old = [psutil.Process(pid) for pid in engine.server.process.info["children"]]
     scheduler(engine).kill()
-    rest = list(batch.each())
+    rest = list(stream.each())
     check_whole(engine, prompts, taken, rest)
     assert engine.server.counts["restarts"] == before + 1
     assert not any(process.is_running() for process in old)
@@ -80,10 +85,10 @@ def test_a_hang_is_noticed(engine, prompts, monkeypatch):
     quick = engine.server.config.model_copy(update={"timeout": 5.0})
     monkeypatch.setattr(engine.server, "config", quick)
     before = engine.server.counts["restarts"]
-    batch, taken = started(engine, prompts)
+    stream, taken = started(engine, prompts)
     os.kill(scheduler(engine).pid, signal.SIGSTOP)
     began = time.monotonic()
-    rest = list(batch.each())
+    rest = list(stream.each())
     check_whole(engine, prompts, taken, rest)
     assert engine.server.counts["restarts"] == before + 1
     assert time.monotonic() - began > engine.server.config.timeout
@@ -93,6 +98,8 @@ def test_an_engine_that_dies_again_and_again_ends_the_run(engine, prompts, monke
     monkeypatch.setattr(
         engine.server, "config", engine.server.config.model_copy(update={"restarts": 0})
     )
-    os.kill(engine.server.info["pid"], signal.SIGQUIT)  # what a failed scheduler sends its parent
+    os.kill(
+        engine.server.process.info["pid"], signal.SIGQUIT
+    )  # what a failed scheduler sends its parent
     with pytest.raises(UserError, match="had to be restarted 1 times without giving one reply"):
         engine.generate(prompts, n=4, sampling=LONG, seed="z")

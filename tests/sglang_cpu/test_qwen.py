@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 
 from sectow_fast.config import Config, EngineConfig
 from sectow_fast.data.codec import ChatCodec
-from sectow_fast.engine.build import SGLangEngines
+from sectow_fast.engine.kinds import EngineSetup
 from sectow_fast.engine.reference import plain_logprobs
+from sectow_fast.engine.sglang_kind import SGLangEngines
 from sectow_fast.types import Case, Sampling
 
 
@@ -43,7 +44,12 @@ def engine(codec, tmp_path_factory):
 
     config = Config(engine=EngineConfig(kind="sglang", max_running=16, context_length=512))
     engines = SGLangEngines(
-        config, codec, folder=tmp_path_factory.mktemp("qwen"), write_folder=write
+        EngineSetup(
+            config=config,
+            codec=codec,
+            folder=tmp_path_factory.mktemp("qwen"),
+            write_folder=write,
+        )
     )
     yield engines.of("defender", model)
     engines.close()

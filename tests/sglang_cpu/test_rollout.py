@@ -138,10 +138,10 @@ def test_a_parameter_that_no_push_reaches_shows_in_the_first_log_probs(
         patch.setattr(
             engine, "shapes", {n: shape for n, shape in engine.shapes.items() if n != name}
         )
-        engine.server.kill()
+        engine.server.process.kill()
         with pytest.raises(UserError, match="log-probs of the first rollout"):
             engine.generate(prompts, n=1, sampling=Sampling(max_new_tokens=5), seed="i")
-    engine.server.abort(list(engine.server._waiting))
+    assert engine.server.open_requests == 0
     engine.sync(engine.model)
     groups = engine.generate(prompts, n=1, sampling=Sampling(max_new_tokens=5), seed="i")
     assert worst_gap(engine, prompts, groups) < 1e-5
@@ -157,10 +157,10 @@ def test_two_models_swap_on_one_server(engine, stage, prompts):
         groups = one.generate(prompts, n=2, sampling=Sampling(max_new_tokens=5), seed="j")
         assert worst_gap(one, prompts, groups) < 1e-5
     assert engine.server.starts == starts
-    batch = engine.submit(prompts, n=8, sampling=Sampling(max_new_tokens=100), seed="k")
+    stream = engine.submit(prompts, n=8, sampling=Sampling(max_new_tokens=100), seed="k")
     with pytest.raises(RuntimeError, match="requests of 'defender:"):
         second.generate(prompts, n=1, sampling=Sampling(), seed="l")
-    batch.abort()
+    stream.close()
 
 
 def test_fifty_syncs_grow_no_process(engine, stage, prompts):
@@ -175,7 +175,11 @@ def test_fifty_syncs_grow_no_process(engine, stage, prompts):
     def unshared() -> dict[int, int]:
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is held, not what malloc keeps at hand
-        pids = [os.getpid(), engine.server.info["pid"], *engine.server.info["children"]]
+        pids = [
+            os.getpid(),
+            engine.server.process.info["pid"],
+            *engine.server.process.info["children"],
+        ]
         return {pid: psutil.Process(pid).memory_full_info().uss for pid in pids}
 
     for _ in range(20):
@@ -200,7 +204,7 @@ def test_the_gate_stops_a_run_that_rolls_out_other_weights(engine, stage, prompt
         )
         for prompt, group in zip(prompts, groups, strict=True)
     ]
-    config = GRPOConfig(max_new_tokens=5, tis_cap=2.0)
+    config = GRPOConfig(max_new_tokens=5, loss={"tis_cap": 2.0})
     optimizer = make_optimizer(engine.model, 0.0, betas=(0.9, 0.95), weight_decay=0.0)
 
     policy = Policy(engine.model, stage.codec)

@@ -4,47 +4,86 @@ from __future__ import annotations
 
 import pytest
 
-from sectow_fast.game.stream import Relay, Trial, can_stream
+from sectow_fast.game.attempts import Attempts
+from sectow_fast.learn.phase import roll_out
 from sectow_fast.types import Sampling
+
+SIZE = 8  # attacks per seed
+
+
+class CountingWorld:
+    """The sandbox's judge, with the number of verdicts so far."""
+
+    def __init__(self, world):
+        self.world, self.count = world, 0
+
+    def judge_all(self, pairs):
+        self.count += len(pairs)
+        return self.world.judge_all(pairs)
+
+
+class TriesEach:
+    """A scorer that puts every attack to the defender; `seen` is what was open and judged then."""
+
+    def __init__(self, attacker, attempts, world, seeds):
+        self.attacker, self.attempts, self.world, self.seeds = attacker, attempts, world, seeds
+        self.seen = []
+
+    def take(self, i, j, completion):
+        self.attempts.put(i * SIZE + j, self.seeds[i])
+        self.seen.append((self.attacker.engine.server.open_requests, self.world.count))
 
 
 def test_attacks_are_tried_while_others_are_written(players, stage):
     attacker, defender = players["attacker"], players["defender"]
-    assert can_stream(attacker, defender) and not can_stream(attacker, attacker)
+    at_once = attacker.engine.runs_beside(defender.engine)
+    assert at_once and not attacker.engine.runs_beside(attacker.engine)
     seeds = stage.world.seeds("train")[:8]
-    trial = Trial(
-        world=stage.world, defender=defender, sampling=Sampling(max_new_tokens=4), replies=2
+    world = CountingWorld(stage.world)
+    attempts = Attempts(
+        world,
+        defender,
+        replies=2,
+        sampling=Sampling(max_new_tokens=4),
+        seed="attempts",
+        at_once=at_once,
     )
     for player in players.values():
         player.engine.sync(player.model)
         player.engine.wake()  # both are up: what is seen below is not a start
-    still_open, judged = [], []
-
-    def try_one(i, j, done):
-        trial.put((i, j), seeds[i], seed=f"{i}/{j}")
-        still_open.append(attacker.engine.server.open_requests)
-        judged.append(sum(len(row) for row in trial.verdicts.values()))
-
-    relay = Relay(engine=attacker.engine, on_done=try_one)
-    prompts = stage.codec.encode(seeds)
-    groups = relay.generate(prompts, n=8, sampling=Sampling(max_new_tokens=100), seed="s")
-    assert [len(group) for group in groups] == [8] * 8
-    verdicts = trial.finish()
-    assert sorted(verdicts) == [(i, j) for i in range(8) for j in range(8)]
-    assert {len(row) for row in verdicts.values()} == {2}
-    assert still_open[0] > 0  # the first case went out before the last attack was there
-    assert any(verdict > 0 for verdict in judged[:-1])
+    scorer = TriesEach(attacker, attempts, world, seeds)
+    groups = roll_out(
+        attacker.engine,
+        stage.codec.encode(seeds),
+        scorer,
+        n=SIZE,
+        sampling=Sampling(max_new_tokens=100),
+        seed="s",
+    )
+    assert [len(group) for group in groups] == [SIZE] * 8
+    verdicts = attempts.finish()
+    assert sorted(verdicts) == list(range(8 * SIZE))
+    assert {len(row) for row in verdicts.values()} == {2} and world.count == 8 * SIZE * 2
+    assert scorer.seen[0][0] > 0  # the first case went out before the last attack was there
+    assert any(judged > 0 for _, judged in scorer.seen[:-1])
 
 
 def test_what_fails_in_between_stops_the_rest(players, stage):
     attacker = players["attacker"]
 
-    def fail(i, j, done):
-        raise ValueError("a judge that fails")
+    class Fails:
+        def take(self, i, j, completion):
+            raise ValueError("a judge that fails")
 
     attacker.engine.sync(attacker.model)
-    relay = Relay(engine=attacker.engine, on_done=fail)
     prompts = stage.codec.encode(stage.world.seeds("train")[:8])
     with pytest.raises(ValueError, match="a judge that fails"):
-        relay.generate(prompts, n=8, sampling=Sampling(max_new_tokens=100), seed="t")
+        roll_out(
+            attacker.engine,
+            prompts,
+            Fails(),
+            n=8,
+            sampling=Sampling(max_new_tokens=100),
+            seed="t",
+        )
     assert attacker.engine.server.open_requests == 0

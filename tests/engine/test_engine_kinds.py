@@ -1,0 +1,125 @@
+"""Engines by name, and what is asked of a kind before a run is made."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from sectow_fast.config import Config
+from sectow_fast.engine.kinds import EngineKind, EnginePerModel, EngineSetup
+from sectow_fast.engine.registry import ENGINES, engine_kind, offloads, register_engine
+from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.types import UserError
+
+QWEN = {"defender": "Qwen2.5-VL-3B-Instruct"}
+GPU = {"kind": "sglang", "device": "cuda"}
+
+
+def setup(stage, tmp_path: Path, config: Config) -> EngineSetup:
+    return EngineSetup(
+        config=config,
+        codec=stage.codec,
+        folder=tmp_path,
+        write_folder=lambda folder: stage.save(stage.defender(), folder),
+    )
+
+
+def test_the_engines_that_come_with_it():
+    assert ENGINES.names()[:2] == ["torch", "sglang"]
+    assert engine_kind(Config()).shares_weights
+    assert not engine_kind(Config(engine={"kind": "sglang"})).shares_weights
+
+
+def test_an_unknown_engine_names_the_nearest_one():
+    words = "engine.kind: found 'sglan', expected one of torch, sglang.*did you mean sglang"
+    with pytest.raises(UserError, match=words):
+        engine_kind(Config(engine={"kind": "sglan"}))
+
+
+@pytest.mark.parametrize("engine", [TorchEngine, EngineKind(make=lambda setup: None)])
+def test_a_taken_name_is_refused(engine):
+    with pytest.raises(UserError, match="engine 'torch': found the name taken"):
+        register_engine("torch", engine)
+    assert engine_kind(Config()).make is not None
+
+
+def test_a_plain_class_makes_one_engine_per_model(stage, tmp_path):
+    engines = engine_kind(Config()).make(setup(stage, tmp_path, Config()))
+    models = {name: stage.defender() for name in ("attacker", "defender")}
+    made = {name: engines.of(name, one) for name, one in models.items()}
+    assert {name: engine.model for name, engine in made.items()} == models
+    assert all(isinstance(engine, TorchEngine) for engine in made.values())
+    assert engines.counts == {} and engines.versions == {}
+
+
+def test_all_engines_of_a_plain_class_are_closed(stage, tmp_path, model):
+    closed = []
+
+    class Closing(TorchEngine):
+        def close(self) -> None:
+            closed.append(self)
+
+    engines = EnginePerModel(Closing, setup(stage, tmp_path, Config()))
+    made = [engines.of(name, model) for name in ("attacker", "defender")]
+    engines.close()
+    assert closed == made
+
+
+def test_sglang_is_refused_where_it_is_missing_or_cannot_be_deterministic(monkeypatch):
+    found = importlib.util.find_spec
+
+    def without(name: str, package: str | None = None):
+        return None if name == "sglang" else found(name, package)
+
+    config = Config(engine={"kind": "sglang", "device": "cpu", "deterministic": True})
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    with pytest.raises(UserError, match=r"engine\.kind sglang: found no SGLang"):
+        engine_kind(config).check(config)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: object())
+    with pytest.raises(UserError, match=r"engine\.deterministic: found true on a CPU"):
+        engine_kind(config).check(config)
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "learn", "wanted"),
+    [
+        ({}, QWEN, {}, False),  # it shares the trainer's weights
+        (GPU | {"gpu_gib": 140}, QWEN, {}, False),
+        (GPU | {"gpu_gib": 70}, QWEN, {}, True),
+        (GPU | {"gpu_gib": 70}, QWEN, {"offload": "off"}, False),
+        (GPU | {"gpu_gib": 140}, QWEN, {"offload": "on"}, True),
+        (GPU | {"gpu_gib": 70}, {}, {}, False),  # the sandbox's own model
+        ({"kind": "sglang", "device": "cpu"}, QWEN, {}, False),
+    ],
+)
+def test_auto_offload_asks_the_engines_memory_plan(monkeypatch, engine, model, learn, wanted):
+    import torch
+
+    # The plan is then made for `gpu_gib`, on a machine with a GPU too.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shape = {"context_length": 4096, "max_running": 128}
+    config = Config(
+        engine=engine | shape,
+        model=model,
+        learn=learn,
+        attack={"tokens_per_batch": 8192},
+        defend={"tokens_per_batch": 8192},
+    )
+    assert offloads(config) is wanted
+
+
+def test_only_a_plan_for_a_gpu_goes_by_memory():
+    sglang = engine_kind(Config(engine=GPU))
+    plan = sglang.memory_plan(Config(engine=GPU, model=QWEN))
+    assert plan is not None and plan.roles in ("two", "swap")
+    assert sglang.memory_plan(Config(engine=GPU | {"device": "cpu"}, model=QWEN)) is None
+    assert engine_kind(Config()).memory_plan(Config(model=QWEN)) is None
+
+
+def test_a_dry_run_says_what_sglang_keeps_on_a_cpu():
+    config = Config(engine={"kind": "sglang", "device": "cpu", "kv_tokens": 4096})
+    remark = engine_kind(config).remark(config, 3 * 2**20)
+    assert "two engines; each holds 3 MiB of weights and 4,096 tokens of cache" in remark
+    assert engine_kind(Config()).remark(Config(), 1) == ""
