@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.repliers import Ask, Replier, Reply
 
 DefenceName = Literal["none", "self-reminder", "adashield", "self-check"]
-DEFENCES: tuple[str, ...] = get_args(DefenceName)
 
 
 def defended(
