@@ -27,9 +27,12 @@ from pydantic import BaseModel, ValidationError  # noqa: E402
 class Flag:
     """One setting on the command line.
 
-    name: dotted, as the model has it. spelling: what follows the two hyphens. many: values parted
-    by commas, or the flag repeated. switch: the value may be left out, which means true. optional:
-    `null` means none. keyed: the field is a dict, and `--name.KEY VALUE` sets one of its entries.
+    name: dotted, as the model has it.
+    spelling: what follows the two hyphens.
+    many: the value is a list, separated by commas; the flag may be repeated.
+    switch: the value may be left out, which means true.
+    optional: the value `null` means None.
+    keyed: the field is a dict, and `--name.KEY VALUE` sets one of its entries.
     """
 
     name: str
@@ -94,7 +97,7 @@ def load_named_plugins(arguments: Sequence[str]) -> None:
     load_plugins(read_flags(arguments, [PLUGINS])[0].get("plugins", ()))
 
 
-def read_flags(arguments: Sequence[str], flags: Iterable[Flag]) -> tuple[dict[str, Any], list[str]]:
+def read_flags(arguments: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, Any], list[str]]:
     """({dotted name: what was given}, the words that belong to none of `flags`).
 
     UserError where a flag has no value.
@@ -143,7 +146,10 @@ def split_list(text: str) -> list[str]:
     """
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
-    return next(csv.reader([text], skipinitialspace=True), []) or [""]
+    try:
+        return next(csv.reader([text], skipinitialspace=True), []) or [""]
+    except csv.Error:  # a line break
+        return text.split(",")
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +207,7 @@ def help_lines(flags: Iterable[Flag]) -> list[str]:
     return lines
 
 
-def _with_keys(arguments: Sequence[str], flags: Iterable[Flag]) -> list[Flag]:
+def _with_keys(arguments: Sequence[str], flags: Sequence[Flag]) -> list[Flag]:
     """`flags`, where those of dict fields are replaced by a flag for each key that is given."""
     named = {word.removeprefix("--").partition("=")[0]: None for word in arguments}
     out = {flag.name: flag for flag in flags if not flag.keyed}

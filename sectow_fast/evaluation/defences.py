@@ -1,6 +1,6 @@
 """Defences that need no training, as baselines beside a hardened model.
 
-A defence changes what is asked, or looks at what was replied. Wordings are in `Wording`.
+A defence changes what is asked, or looks at what was replied. Its sentences are in `Wording`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DefenceName = Literal["none", "self-reminder", "adashield", "self-check"]
 def defended(
     name: str, replier: Replier, asks: Sequence[Ask], wording: Wording
 ) -> Iterator[tuple[int, Reply]]:
-    """The replies of `replier` under a defence; (number, reply), each ask once."""
+    """(number of the ask, its reply) behind the defence of that name, each once."""
     if name == "self-reminder":
         asks = [
             around(ask, wording.self_reminder_before, wording.self_reminder_after) for ask in asks

@@ -54,6 +54,7 @@ def read(*words: str) -> dict:
         (["--names", "a=b", "--names", "c=d"], {"names": ["a=b", "c=d"]}),
         (["--names", '["a", "b,c"]'], {"names": ["a", "b,c"]}),
         (["--names", ""], {"names": [""]}),
+        (["--names", "a\nb,c"], {"names": ["a\nb", "c"]}),
         (["--fast_mode"], {"fast_mode": "true"}),
         (["--fast_mode", "off"], {"fast_mode": "off"}),
         (["--fast_mode", "--seed", "1"], {"fast_mode": "true", "seed": "1"}),
