@@ -1,7 +1,7 @@
 """Every setting, with its default and its reason. Imports nothing of ours.
 
-Files (TOML) and flags (`--section.field VALUE`) are merged by pydantic-settings; an unknown key is
-an error that names the nearest known one. Defaults are the sandbox's; presets/*.toml hold others.
+Files (TOML) and flags (`--section.field VALUE`) are merged by settings.py; an unknown key is an
+error that names the nearest known one. Defaults are the sandbox's; presets/*.toml hold others.
 """
 
 from __future__ import annotations
@@ -240,6 +240,9 @@ class DataConfig(Section):
 class Config(Section):
     """A whole run. `seed` moves the world, the models and every draw."""
 
+    plugins: tuple[str, ...] = Field(
+        (), description="files and modules that register things, imported before all else is read"
+    )
     preset: str = "sandbox"
     seed: int = Field(0, ge=0)
     rounds: int = Field(3, ge=0, description="K, iterations of the tug-of-war")

@@ -1,4 +1,7 @@
-"""`python -m sectow_fast.evaluate`: models and suites in, rates and a report out. Wiring only."""
+"""`python -m sectow_fast.evaluate`: an evaluation of models. Wiring only.
+
+Models and suites go in, rates and a report come out.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sectow_fast.cli import help_lines, load_named_plugins
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.evaluation import run
+from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
 from sectow_fast.evaluation.export import check_exports, write_exports
-from sectow_fast.evaluation.settings import Settings, named_models, parse
+from sectow_fast.evaluation.judging import judge_missing, second_opinion
+from sectow_fast.evaluation.out_folder import OutFolder, forget_failures, row_files, write_private
+from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
 from sectow_fast.evaluation.tables import row_summary
 from sectow_fast.judges import FORMATS, EndpointJudge, RuleJudge, agreement
 from sectow_fast.judges.base import Judge
@@ -26,7 +32,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train.py
 USAGE = """usage: python -m sectow_fast.evaluate --model [NAME=]FOLDER ...
        --suite NAME[:SPLIT]=FOLDER ... --out DIR
        [--judge rule|endpoint|model] [--engine torch|sglang|endpoint]
-       [--defence NAME ...] [--second-judge NAME] [--export NAME ...] [--name VALUE ...]
+       [--defence NAME ...] [--second-judge NAME] [--export NAME ...]
+       [--plugins FILE.py[,MODULE]] [--name VALUE ...]
 
 The same --out goes on where a stopped evaluation ended. Settings (name = default):
 """
@@ -36,10 +43,11 @@ CHUNK = 64  # requests between two looks at the disk
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: done; 2: a mistake in what was given; 130: stopped, the same command goes on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in arguments or "--help" in arguments or not arguments:
-        print(USAGE + "\n".join(_flags()))
-        return 0 if arguments else 2
     try:
+        if "-h" in arguments or "--help" in arguments or not arguments:
+            load_named_plugins(arguments)
+            print(USAGE + "\n".join(help_lines(FLAGS)))
+            return 0 if arguments else 2
         return evaluate(parse(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,7 +64,7 @@ def evaluate(settings: Settings) -> int:
     for path in models.values() if settings.engine != "endpoint" else ():
         if not (Path(path) / "config.json").is_file():
             raise UserError(f"--model {path}: found no config.json, expected a model's folder")
-    asked = run.open_all(settings.suite, wording=wording, limit=settings.limit, seed=settings.seed)
+    asked = open_suites(settings.suite, wording=wording, limit=settings.limit, seed=settings.seed)
     infos = [suite.suite.info for suite in asked.suites.values()]
     check_exports(settings.export, infos, private=settings.private)
     if settings.threads:
@@ -66,7 +74,7 @@ def evaluate(settings: Settings) -> int:
     # A judge that cannot be reached must not leave a folder behind.
     judge = make_judge(settings.judge, settings)
     second = make_judge(settings.second_judge, settings) if settings.second_judge else None
-    out = run.OutFolder(Path(settings.out))
+    out = OutFolder(Path(settings.out))
     for one in (judge, second):
         if isinstance(one, EndpointJudge):
             one.client.cache = AnswerCache(out.path / "judge-cache.sqlite")
@@ -83,7 +91,6 @@ def evaluate(settings: Settings) -> int:
     rows: list[dict[str, Any]] = []
     for name, path in models.items():
         rows += evaluate_model(name, path, settings, asked, out, judge, second, wording)
-    rows = _with_earlier(out.path / "summary.json", rows)
     summary = {
         "schema": 1,
         "judge": judge.id,
@@ -101,10 +108,10 @@ def evaluate(settings: Settings) -> int:
             for info in infos
         },
         "notes": list(asked.notes),
-        "rows": rows,
+        "rows": out.with_earlier_rows(rows),
         "versions": _versions(),
     }
-    run.write_private(out.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_private(out.path / "summary.json", json.dumps(summary, indent=1) + "\n")
     from sectow_fast.report.models import print_table, write_report
 
     report = write_report(out.path, reveal=settings.reveal, private=settings.private)
@@ -117,27 +124,26 @@ def evaluate_model(
     name: str,
     path: str,
     settings: Settings,
-    asked: run.Asked,
-    out: run.OutFolder,
+    asked: Asked,
+    out: OutFolder,
     judge: Judge,
     second: Judge | None,
     wording: Wording,
 ) -> list[dict[str, Any]]:
-    """A row for each defence. The model is loaded, or served, only where a reply is missing."""
+    """One row per defence. The model is loaded, or served, only where a reply is missing."""
     rows = []
     with contextlib.ExitStack() as stack:
         replier = None
         for defence in dict.fromkeys(settings.defence):
             row = name if defence == "none" else f"{name} + {defence}"
-            folder = out.row(row)
-            _check_model(folder, path, settings)
-            with run.row_files(folder) as (responses, records, other):
+            folder = out.row(row, model=path, weights=_weights(path, settings))
+            with row_files(folder) as (responses, records, other):
                 if settings.retry_unknown:
-                    run.forget_failures(responses, records)
+                    forget_failures(responses, records)
                 if any(case.id not in responses.rows for case in asked.all_cases()):
                     if replier is None:
                         replier = stack.enter_context(_replier(path, settings, out.path))
-                    run.ask_missing(
+                    ask_missing(
                         row,
                         asked,
                         responses,
@@ -146,12 +152,12 @@ def evaluate_model(
                         wording=wording,
                         chunk=max(CHUNK, 4 * settings.batch),
                     )
-                run.judge_missing(row, asked, responses, records, judge=judge)
+                judge_missing(row, asked, responses, records, judge=judge)
                 found = [records.rows[case.id] for case in asked.all_cases()]
                 summary: dict[str, Any] = {"name": row, "model": name, "defence": defence}
                 summary |= row_summary(found, partial=settings.orr == "partial")
                 if second is not None:
-                    labels = run.second_opinion(
+                    labels = second_opinion(
                         asked, records, other, judge=second, count=settings.agreement,
                         seed=settings.seed,
                     )  # fmt: skip
@@ -211,41 +217,15 @@ def make_judge(name: str, settings: Settings) -> Judge:
     return EndpointJudge(client, format, controversial=settings.controversial)
 
 
-def _check_model(folder: Path, path: str, settings: Settings) -> None:
-    """A row belongs to one model: the same weights, or another name."""
-    mine: dict[str, Any] = {"model": path}
-    if settings.engine != "endpoint":
-        files = sorted(Path(path).glob("*.safetensors"))
-        mine = {
-            "model": str(Path(path).resolve()),
-            "weights": [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in files],
-        }
-    kept = folder / "model.json"
-    if kept.exists() and json.loads(kept.read_text()) != mine:
-        raise UserError(
-            f"{folder}: found replies of other weights than those in {path} now; give the model"
-            " another name (--model NAME=FOLDER) or use another --out"
-        )
-    run.write_private(kept, json.dumps(mine) + "\n")
-
-
-def _with_earlier(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of earlier commands on this folder stay; the same row anew takes its place."""
-    if not path.exists():
-        return rows
-    new = {row["name"]: row for row in rows}
-    earlier = json.loads(path.read_text())["rows"]
-    kept = [new.pop(row["name"], row) for row in earlier]
-    return kept + list(new.values())
-
-
-def _flags() -> list[str]:
-    lines = []
-    for name, field in Settings.model_fields.items():
-        flag = name.replace("_", "-")
-        text = f"  --{flag} = {field.default if field.default not in ((), '', None) else ''}"
-        lines.append(text.rstrip() + (f"   ({field.description})" if field.description else ""))
-    return lines
+def _weights(path: str, settings: Settings) -> dict[str, Any]:
+    """What tells this model from another one of the same name."""
+    if settings.engine == "endpoint":
+        return {"model": path}
+    files = sorted(Path(path).glob("*.safetensors"))
+    return {
+        "model": str(Path(path).resolve()),
+        "weights": [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in files],
+    }
 
 
 def _versions() -> dict[str, str]:

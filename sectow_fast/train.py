@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import time
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sectow_fast.cli import help_lines, load_named_plugins
 from sectow_fast.config import Config
+from sectow_fast.settings import Options, config_flags, read_command
 from sectow_fast.types import UserError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
+    from sectow_fast.learn.ranks import Ranks
 
 # Threads that wait for each other sleep instead of spinning: with other work on the machine a run
 # was 50 times slower without this. OpenMP reads it when torch is first imported, which is later.
@@ -25,14 +25,13 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 USAGE = """usage: python -m sectow_fast.train [--preset NAME | --config FILE.toml] [--out DIR]
        [--resume DIR] [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
-       [--attacker grpo|self-instruct] [--defender grpo|sft] [--reveal true]
-       [--section.field VALUE ...]
+       [--attacker grpo|self-instruct] [--defender grpo|sft] [--reveal]
+       [--plugins FILE.py[,MODULE]] [--section.field VALUE ...]
 
 With no argument: the embedded sandbox, a few minutes on two CPU cores. On several GPUs or
 processes: torchrun --nproc-per-node N -m sectow_fast.train ...
 Settings (section.field = default):
 """
-PRESETS = Path(__file__).parent / "presets"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if "-h" in arguments or "--help" in arguments:
-            print(USAGE + "\n".join(f"  --{name} = {value}" for name, value in settings()))
+            extra = extra_flags() if load_named_plugins(arguments) else {}
+            print(USAGE + "\n".join(help_lines(config_flags(extra))))
             return 0
         return run(arguments)
     except UserError as error:
@@ -49,20 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def run(arguments: list[str]) -> int:
-    options, rest = split_options(arguments)
-    resume = options.get("resume")
-    if resume:
-        if rest or "preset" in options or "config" in options or "out" in options:
-            raise UserError(
-                f"--resume {resume}: found other settings beside it ({' '.join(rest) or 'preset'}),"
-                " expected none: a run goes on with the configuration it began with;"
-                " start a new run by --out to change settings"
-            )
-        config = load_config(Path(resume) / "config.toml" if _has_config(resume) else None, [])
-    else:
-        config = load_config(config_file(options), rest)
-    if "dry-run" in options:
+def run(arguments: Sequence[str]) -> int:
+    """Read the configuration, then print its plan or play it."""
+    options, config = read_command(arguments, extra_flags=extra_flags)
+    if options.dry_run:
         from sectow_fast.plan import print_plan
 
         print_plan(config)
@@ -70,7 +60,19 @@ def run(arguments: list[str]) -> int:
     return play_run(config, options)
 
 
-def play_run(config: Config, options: dict[str, str]) -> int:
+def extra_flags() -> Mapping[str, Any]:
+    """{dotted name: default} of settings that a registered thing knows and `Config` does not: the
+    numbers of policy losses and KL estimates from plugins."""
+    from sectow_fast.kernels import loss_options
+
+    return {
+        f"{phase}.loss.{name}": default
+        for phase in ("attack", "defend")
+        for name, default in loss_options().items()
+    }
+
+
+def play_run(config: Config, options: Options) -> int:
     """Open the folder, play, report."""
     import torch
 
@@ -84,7 +86,7 @@ def play_run(config: Config, options: dict[str, str]) -> int:
         return _play(config, options, ranks)
 
 
-def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
+def _play(config: Config, options: Options, ranks: Ranks) -> int:
     from rich.console import Console
 
     from sectow_fast.keeper import Interrupted, Keeper
@@ -100,16 +102,15 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
     stage = make_stage(config)
     # Every rank must have the first one's name for a new folder, which the clock gives.
     default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"
-    path = Path(ranks.gathered(options.get("resume") or options.get("out", default))[0])
+    path = Path(ranks.gathered(options.resume or options.out or default)[0])
     folder = RunFolder(path)
     if ranks.first:
-        resumed = "resume" in options
-        folder = RunFolder.reopen(path) if resumed else RunFolder.create(path, config)
+        folder = RunFolder.reopen(path) if options.resume else RunFolder.create(path, config)
     ranks.barrier()
     console = LiveConsole(
         title=f"sectow_fast {config.preset}, seed {config.seed}",
         rounds=config.rounds,
-        plain=True if "plain" in options else None,
+        plain=True if options.plain else None,
         console=None if ranks.first else Console(file=open(os.devnull, "w")),  # noqa: SIM115
     )
     players = None
@@ -138,131 +139,6 @@ def _play(config: Config, options: dict[str, str], ranks: Any) -> int:
     if ranks.first:
         print(f"done in {keeper.elapsed:.0f} s: {report}")
     return 0
-
-
-def settings(model: type[BaseModel] = Config, prefix: str = "") -> list[tuple[str, Any]]:
-    """Every flag with its default, dotted."""
-    from pydantic import BaseModel
-
-    rows: list[tuple[str, Any]] = []
-    for name, field in model.model_fields.items():
-        default = field.default
-        if isinstance(default, BaseModel):
-            rows += settings(type(default), f"{prefix}{name}.")
-        else:
-            rows.append((prefix + name, default))
-    return rows
-
-
-def split_options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """(options of the command itself, settings left for the configuration)."""
-    options: dict[str, str] = {}
-    rest: list[str] = []
-    known = {"preset", "config", "out", "resume"} | {"dry-run", "plain"}
-    i = 0
-    while i < len(arguments):
-        name, eq, value = arguments[i].removeprefix("--").partition("=")
-        if not arguments[i].startswith("--"):
-            raise UserError(
-                f"{arguments[i]!r}: found a bare word, expected --name VALUE; see --help"
-            )
-        if name in ("dry-run", "plain"):
-            options[name] = "true"
-            i += 1
-            continue
-        if name not in known and name not in dict(settings()):
-            raise UserError(unknown_key(f"--{name}", [*known, *dict(settings())], dash="--"))
-        if not eq:
-            if i + 1 >= len(arguments) or arguments[i + 1].startswith("--"):
-                raise UserError(f"--{name}: found no value, expected one; see --help")
-            value = arguments[i + 1]
-            i += 1
-        if name in known:
-            options[name] = value
-        else:
-            rest += [f"--{name}", value]
-        i += 1
-    return options, rest
-
-
-def unknown_key(name: str, known: Sequence[str], dash: str = "") -> str:
-    """One line that names the nearest known key."""
-    near = difflib.get_close_matches(name.removeprefix("--"), known, n=1, cutoff=0.4)
-    hint = f"did you mean {dash}{near[0]}?" if near else "see --help for every setting"
-    return f"{name}: found an unknown setting, expected a known one; {hint}"
-
-
-def _has_config(folder: str) -> bool:
-    if not (Path(folder) / "config.toml").is_file():
-        raise UserError(
-            f"--resume {folder}: found no config.toml, expected the folder of a run;"
-            " give the folder that --out named"
-        )
-    return True
-
-
-def config_file(options: dict[str, str]) -> Path | None:
-    """The TOML file that was asked for."""
-    if "config" in options:
-        path = Path(options["config"])
-        if not path.is_file():
-            raise UserError(f"--config {path}: found no such file, expected a TOML file")
-        return path
-    if "preset" in options:
-        path = PRESETS / f"{options['preset']}.toml"
-        if not path.is_file():
-            names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-            raise UserError(
-                f"--preset {options['preset']}: found no such preset, expected one of: {names}"
-            )
-        return path
-    return PRESETS / "sandbox.toml"
-
-
-def load_config(path: Path | None, flags: list[str]) -> Config:
-    """File, then flags over it. UserError names file, field, what was found and the nearest key."""
-    from pydantic import ValidationError
-    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
-
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: found no valid TOML ({error}); mend that line") from None
-
-    class Flags(BaseSettings, Config):
-        model_config = SettingsConfigDict(extra="forbid", frozen=True)
-
-    if flags:
-        source: Any = CliSettingsSource(Flags, cli_parse_args=flags, cli_exit_on_error=False)
-        values = merged(values, source())
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise UserError(first_problem(error, path)) from None
-
-
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, section by section."""
-    out = dict(below)
-    for name, value in above.items():
-        if isinstance(value, dict) and isinstance(out.get(name), dict):
-            out[name] = merged(out[name], value)
-        else:
-            out[name] = value
-    return out
-
-
-def first_problem(error: ValidationError, path: Path | None) -> str:
-    """The first validation error as one line."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-    where = f"{path}: " if path else ""
-    if first["type"] == "extra_forbidden":
-        return where + unknown_key(name, list(dict(settings())))
-    found = repr(first["input"])[:80]
-    return f"{where}{name or 'settings'}: found {found}, {first['msg'].lower()}"
 
 
 if __name__ == "__main__":

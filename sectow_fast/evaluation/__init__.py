@@ -1,4 +1,7 @@
-"""Any model on any suite by any judge: replies, verdicts, rates, and files other tools read."""
+"""An evaluation of models: any model on any suite by any judge, as rates and as files.
+
+What a run measures of its own players, round by round, is in `game/`.
+"""
 
 from sectow_fast.extras import require
 

@@ -1,25 +1,24 @@
 """Defences that need no training, as baselines beside a hardened model.
 
-A defence changes what is asked, or looks at what was replied. Wordings are in `Wording`.
+A defence changes what is asked, or looks at what was replied. Its sentences are in `Wording`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.repliers import Ask, Replier, Reply
 
 DefenceName = Literal["none", "self-reminder", "adashield", "self-check"]
-DEFENCES: tuple[str, ...] = get_args(DefenceName)
 
 
 def defended(
     name: str, replier: Replier, asks: Sequence[Ask], wording: Wording
 ) -> Iterator[tuple[int, Reply]]:
-    """The replies of `replier` under a defence; (number, reply), each ask once."""
+    """(number of the ask, its reply) behind the defence of that name, each once."""
     if name == "self-reminder":
         asks = [
             around(ask, wording.self_reminder_before, wording.self_reminder_after) for ask in asks

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.evaluation.run import Asked, write_private
+from sectow_fast.evaluation.asking import Asked
+from sectow_fast.evaluation.out_folder import write_private
 from sectow_fast.judges.answers import choice_of
 from sectow_fast.types import UserError
 
@@ -88,7 +89,7 @@ def vlmevalkit(row: str, rows: Rows) -> tuple[str, str]:
 
 
 def lmms_eval(row: str, rows: Rows) -> tuple[str, str]:
-    """Samples as lmms-eval logs them: one object a line."""
+    """Samples as lmms-eval logs them: one object per line."""
     lines = []
     for number, (case, record) in enumerate(rows):
         reply = record["model_response"] or ""

@@ -35,7 +35,7 @@ class JsonLines:
                 self.rows[row["test_case_id"]] = row
             except (ValueError, KeyError, TypeError):
                 raise UserError(
-                    f"{path} line {number}: found no record, expected one a line; the file was"
+                    f"{path} line {number}: found no record, expected one per line; the file was"
                     " changed: mend the line or use another --out"
                 ) from None
             whole += len(line)

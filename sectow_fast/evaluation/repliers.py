@@ -36,7 +36,11 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """text None: the model gave none, and `error` says why. first: before a defence changed it."""
+    """What a model replied.
+
+    text: None where it gave no reply, and `error` says why.
+    first: the model's own reply, where a defence has changed it.
+    """
 
     text: str | None
     error: str = ""
@@ -49,16 +53,18 @@ class Reply:
 
 class Replier(Protocol):
     def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Reply]]:
-        """(number, reply) of every ask, each once. Greedy decoding."""
+        """(number of the ask, its reply), each once and in any order. Decoding is greedy."""
         ...
 
 
 class TransformersReplier:
     """Any folder that AutoModelForImageTextToText loads, by the model's own `generate`.
 
-    So positions, image layout and stop tokens are the model class's own. batch: asks a forward;
-    those with as many pictures share one. Pure greedy: what a folder's generation_config says of
-    sampling or repetition is left out, as the benchmarks decode.
+    Positions, image layout and stop tokens are therefore those of the model's class. Decoding is
+    greedy, as the benchmarks decode: what the folder's generation_config says of sampling and
+    repetition is left out.
+
+    batch: the most requests that share a forward. They must have the same number of pictures.
     """
 
     def __init__(self, folder: Path, *, batch: int, max_new_tokens: int, dtype: str) -> None:

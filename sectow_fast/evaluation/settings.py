@@ -1,14 +1,14 @@
-"""What an evaluation is asked to do; checked before anything is loaded."""
+"""What an evaluation of models is told to do; checked before anything is loaded."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sectow_fast.cli import first_problem, flags_of, load_named_plugins, read_all_flags
 from sectow_fast.evaluation.defences import DefenceName
 from sectow_fast.judges.base import Controversial
 from sectow_fast.types import UserError
@@ -18,10 +18,13 @@ ExportName = Literal["vlmevalkit", "lmms-eval", "mm-safetybench", "jailbreakv", 
 
 
 class Settings(BaseModel):
-    """Flags have hyphens where these names have underscores; lists are repeated or comma-parted."""
+    """Flags have hyphens where these names have underscores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    plugins: tuple[str, ...] = Field(
+        (), description="files and modules that register things, imported before all else is read"
+    )
     model: tuple[str, ...] = Field((), description="[NAME=]FOLDER of each model to evaluate")
     suite: tuple[str, ...] = Field((), description="NAME[:SPLIT]=FOLDER of each suite")
     out: str = Field("", description="folder of the results; the same one goes on where it stopped")
@@ -43,11 +46,11 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, description="of that draw")
     wording: str = Field("", description="TOML file with other sentences (docs/EVALUATE.md)")
     max_new_tokens: int = Field(256, ge=1)
-    batch: int = Field(8, ge=1, description="engine torch: requests a forward")
+    batch: int = Field(8, ge=1, description="engine torch: requests per forward")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
     concurrency: int = Field(16, ge=1, description="requests at once to a server")
-    timeout: float = Field(120.0, gt=0, description="seconds a request to a server")
+    timeout: float = Field(120.0, gt=0, description="seconds per request to a server")
     retries: int = Field(5, ge=0)
     export: tuple[ExportName, ...] = Field((), description="files for other tools")
     retry_unknown: bool = Field(False, description="ask again where model or judge gave nothing")
@@ -55,44 +58,20 @@ class Settings(BaseModel):
     reveal: bool = Field(False, description="show requests and replies in the report")
 
 
-LISTS = ("model", "suite", "defence", "export")
-SWITCHES = ("private", "retry_unknown", "reveal")
+FLAGS = flags_of(Settings(), hyphens=True)
 
 
 def parse(arguments: Sequence[str]) -> Settings:
-    """Flags to settings. UserError names the flag, what was found and the nearest known one."""
-    known = {name.replace("_", "-"): name for name in Settings.model_fields}
-    values: dict[str, Any] = {}
-    at = 0
-    while at < len(arguments):
-        word = arguments[at]
-        if not word.startswith("--"):
-            raise UserError(f"{word!r}: found a bare word, expected --name VALUE; see --help")
-        flag, equals, value = word.removeprefix("--").partition("=")
-        if flag not in known:
-            near = difflib.get_close_matches(flag, known, n=1, cutoff=0.4)
-            hint = f"did you mean --{near[0]}?" if near else "see --help for every setting"
-            raise UserError(f"--{flag}: found an unknown setting, expected a known one; {hint}")
-        name = known[flag]
-        at += 1
-        if not equals:
-            given = at < len(arguments) and not arguments[at].startswith("--")
-            if given:
-                value, at = arguments[at], at + 1
-            elif name in SWITCHES:
-                value = "true"
-            else:
-                raise UserError(f"--{flag}: found no value, expected one; see --help")
-        if name in LISTS:
-            values[name] = (*values.get(name, ()), *value.split(","))
-        else:
-            values[name] = value
+    """Flags to settings; the plugins are loaded first.
+
+    UserError names the flag, what was found and the nearest known one.
+    """
+    load_named_plugins(arguments)
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(read_all_flags(arguments, FLAGS))
     except ValidationError as error:
-        first = error.errors()[0]
-        flag = str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-        raise UserError(f"--{flag}: found {first['input']!r:.80}, {first['msg'].lower()}") from None
+        name, words, _ = first_problem(error)
+        raise UserError(f"--{(name or 'settings').replace('_', '-')}: {words}") from None
     _check(settings)
     return settings
 

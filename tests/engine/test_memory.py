@@ -7,7 +7,7 @@ import torch
 
 from sectow_fast.engine.memory import GIB, KNOWN, plan_memory, shape_of
 from sectow_fast.engine.sglang_settings import memory_plan
-from sectow_fast.train import PRESETS, load_config
+from sectow_fast.settings import PRESETS, load_config
 from sectow_fast.types import UserError
 
 SETTING = dict(tp=1, tokens_per_batch=8192, context=4096, max_running=128, bucket=512 * 2**20)
@@ -45,7 +45,7 @@ def test_more_ranks_shard_the_trainer_and_not_the_engine():
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl-3b-1gpu", "qwen2.5-vl-7b-8gpu"])
 def test_the_presets_load_and_fit(name):
-    config = load_config(PRESETS / f"{name}.toml", [])
+    config = load_config(PRESETS / f"{name}.toml")
     assert config.preset == name and config.engine.kind == "sglang"
     assert config.attack.loss.tis_cap and config.defend.loss.tis_cap
     assert memory_plan(config, config.model.defender).fits

@@ -116,7 +116,7 @@ def test_records_have_the_published_shape_and_add_up(done):
 
 def test_the_judge_sees_the_goal_not_the_harmless_words(done, folders, guard):
     from sectow_fast.data.suites import SuiteSpec, open_suite
-    from sectow_fast.evaluation.run import request_of
+    from sectow_fast.evaluation.judging import request_of
 
     spec = SuiteSpec(name="figstep", split="", folder=folders / "figstep")
     case = open_suite(spec).checked()[0]

@@ -19,6 +19,8 @@ ALLOWED = {
     "records": {"types"},
     "registry": {"types"},
     "plugins": set(),
+    "cli": {"plugins"},
+    "settings": {"cli", "plugins"},
     "adapters": {"families", "kernels", "learn"},
     "families": set(),
     "native": set(),
@@ -29,8 +31,8 @@ ALLOWED = {
     "report": set(),
     "serving": set(),
     "judges": {"engine", "serving"},
-    "evaluation": {"data", "judges", "run_folder", "serving"},
-    "evaluate": {"data", "evaluation", "judges", "report", "serving"},
+    "evaluation": {"cli", "data", "judges", "run_folder", "serving"},
+    "evaluate": {"cli", "data", "evaluation", "judges", "report", "serving"},
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
     "match": {"game", "learn"},
@@ -40,8 +42,8 @@ ALLOWED = {
     "real": {"data", "game", "judges", "native", "serving"},
     "stages": {"data", "real"},
     "plan": {"engine", "game", "learn", "players", "stages"},
-    "train": {"keeper", "learn", "match", "plan", "players", "report"}
-    | {"run_folder", "stages", "tug"},
+    "train": {"cli", "kernels", "keeper", "learn", "match", "plan", "players", "report"}
+    | {"run_folder", "settings", "stages", "tug"},
 }
 
 

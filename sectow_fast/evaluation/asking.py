@@ -1,0 +1,93 @@
+"""Which cases an evaluation of models asks, and the asking itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
+from sectow_fast.data.suites.registry import sampled
+from sectow_fast.data.suites.wording import Wording
+from sectow_fast.evaluation.defences import defended
+from sectow_fast.evaluation.progress import progress
+from sectow_fast.evaluation.records import JsonLines, digest, response_row
+from sectow_fast.evaluation.repliers import Ask, Replier
+from sectow_fast.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The suites, opened and checked, with the cases that every model is asked."""
+
+    suites: Mapping[str, OpenSuite]
+    cases: Mapping[str, Sequence[SuiteCase]]
+    notes: Sequence[str]
+
+    def all_cases(self) -> list[SuiteCase]:
+        return [case for cases in self.cases.values() for case in cases]
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these cases from others, suite by suite."""
+        out = {}
+        for name, cases in self.cases.items():
+            text = "\n".join(f"{case.id} {digest(case)}" for case in cases)
+            out[name] = {
+                "split": self.suites[name].split,
+                "cases": len(cases),
+                "digest": hashlib.sha256(text.encode()).hexdigest()[:16],
+            }
+        return out
+
+
+def open_suites(texts: Sequence[str], *, wording: Wording, limit: int, seed: int) -> Asked:
+    """Open and check every suite that was named (NAME[:SPLIT]=FOLDER).
+
+    limit: prompts drawn from each suite, by prompt and by `seed`; 0 takes all. UserError names the
+    first suite, row or picture that is not as it should be.
+    """
+    suites: dict[str, OpenSuite] = {}
+    cases: dict[str, list[SuiteCase]] = {}
+    notes: list[str] = []
+    for text in texts:
+        suite = open_suite(SuiteSpec.parse(text), wording=wording)
+        name = suite.name
+        if name in suites:
+            raise UserError(f"--suite {text}: found {name} again, expected each suite once")
+        suites[name] = suite
+        every = suite.checked()
+        if note := suite.note(len(every)):
+            notes.append(note)
+        cases[name] = sampled(every, limit, f"{seed}/{name}") if limit else every
+        if len(cases[name]) < len(every):
+            notes.append(f"{name}: {len(cases[name])} of {len(every)} cases, one per prompt")
+    return Asked(suites=suites, cases=cases, notes=notes)
+
+
+def ask_missing(
+    row: str,
+    asked: Asked,
+    responses: JsonLines,
+    *,
+    replier: Replier,
+    defence: str,
+    wording: Wording,
+    chunk: int,
+) -> None:
+    """Ask for a reply to every case that has none, `chunk` cases at a time.
+
+    row: the name of the model, and of the defence it stands behind. Each reply is on disk before
+    the next chunk is asked for.
+    """
+    todo = [case for case in asked.all_cases() if case.id not in responses.rows]
+    with progress(f"{row}: replies", len(todo)) as step:
+        for at in range(0, len(todo), chunk):
+            part = todo[at : at + chunk]
+            asks = [
+                Ask(id=case.id, parts=case.parts, images=asked.suites[case.suite].images)
+                for case in part
+            ]
+            for number, reply in defended(defence, replier, asks, wording):
+                responses.append(response_row(part[number], reply, model=row))
+                step()

@@ -1,0 +1,151 @@
+"""A run's configuration: a preset or a TOML file, and flags over it.
+
+Plugins come first: what they register can be named in any other setting.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sectow_fast.cli import (
+    PLUGINS,
+    Flag,
+    extra_flag,
+    first_problem,
+    flags_of,
+    merged,
+    nested,
+    read_all_flags,
+    read_flags,
+    unknown_setting,
+)
+from sectow_fast.config import Config
+from sectow_fast.plugins import load_plugins
+from sectow_fast.types import UserError
+
+PRESETS = Path(__file__).parent / "presets"
+
+ExtraFlags = Callable[[], Mapping[str, Any]]  # {dotted name: default}; called after the plugins
+
+
+class Options(BaseModel):
+    """What the command itself is told, beside the settings of the run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: str | None = None
+    config: str | None = None
+    out: str | None = None
+    resume: str | None = None
+    dry_run: bool = False
+    plain: bool = False
+
+
+class _Plugins(BaseModel):
+    """The one setting that is read before all others."""
+
+    plugins: tuple[str, ...] = ()
+
+
+OPTIONS = flags_of(Options(), hyphens=True)
+BESIDE_RESUME = [flag for flag in OPTIONS if flag.name in ("resume", "dry_run", "plain")]
+
+
+def read_command(
+    arguments: Sequence[str], *, extra_flags: ExtraFlags = dict
+) -> tuple[Options, Config]:
+    """What the command was told, and the run's configuration. UserError names what is wrong."""
+    given, _ = read_flags(arguments, OPTIONS)
+    try:
+        options = Options.model_validate(given)
+    except ValidationError as error:
+        name, words, _ = first_problem(error)
+        raise UserError(f"--{name.replace('_', '-')}: {words}") from None
+    if options.resume is None:
+        path = _file_of(options)
+        return options, load_config(path, arguments, extra_flags=extra_flags)
+    _, rest = read_flags(arguments, BESIDE_RESUME)
+    if rest:
+        raise UserError(
+            f"--resume {options.resume}: found other settings beside it ({' '.join(rest)}),"
+            " expected none: a run goes on with the configuration it began with;"
+            " start a new run by --out to change settings"
+        )
+    path = Path(options.resume) / "config.toml"
+    if not path.is_file():
+        raise UserError(
+            f"--resume {options.resume}: found no config.toml, expected the folder of a run;"
+            " give the folder that --out named"
+        )
+    return options, load_config(path, extra_flags=extra_flags)
+
+
+def load_config(
+    path: Path, arguments: Sequence[str] = (), *, extra_flags: ExtraFlags = dict
+) -> Config:
+    """The file, then the flags over it; the plugins that either names are loaded.
+
+    extra_flags: settings that registered things know and `Config` does not, asked for where plugins
+    were loaded. UserError names the file or the setting, what was found and the nearest
+    known setting.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), expected a file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: found no valid TOML ({error}); mend that line") from None
+    early, _ = read_flags(arguments, [PLUGINS])
+    plugins = _loaded_plugins(path, values | early)
+    values |= plugins
+    known = config_flags(extra_flags() if plugins else {})
+    given = read_all_flags(arguments, [*OPTIONS, *known])
+    for name in ("plugins", *Options.model_fields):
+        given.pop(name, None)
+    try:
+        return Config.model_validate(merged(values, nested(given)))
+    except ValidationError as error:
+        name, words, unknown = first_problem(error)
+        where = "" if name in given else f"{path}: "
+        if unknown:
+            words = unknown_setting(name, [flag.shown.removeprefix("--") for flag in known])
+            raise UserError(where + words) from None
+        raise UserError(f"{where}{name or 'settings'}: {words}") from None
+
+
+def config_flags(extra: Mapping[str, Any]) -> list[Flag]:
+    """A flag for every setting of a run."""
+    return [*flags_of(Config()), *(extra_flag(name, value) for name, value in extra.items())]
+
+
+def _loaded_plugins(path: Path, values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """{"plugins": what was loaded}, files by their whole path: a run may be resumed elsewhere."""
+    try:
+        names = _Plugins.model_validate(dict(values)).plugins
+    except ValidationError as error:
+        name, words, _ = first_problem(error)
+        raise UserError(f"{path}: {name}: {words}") from None
+    names = [str(Path(name).resolve()) if name.endswith(".py") else name for name in names]
+    load_plugins(names)
+    return {"plugins": names} if names else {}
+
+
+def _file_of(options: Options) -> Path:
+    """The TOML file that was asked for."""
+    if options.config is not None:
+        path = Path(options.config)
+        if not path.is_file():
+            raise UserError(f"--config {path}: found no such file, expected a TOML file")
+        return path
+    path = PRESETS / f"{options.preset or 'sandbox'}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise UserError(
+            f"--preset {options.preset}: found no such preset, expected one of: {names}"
+        )
+    return path
