@@ -20,9 +20,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from sectow_fast.kernels.loss_config import PolicyLossConfig
-
 from sectow_fast.kernels import (
+    PolicyLossConfig,
     advantage_triton,
     linear_loss_triton,
     logprob_triton,
