@@ -29,7 +29,6 @@ def policy_loss_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(loss, d loss / d logp [N], d loss / d entropy [N], metrics)."""
     dtype = wide(logp.dtype)
-    triton_path = use_triton(logp)
     live = torch.ones_like(logp, dtype=torch.bool) if mask is None else mask.bool()
     clean = live_only(live, dtype)
     logp = clean(logp)
@@ -45,7 +44,7 @@ def policy_loss_op(
         sizes = sum_by(live.to(dtype), index).clamp(min=1)
         log_ratio = (sum_by(log_ratio, index) / sizes)[index]
     make_terms = token_terms
-    if triton_path:
+    if use_triton(logp):
         from .loss_triton import token_terms_triton as make_terms
     terms = make_terms(
         logp=logp, log_ratio=log_ratio, inputs=inputs, entropy=entropy, config=config
