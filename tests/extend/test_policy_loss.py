@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from dataclasses import replace
@@ -141,19 +142,29 @@ def test_a_number_that_is_a_field_is_given_by_the_field():
 
 
 @pytest.mark.parametrize(
-    ("number", "default", "message"),
+    ("form", "default", "message"),
     [
-        ("clip_high", 0.5, r"'clip_high' with the default 0.5, expected 0.28 as 'token' has it"),
-        ("softness", 1.0, r"'softness' with the default 1.0, expected 0.3 as 'soft_clip' has it"),
-        ("kl_coef", 1.0, r"found a number 'kl_coef', which is a setting of every loss"),
+        (
+            lambda logp, advantages, ratio, clip_high: None,
+            0.5,
+            r"'clip_high' with the default 0.5, expected 0.28 as 'token' has it",
+        ),
+        (
+            lambda logp, advantages, ratio, softness: None,
+            1.0,
+            r"'softness' with the default 1.0, expected 0.3 as 'soft_clip' has it",
+        ),
+        (
+            lambda logp, advantages, ratio, kl_coef: None,
+            1.0,
+            r"found a number 'kl_coef', which is a setting of every loss",
+        ),
     ],
 )
-def test_one_name_has_one_default(soft_clip, number, default, message):
-    scope = {"plain": plain, "plain_oracle": plain_oracle}
-    exec(f"def form(logp, advantages, ratio, {number}): ...", scope)
-    loss = mine(torch=scope["form"], oracle=scope["form"], numbers={number: default})
+def test_one_name_has_one_default(soft_clip, form, default, message):
+    number = list(inspect.signature(form).parameters)[-1]
     with pytest.raises(ValueError, match=message):
-        register_policy_loss(loss)
+        register_policy_loss(mine(torch=form, oracle=form, numbers={number: default}))
 
 
 @pytest.mark.parametrize(
