@@ -46,8 +46,8 @@ class Scene:
 
 def _clipped(logp: torch.Tensor, s: Scene) -> torch.Tensor:
     ratio = (logp - logp.detach()).exp()
-    gain = s.advantages
-    loss = -torch.minimum(ratio * gain, ratio.clamp(1 - LOW, 1 + HIGH) * gain)
+    advantages = s.advantages
+    loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - LOW, 1 + HIGH) * advantages)
     return (loss * s.mask).sum() / s.mask.sum()
 
 
@@ -101,13 +101,13 @@ def make_liger(tf32: bool = False) -> Callable[[Scene], None]:
     def run(s: Scene) -> None:
         torch.backends.cuda.matmul.allow_tf32 = tf32
         n = len(s.labels) // rows
-        gain = s.advantages.view(n, rows)
+        advantages = s.advantages.view(n, rows)
         loss = module(
             s.hidden.view(n, rows, -1),
             s.weight,
             s.labels.view(n, rows),
             s.mask.view(n, rows).long(),
-            gain,
+            advantages,
         )
         torch.backends.cuda.matmul.allow_tf32 = False
         (loss[0] if isinstance(loss, tuple) else loss).backward()

@@ -156,7 +156,7 @@ def test_cuda(keep):
 
 def small_kernels() -> list[dict]:
     """Bytes read and written once, over time; in TB/s, beside eager torch."""
-    from sectow_fast.kernels import advantage, group_advantage, loss, policy_loss
+    from sectow_fast.kernels import advantage, group_advantage, loss_oracle, policy_loss
 
     rows = []
     for count in (1_000, 32_000, 1_000_000):
@@ -164,19 +164,21 @@ def small_kernels() -> list[dict]:
         index = torch.arange(count, device="cuda") // 8
         ours = timed_on_cuda(lambda r=rewards: group_advantage(r, group_size=8))
         plain = timed_on_cuda(
-            lambda r=rewards, i=index: advantage.group_advantage_oracle(r, i, "mean", "std", 1, 0.0)
+            lambda r=rewards, i=index: advantage.group_advantage_oracle(
+                r, i, baseline="mean", scale="std", ddof=1, eps=0.0
+            )
         )
         rows.append(
             {"name": f"group_advantage {count}", "tb_per_s": 9 * count / ours["seconds"] / 1e12}
         )
         rows[-1] |= {"seconds": ours["seconds"], "eager_seconds": plain["seconds"]}
-    logp, old, gain = torch.randn(3, 1_000_000, device="cuda")
+    logp, old, advantages = torch.randn(3, 1_000_000, device="cuda")
     logp.requires_grad_()
-    compiled = torch.compile(loss.policy_loss_oracle)
+    compiled = torch.compile(loss_oracle.policy_loss_oracle)
     contenders = {
-        "ours": lambda: policy_loss(logp, gain, old_logp=old)[0].backward(),
-        "eager": lambda: loss.policy_loss_oracle(logp, gain, old_logp=old).backward(),
-        "compiled": lambda: compiled(logp, gain, old_logp=old).backward(),
+        "ours": lambda: policy_loss(logp, advantages, old_logp=old)[0].backward(),
+        "eager": lambda: loss_oracle.policy_loss_oracle(logp, advantages, old_logp=old).backward(),
+        "compiled": lambda: compiled(logp, advantages, old_logp=old).backward(),
     }
     times = {f"{k}_seconds": timed_on_cuda(v)["seconds"] for k, v in contenders.items()}
     return [*rows, {"name": "policy_loss 1000000"} | times]

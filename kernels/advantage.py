@@ -15,14 +15,14 @@ from torch import Tensor
 
 from . import checks
 from .dispatch import use_triton, wide
-from .loss_terms import sequence_index, sum_by
+from .loss_weights import sequence_index, sum_by
 
 BASELINES = ("mean", "loo")
 SCALES = ("std", "none", "batch")
 
 
 def group_advantage_oracle(
-    values: Tensor, index: Tensor, baseline: str, scale: str, ddof: int, eps: float
+    values: Tensor, index: Tensor, *, baseline: str, scale: str, ddof: int, eps: float
 ) -> tuple[Tensor, Tensor]:
     """What the operator means; index [N] in 0..N-1. On a CPU it is also what runs."""
     size = sum_by(torch.ones_like(values), index)
@@ -32,17 +32,17 @@ def group_advantage_oracle(
     signal = (high != low)[index]
     if scale == "std":
         squares = sum_by(centred.square(), index)
-        spread = (squares / (size - ddof).clamp(min=1)).sqrt()[index] + eps
+        std = (squares / (size - ddof).clamp(min=1)).sqrt()[index] + eps
     elif scale == "batch":
-        spread = batch_std(values, ddof) + eps
+        std = std_of(values, ddof) + eps
     else:
-        spread = 1.0
+        std = 1.0
     if baseline == "loo":
         centred = centred * (size / (size - 1).clamp(min=1))[index]
-    return torch.where(signal, centred / spread, 0.0), signal
+    return torch.where(signal, centred / std, 0.0), signal
 
 
-def batch_std(values: Tensor, ddof: int) -> Tensor:
+def std_of(values: Tensor, ddof: int) -> Tensor:
     return ((values - values.mean()).square().sum() / max(len(values) - ddof, 1)).sqrt()
 
 
@@ -64,15 +64,22 @@ def group_advantage_op(
     if use_triton(values):
         from .advantage_triton import group_advantage_triton
 
-        overall = batch_std(values, ddof) if scale == "batch" else values
+        overall = std_of(values, ddof) if scale == "batch" else values
         return group_advantage_triton(
-            values, group_ids, group_size, baseline, scale, ddof, eps, overall
+            values,
+            group_ids,
+            group_size=group_size,
+            baseline=baseline,
+            scale=scale,
+            ddof=ddof,
+            eps=eps,
+            batch_std=overall,
         )
     if group_ids is None:
         index = torch.arange(len(values), device=values.device) // group_size
     else:
         index = sequence_index(group_ids)
-    return group_advantage_oracle(values, index, baseline, scale, ddof, eps)
+    return group_advantage_oracle(values, index, baseline=baseline, scale=scale, ddof=ddof, eps=eps)
 
 
 def _check_finite(values: Tensor, group_ids: Tensor | None) -> None:
@@ -129,5 +136,11 @@ def group_advantage(
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps: found {eps}, expected a finite number >= 0")
     return group_advantage_op(
-        rewards, group_ids, group_size or 0, baseline, scale, ddof, float(eps)
+        rewards=rewards,
+        group_ids=group_ids,
+        group_size=group_size or 0,
+        baseline=baseline,
+        scale=scale,
+        ddof=ddof,
+        eps=float(eps),
     )

@@ -1,4 +1,4 @@
-"""Triton kernel of `group_advantage`: a program takes a tile of groups x members."""
+"""Triton kernel of `group_advantage`: each program takes a tile of groups x members."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def group_advantage_kernel(
     values,
     order,
     ends,
-    overall,
+    batch_std,
     out,
     signal_out,
     groups,
@@ -63,7 +63,7 @@ def group_advantage_kernel(
     mean = total / count
     # min and max drop NaN; the sum keeps it, and such a group is NaN as a whole.
     signal = (low != high) | (mean != mean)
-    spread = tl.full((G,), 1.0, tl.float32)
+    std = tl.full((G,), 1.0, tl.float32)
     if SCALE == 1:
         squares = tl.zeros((G,), tl.float32)
         for base in range(0, longest, B):
@@ -71,10 +71,10 @@ def group_advantage_kernel(
             place, x, here = members(values, order, start, end, at, ORDERED)
             centred = tl.where(here, x - mean[:, None], 0.0)
             squares += tl.sum(centred * centred, 1)
-        spread = tl.sqrt(squares / tl.maximum(count - DDOF, 1.0)) + eps
+        std = tl.sqrt(squares / tl.maximum(count - DDOF, 1.0)) + eps
     if SCALE == 2:
-        spread = tl.full((G,), 0.0, tl.float32) + tl.load(overall) + eps
-    factor = 1.0 / spread
+        std = tl.full((G,), 0.0, tl.float32) + tl.load(batch_std) + eps
+    factor = 1.0 / std
     if LOO:
         factor = factor * count / tl.maximum(count - 1.0, 1.0)
     for base in range(0, longest, B):
@@ -88,14 +88,15 @@ def group_advantage_kernel(
 def group_advantage_triton(
     values: Tensor,
     group_ids: Tensor | None,
+    *,
     group_size: int,
     baseline: str,
     scale: str,
     ddof: int,
     eps: float,
-    overall: Tensor,
+    batch_std: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """values [N] float32, N >= 1; `overall` is the batch's std where scale is "batch"."""
+    """values [N] float32, N >= 1; `batch_std` is read where scale is "batch"."""
     count = len(values)
     values = values.float().contiguous()
     out, signal = torch.empty_like(values), torch.empty_like(values, dtype=torch.bool)
@@ -118,15 +119,15 @@ def group_advantage_triton(
     tile = max(1, TILE // block)
     with on_device(values):
         group_advantage_kernel[(triton.cdiv(groups, tile),)](
-            values,
-            order,
-            ends,
-            overall.float(),
-            out,
-            signal,
-            groups,
-            group_size,
-            eps,
+            values=values,
+            order=order,
+            ends=ends,
+            batch_std=batch_std.float(),
+            out=out,
+            signal_out=signal,
+            groups=groups,
+            group_size=group_size,
+            eps=eps,
             DDOF=ddof,
             LOO=baseline == "loo",
             SCALE=("none", "std", "batch").index(scale),

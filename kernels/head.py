@@ -1,7 +1,7 @@
 """Log-probabilities and entropies straight from hidden states; the head's three products.
 
-The whole [N, V] is never held: rows go through the head a chunk at a time, and rows to ignore are
-left out before the first product.
+The whole [N, V] is never held (head_chunks.py), and rows to ignore are left out before the first
+product.
 
     z = h W^T        dh = dz W        dW = dz^T h        db = sum dz
 
@@ -12,13 +12,12 @@ d logp / d h and d H / d h in the forward pass (3 products, 2 N H floats, nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from . import checks
-from .dispatch import chunk_rows, live_rows, wide
+from .dispatch import chunk_rows, wide
+from .head_chunks import HeadGradients, head_chunks
 from .logprob import head_rows_backward, head_rows_forward, selective_logprob_oracle
 
 MODES = ("recompute", "cached", "frozen")
@@ -42,55 +41,6 @@ def linear_logprob_oracle(
     return selective_logprob_oracle(logits, labels, temperature, ignore_index)
 
 
-Rows = slice | Tensor
-
-
-def row_chunks(rows: Tensor | None, count: int, size: int) -> Iterator[tuple[Rows, slice]]:
-    """(where in the batch, where among the live rows) of each chunk; None is every row."""
-    total = count if rows is None else len(rows)
-    for start in range(0, total, size):
-        place = slice(start, min(start + size, total))
-        yield (place if rows is None else rows[place]), place
-
-
-def add_product(total: Tensor, slope: Tensor, states: Tensor) -> None:
-    """total [V, H] += slope^T states, with sums in float32 whatever the model's dtype."""
-    if total.dtype == slope.dtype:
-        total.addmm_(slope.T, states)
-    elif slope.is_cuda:
-        torch.addmm(total, slope.T, states, out_dtype=total.dtype, out=total)
-    else:
-        total.addmm_(slope.T.to(total.dtype), states.to(total.dtype))
-
-
-class HeadGradients:
-    """dh, dW and db as chunks come in; what is not wanted stays empty and costs nothing."""
-
-    def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: tuple[bool, ...]
-    ) -> None:
-        self.weight, self.wanted = weight, wanted
-        self.bias_dtype = weight.dtype if bias is None else bias.dtype
-        dtype = wide(weight.dtype)
-        self.hidden = hidden.new_zeros(hidden.shape if wanted[0] else (0, 0))
-        self.head = weight.new_zeros(weight.shape if wanted[1] else (0, 0), dtype=dtype)
-        self.shift = weight.new_zeros(weight.shape[0] if wanted[2] else 0, dtype=dtype)
-
-    def add(self, rows: Rows, states: Tensor, slope: Tensor) -> None:
-        if self.wanted[0]:
-            self.hidden[rows] = slope @ self.weight
-        if self.wanted[1]:
-            add_product(self.head, slope, states)
-        if self.wanted[2]:
-            self.shift += slope.sum(0, dtype=self.shift.dtype)
-
-    def result(self, scale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        parts = self.hidden, self.head, self.shift
-        if scale is not None:
-            parts = tuple(part.mul_(scale) for part in parts)
-        return parts[0], parts[1].to(self.weight.dtype), parts[2].to(self.bias_dtype)
-
-
 # --- the operators ------------------------------------------------------------------------------
 
 
@@ -106,27 +56,39 @@ def linear_logprob_op(
     chunk: int,
     mode: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    count, vocabulary = len(labels), weight.shape[0]
+    """(logp, entropy, log-sum-exp), each [N], and what the backward pass is to keep."""
+    vocabulary = weight.shape[0]
     live = labels != ignore_index
     checks.check_labels(labels, live, vocabulary, ignore_index)
-    logp, entropy, lse = (hidden.new_zeros(count, dtype=wide(hidden.dtype)) for _ in range(3))
-    kept, place = _kept(hidden, weight, mode), None
-    for rows, place in row_chunks(live_rows(live), count, chunk_rows(hidden, vocabulary, chunk)):
-        states, wanted = hidden[rows], labels[rows]
-        logits = states @ weight.T
-        head = (bias, softcap, temperature, ignore_index)
-        logp[rows], entropy[rows], lse[rows] = head_rows_forward(logits, wanted, *head)
+    logp, entropy, lse = (hidden.new_zeros(len(labels), dtype=wide(hidden.dtype)) for _ in range(3))
+    kept, used = _kept(hidden, weight, mode), 0
+    head = {
+        "bias": bias,
+        "softcap": softcap,
+        "temperature": temperature,
+        "ignore_index": ignore_index,
+    }
+    for part in head_chunks(hidden, weight, live, chunk_rows(hidden, vocabulary, chunk)):
+        rows, logits = part.rows, part.logits
+        wanted = labels[rows]
+        logp[rows], entropy[rows], lse[rows] = head_rows_forward(logits, wanted, **head)
+        used = part.place.stop
         if mode == "cached":
-            kept[place] = logits
+            kept[part.place] = logits
         elif mode == "frozen":
+            given = {"labels": wanted, "entropy": entropy[rows], "lse": lse[rows], **head}
             one = torch.ones_like(logp[rows])
-            given = logits, wanted, entropy[rows], lse[rows], *head
-            slope = head_rows_backward(one, 0 * one, *given, torch.empty_like(logits))
-            kept[0, rows] = (slope @ weight).to(kept.dtype)
-            slope = head_rows_backward(0 * one, one, *given, logits)
-            kept[1, rows] = (slope @ weight).to(kept.dtype)
+            zero = torch.zeros_like(one)
+            for which, g_logp, g_entropy, out in (
+                (0, one, zero, torch.empty_like(logits)),
+                (1, zero, one, logits),  # the last use of the logits, so it may write over them
+            ):
+                d_logits = head_rows_backward(
+                    g_logp=g_logp, g_entropy=g_entropy, logits=logits, out=out, **given
+                )
+                kept[which, rows] = (d_logits @ weight).to(kept.dtype)
     if mode == "cached":
-        kept[place.stop if place else 0 :] = 0.0  # what an operator returns is always the same
+        kept[used:] = 0.0  # what an operator returns is always the same
     return logp, entropy, lse, kept
 
 
@@ -161,25 +123,33 @@ def linear_logprob_backward_op(
     chunk: int,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    count, vocabulary = len(labels), weight.shape[0]
-    gradients = HeadGradients(hidden, weight, bias, tuple(wanted))
-    rows_of_chunk = chunk_rows(hidden, vocabulary, chunk)
-    for rows, place in row_chunks(live_rows(labels != ignore_index), count, rows_of_chunk):
-        states = hidden[rows]
-        logits = kept[place] if kept.numel() else states @ weight.T
-        slope = head_rows_backward(
-            *(g_logp[rows], g_entropy[rows], logits, labels[rows], entropy[rows], lse[rows]),
-            *(bias, softcap, temperature, ignore_index),
+    """(dh, dW, db); what is not wanted is empty."""
+    gradients = HeadGradients(hidden, weight, bias, wanted)
+    size = chunk_rows(hidden, weight.shape[0], chunk)
+    logits_kept = kept if kept.numel() else None
+    for part in head_chunks(hidden, weight, labels != ignore_index, size, logits_kept):
+        rows, logits = part.rows, part.logits
+        d_logits = head_rows_backward(
+            g_logp=g_logp[rows],
+            g_entropy=g_entropy[rows],
+            logits=logits,
+            labels=labels[rows],
+            entropy=entropy[rows],
+            lse=lse[rows],
+            bias=bias,
+            softcap=softcap,
+            temperature=temperature,
+            ignore_index=ignore_index,
             # What is kept may be asked for again (retain_graph), what was made here may not.
-            torch.empty_like(logits) if kept.numel() else logits,
+            out=logits if logits_kept is None else torch.empty_like(logits),
         )
-        gradients.add(rows, states, slope)
+        gradients.add(part, d_logits)
     return gradients.result()
 
 
 @linear_logprob_backward_op.register_fake
 def _(g_logp, g_entropy, hidden, weight, bias, *rest):
-    return HeadGradients(hidden, weight, bias, tuple(rest[-1])).result()
+    return HeadGradients(hidden, weight, bias, rest[-1]).result()
 
 
 def both_gradients(g_logp: Tensor | None, g_entropy: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -189,8 +159,12 @@ def both_gradients(g_logp: Tensor | None, g_entropy: Tensor | None) -> tuple[Ten
     return g_logp, torch.zeros_like(g_logp) if g_entropy is None else g_entropy
 
 
+OPTIONS = ("temperature", "softcap", "ignore_index", "chunk")
+
+
 def _setup(ctx, inputs, output) -> None:
-    hidden, weight, bias, labels, *ctx.options, ctx.mode = inputs
+    hidden, weight, bias, labels, *options, ctx.mode = inputs
+    ctx.options = dict(zip(OPTIONS, options, strict=True))
     ctx.mark_non_differentiable(*output[2:])
     ctx.set_materialize_grads(False)  # or zeros as large as what is kept would be made for it
     if ctx.mode == "frozen":
@@ -201,18 +175,30 @@ def _setup(ctx, inputs, output) -> None:
 
 
 def _gradients(ctx, g_logp, g_entropy, *_):
-    rest = (None,) * 6
+    constants = (None,) * (len(OPTIONS) + 2)  # and labels and mode
     if g_logp is None and g_entropy is None:
-        return None, None, None, *rest
+        return None, None, None, *constants
     g_logp, g_entropy = both_gradients(g_logp, g_entropy)
     if ctx.mode == "frozen":
         (kept,) = ctx.saved_tensors
-        d = g_logp[:, None] * kept[0] + g_entropy[:, None] * kept[1]
-        return d.to(ctx.dtype), None, None, *rest
-    saved = ctx.saved_tensors
+        d_hidden = g_logp[:, None] * kept[0] + g_entropy[:, None] * kept[1]
+        return d_hidden.to(ctx.dtype), None, None, *constants
+    hidden, weight, bias, labels, entropy, lse, kept = ctx.saved_tensors
     needed = list(ctx.needs_input_grad[:3])
-    found = linear_logprob_backward_op(g_logp, g_entropy, *saved, *ctx.options, needed)
-    return *(d if need else None for d, need in zip(found, needed, strict=True)), *rest
+    found = linear_logprob_backward_op(
+        g_logp=g_logp,
+        g_entropy=g_entropy,
+        hidden=hidden,
+        weight=weight,
+        bias=bias,
+        labels=labels,
+        entropy=entropy,
+        lse=lse,
+        kept=kept,
+        wanted=needed,
+        **ctx.options,
+    )
+    return *(d if need else None for d, need in zip(found, needed, strict=True)), *constants
 
 
 linear_logprob_op.register_autograd(_gradients, setup_context=_setup)
@@ -256,8 +242,15 @@ def linear_logprob(
     if mode == "frozen" and trained and torch.is_grad_enabled():
         raise ValueError("mode: found 'frozen' with a weight or bias that needs a gradient")
     hidden, weight = cast_for_autocast(hidden, weight)
-    options = (float(temperature), softcap and float(softcap), ignore_index, chunk)
-    if not torch.is_grad_enabled():
-        mode = "recompute"
-    logp, entropy, *_ = linear_logprob_op(hidden, weight, bias, labels, *options, mode)
+    logp, entropy, *_ = linear_logprob_op(
+        hidden=hidden,
+        weight=weight,
+        bias=bias,
+        labels=labels,
+        temperature=float(temperature),
+        softcap=None if softcap is None else float(softcap),
+        ignore_index=ignore_index,
+        chunk=chunk,
+        mode=mode if torch.is_grad_enabled() else "recompute",
+    )
     return logp, entropy

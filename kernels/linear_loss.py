@@ -1,7 +1,7 @@
 """The policy loss straight from hidden states: three products and one pass over the logits.
 
-The weight of a token in the loss does not depend on the logits (loss_terms.py), so the gradient is
-made while a chunk's logits are at hand, and the logits are never kept or made again:
+The weight of a token in the loss does not depend on the logits (loss_weights.py), so the gradient
+is made while a chunk's logits are at hand, and the logits are never kept or made again:
 
     z = h W^T;  one pass: logp, H, loss, dz over z;  dh = dz W;  dW += dz^T h (float32)
 
@@ -17,92 +17,58 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .dispatch import chunk_rows, live_rows, tile_rows, use_triton, wide
-from .head import (
-    HeadGradients,
-    cast_for_autocast,
-    linear_logprob_oracle,
-    row_chunks,
-)
+from .dispatch import chunk_rows, tile_rows, use_triton, wide
+from .head import cast_for_autocast
+from .head_chunks import HeadGradients, head_chunks
 from .logprob import RowStats, row_scores
-from .loss import policy_loss_oracle
-from .loss_terms import (
-    IGNORE,
-    METRICS,
-    PolicyLossConfig,
-    as_scalar,
-    check_terms,
-    named,
-    sequence_index,
-    summary,
-    token_terms,
-    token_weights,
-)
+from .loss_config import PolicyLossConfig, loss_operator
+from .loss_metrics import METRICS, loss_metrics, named
+from .loss_terms import IGNORE, RowResults, TokenInputs, live_only, token_terms
+from .loss_weights import as_scalar, sequence_index, token_weights
 from .sequence_loss import sequence_ratio_loss
 
 
-def linear_policy_loss_oracle(
-    hidden: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    advantages: Tensor,
-    *,
-    bias: Tensor | None = None,
-    mask: Tensor | None = None,
-    temperature: float = 1.0,
-    softcap: float | None = None,
-    **given,
-) -> Tensor:
-    """What `linear_policy_loss` means, with the whole [N, V] and autograd."""
-    live = labels != IGNORE if mask is None else (labels != IGNORE) & mask.bool()
-    # A masked row's hidden state is replaced before the product: 0 * NaN would reach dW.
-    states, wanted = torch.where(live[:, None], hidden, 0.0), labels.where(live, IGNORE)
-    logp, entropy = linear_logprob_oracle(states, weight, wanted, bias, temperature, softcap)
-    return policy_loss_oracle(logp, advantages, mask=live, entropy=entropy, **given)
-
-
-# What a token brings to its row, [n] each, in this order; ref and rollout may be missing.
-Rows = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]
-
-
 def loss_rows(
+    *,
     logits: Tensor,
     labels: Tensor,
-    rows: Rows,
+    inputs: TokenInputs,
+    weights: Tensor,
     bias: Tensor | None,
     softcap: float | None,
     temperature: float,
     config: PolicyLossConfig,
     gradient: bool,
-) -> tuple[Tensor, ...]:
-    """(logp, entropy, loss, ratio, kl) of logits [n, V], over which d logits is written."""
-    if use_triton(logits):
-        from .linear_loss_triton import loss_rows_triton
-
-        return loss_rows_triton(logits, labels, rows, bias, softcap, temperature, config, gradient)
+) -> RowResults:
+    """What rows of logits [n, V] give; where `gradient` is set d logits is written over them."""
     parts = []
     size = tile_rows(logits.shape[1])
     for start in range(0, len(labels), size):
-        here = slice(start, start + size)
-        scores, slope = row_scores(logits[here], bias, softcap, temperature)
-        stats = RowStats(scores, labels[here])
-        gain, old, ref, rollout, weights = (None if one is None else one[here] for one in rows)
-        now = stats.logp
-        old = now if old is None else old
-        terms = token_terms(now, gain, now - old, old, ref, rollout, stats.entropy, config)
-        parts.append((now, stats.entropy, terms.loss, terms.ratio, terms.kl))
+        tile = slice(start, start + size)
+        scores, d_score = row_scores(logits[tile], bias, softcap, temperature)
+        stats = RowStats(scores, labels[tile])
+        given = inputs.each(lambda tensor, tile=tile: tensor[tile])
+        old_logp = stats.logp if given.old_logp is None else given.old_logp
+        terms = token_terms(
+            logp=stats.logp,
+            log_ratio=stats.logp - old_logp,
+            inputs=given,
+            entropy=stats.entropy,
+            config=config,
+        )
+        parts.append(RowResults(stats.logp, stats.entropy, terms.loss, terms.ratio, terms.kl))
         if gradient:
-            g_entropy = weights * terms.d_entropy if config.entropy_coef else None
-            d = stats.gradient(weights * (terms.d_ratio + terms.d_direct), g_entropy)
-            d.div_(temperature)
-            logits[here] = d if slope is None else d.mul_(slope)
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+            g_logp = weights[tile] * (terms.d_log_ratio + terms.d_logp)
+            g_entropy = weights[tile] * terms.d_entropy if config.entropy_coef else None
+            d_logits = stats.gradient(g_logp, g_entropy).div_(temperature)
+            logits[tile] = d_logits if d_score is None else d_logits.mul_(d_score)
+    return RowResults(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 # --- the operator -------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("sectow::linear_policy_loss", mutates_args=())
+@loss_operator("sectow::linear_policy_loss")
 def linear_policy_loss_op(
     hidden: Tensor,
     weight: Tensor,
@@ -115,14 +81,13 @@ def linear_policy_loss_op(
     mask: Tensor | None,
     sequence_ids: Tensor | None,
     normalizer: Tensor | None,
-    kinds: str,
-    numbers: list[float],
+    *,
     temperature: float,
     softcap: float | None,
     wanted: list[bool],
+    config: PolicyLossConfig,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(loss, dh, dW, db, logp [N], scored [N], metrics)."""
-    config = PolicyLossConfig.of(kinds, numbers)
     count, vocabulary = len(labels), weight.shape[0]
     dtype = wide(hidden.dtype)
     live = labels != IGNORE if mask is None else (labels != IGNORE) & mask.bool()
@@ -137,63 +102,69 @@ def linear_policy_loss_op(
     scored = live
     if not config.kl_coef and not config.entropy_coef:
         scored = live & (advantages != 0)
-    rows = live_rows(scored)
-
-    def clean(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(dtype).where(live, 0.0)
-
-    given = [clean(one) for one in (advantages, old_logp, ref_logp, rollout_logp)]
-    logp, entropy, loss, ratio, kl = (hidden.new_zeros(count, dtype=dtype) for _ in range(5))
-    gradients = HeadGradients(hidden, weight, bias, tuple(wanted))
-    size = min(chunk_rows(hidden, vocabulary), count if rows is None else len(rows))
-    buffer = hidden.new_empty(size, vocabulary)
-    for chunk, place in row_chunks(rows, count, max(size, 1)):
-        states = hidden[chunk]
-        if rows is None:
-            # Every row takes part, dead ones too (a CUDA graph is being captured, or none is dead).
-            states = states.where(scored[chunk, None], 0.0)
-        logits = torch.mm(states, weight.T, out=buffer[: place.stop - place.start])
-        mine = [None if one is None else one[chunk] for one in (*given, relative)]
-        ids = labels[chunk].where(scored[chunk], 0)
-        results = loss_rows(logits, ids, mine, bias, softcap, temperature, config, any(wanted))
-        for whole, part in zip((logp, entropy, loss, ratio, kl), results, strict=True):
-            whole[chunk] = part.where(scored[chunk], 0.0)
+    inputs = TokenInputs(
+        advantages=advantages, old_logp=old_logp, ref_logp=ref_logp, rollout_logp=rollout_logp
+    ).each(live_only(live, dtype))
+    make_rows = loss_rows
+    if use_triton(hidden):
+        from .linear_loss_triton import loss_rows_triton as make_rows
+    whole = RowResults(*(hidden.new_zeros(count, dtype=dtype) for _ in RowResults._fields))
+    gradients = HeadGradients(hidden, weight, bias, wanted)
+    for chunk in head_chunks(hidden, weight, scored, chunk_rows(hidden, vocabulary)):
+        rows = chunk.rows
+        results = make_rows(
+            logits=chunk.logits,
+            labels=labels[rows].where(scored[rows], 0),
+            inputs=inputs.each(lambda tensor, rows=rows: tensor[rows]),
+            weights=relative[rows],
+            bias=bias,
+            softcap=softcap,
+            temperature=temperature,
+            config=config,
+            gradient=any(wanted),
+        )
+        for all_rows, part in zip(whole, results, strict=True):
+            all_rows[rows] = part.where(scored[rows], 0.0)
         if any(wanted):
-            gradients.add(chunk, states, logits)
-    terms = ratio, kl
-    gain = clean(advantages)
-    metrics = summary(terms, gain, entropy, scored, config, live.sum())
-    return (
-        (loss * weights).sum(),
-        *gradients.result(largest),
-        logp,
-        scored.clone(),
-        metrics,
+            gradients.add(chunk, chunk.logits)
+    metrics = loss_metrics(
+        ratio=whole.ratio,
+        kl=whole.kl,
+        advantages=inputs.advantages,
+        entropy=whole.entropy,
+        live=scored,
+        count=live.sum(),
+        config=config,
     )
+    loss = (whole.loss * weights).sum()
+    return loss, *gradients.result(largest), whole.logp, scored.clone(), metrics
 
 
 @linear_policy_loss_op.register_fake
-def _(hidden, weight, bias, labels, *rest):
+def _(hidden, weight, bias, labels, *_, wanted, **__):
     dtype = wide(hidden.dtype)
     return (
         hidden.new_empty((), dtype=dtype),
-        *HeadGradients(hidden, weight, bias, tuple(rest[-1])).result(),
+        *HeadGradients(hidden, weight, bias, wanted).result(),
         hidden.new_empty(labels.shape, dtype=dtype),
         hidden.new_empty(labels.shape, dtype=torch.bool),
         hidden.new_empty(len(METRICS), dtype=dtype),
     )
 
 
-def _setup(ctx, inputs, output) -> None:
+def _setup(ctx, inputs, keyword_only_inputs, output) -> None:
+    _, d_hidden, d_weight, d_bias, *_ = output
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # or zeros as large as dW would be made for them
-    ctx.wanted = inputs[-1]
-    ctx.save_for_backward(*output[1:4])
+    ctx.wanted = keyword_only_inputs["wanted"]
+    ctx.save_for_backward(d_hidden, d_weight, d_bias)
+    ctx.constants = len(inputs) - len(ctx.wanted)
 
 
 def _gradients(ctx, upstream, *_):
+    constants = (None,) * ctx.constants
     if upstream is None:  # nothing was made of the loss
-        return (None,) * 16
+        return *(None for _ in ctx.wanted), *constants
     # Scaled in place where nobody can ask again (no retain_graph, not being traced): a copy of dW
     # would double what the head costs.
     traced = type(upstream) is not Tensor
@@ -202,7 +173,7 @@ def _gradients(ctx, upstream, *_):
         ((upstream * d).to(d.dtype) if again else d.mul_(upstream)) if wanted else None
         for d, wanted in zip(ctx.saved_tensors, ctx.wanted, strict=True)
     )
-    return *found, *(None,) * 13
+    return *found, *constants
 
 
 linear_policy_loss_op.register_autograd(_gradients, setup_context=_setup)
@@ -238,9 +209,10 @@ def linear_policy_loss(
     """
     config = config or PolicyLossConfig()
     checks.check_head(hidden, weight, bias, labels, temperature, softcap)
-    count, device = labels.shape[0], hidden.device
-    check_terms(
-        *(count, device, config),
+    checks.check_loss_inputs(
+        count=labels.shape[0],
+        device=hidden.device,
+        config=config,
         advantages=advantages,
         old_logp=old_logp,
         ref_logp=ref_logp,
@@ -250,16 +222,26 @@ def linear_policy_loss(
         normalizer=normalizer,
     )
     hidden, weight = cast_for_autocast(hidden, weight)
-    given = advantages, old_logp, ref_logp, rollout_logp
-    if config.ratio == "sequence":
-        return sequence_ratio_loss(
-            *(hidden, weight, labels, *given, bias, mask, sequence_ids, normalizer),
-            *(config, temperature, softcap),
-        )
-    heads = (hidden, weight, bias)
-    wanted = [torch.is_grad_enabled() and one is not None and one.requires_grad for one in heads]
+    given = {
+        "labels": labels,
+        "advantages": advantages,
+        "old_logp": old_logp,
+        "ref_logp": ref_logp,
+        "rollout_logp": rollout_logp,
+        "mask": mask,
+        "sequence_ids": sequence_ids,
+        "softcap": None if softcap is None else float(softcap),
+        "temperature": float(temperature),
+    }
+    head = {"hidden": hidden, "weight": weight, "bias": bias}
+    if config.policy_loss.over == "sequence":
+        return sequence_ratio_loss(**head, **given, normalizer=normalizer, config=config)
+    training = torch.is_grad_enabled()
     loss, *_, logp, scored, metrics = linear_policy_loss_op(
-        *(*heads, labels, *given, mask, sequence_ids, as_scalar(normalizer, device)),
-        *(config.kinds(), config.numbers(), float(temperature), softcap and float(softcap), wanted),
+        **head,
+        **given,
+        normalizer=as_scalar(normalizer, hidden.device),
+        wanted=[training and one is not None and one.requires_grad for one in head.values()],
+        **config.scalars(),
     )
     return loss, named(metrics) | {"logp": logp.detach(), "scored": scored}

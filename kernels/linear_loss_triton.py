@@ -15,18 +15,19 @@ from .logprob_triton import (
     row_statistics,
     write_gradient,
 )
-from .loss_terms import PolicyLossConfig
-from .loss_triton import loss_options, token_terms_kernel_part
+from .loss_config import PolicyLossConfig
+from .loss_terms import RowResults, TokenInputs
+from .loss_triton import loss_options, token_terms_part
 
 
 @triton.jit
 def linear_loss_kernel(
     logits,
     labels,
-    gains,
-    olds,
-    refs,
-    rollouts,
+    advantages_in,
+    old_logp_in,
+    ref_logp_in,
+    rollout_logp_in,
     weights,
     bias,
     logp_out,
@@ -38,20 +39,14 @@ def linear_loss_kernel(
     stride,
     inv_t,
     cap,
-    clip_low,
-    clip_high,
-    dual_clip,
-    kl_coef,
-    entropy_coef,
-    tis_cap,
-    bound,
-    sapo_pos,
-    sapo_neg,
+    coefficients,
+    loss_numbers,
+    kl_numbers,
     HAS_BIAS: tl.constexpr,
     CAP: tl.constexpr,
-    RATIO: tl.constexpr,
+    LOSS: tl.constexpr,
     KL: tl.constexpr,
-    UNBIASED: tl.constexpr,
+    KL_UNBIASED: tl.constexpr,
     HAS_OLD: tl.constexpr,
     HAS_REF: tl.constexpr,
     HAS_ROLLOUT: tl.constexpr,
@@ -62,39 +57,33 @@ def linear_loss_kernel(
     row_ptr = logits + row * stride
     label = tl.load(labels + row)
     lse, entropy = row_statistics(row_ptr, bias, V, inv_t, cap, HAS_BIAS, CAP, B)
-    now = label_score(row_ptr, bias, label, V, inv_t, cap, HAS_BIAS, CAP) - lse
-    old = now
+    logp = label_score(row_ptr, bias, label, V, inv_t, cap, HAS_BIAS, CAP) - lse
+    old_logp = logp
     if HAS_OLD:
-        old = tl.load(olds + row)
-    ref = now
+        old_logp = tl.load(old_logp_in + row)
+    ref_logp = logp
     if HAS_REF:
-        ref = tl.load(refs + row)
-    rollout = old
+        ref_logp = tl.load(ref_logp_in + row)
+    rollout_logp = old_logp
     if HAS_ROLLOUT:
-        rollout = tl.load(rollouts + row)
-    loss, d_ratio, d_direct, d_entropy, ratio, kl = token_terms_kernel_part(
-        now,
-        tl.load(gains + row),
-        now - old,
-        old,
-        ref,
-        rollout,
-        entropy,
-        clip_low,
-        clip_high,
-        dual_clip,
-        kl_coef,
-        entropy_coef,
-        tis_cap,
-        bound,
-        sapo_pos,
-        sapo_neg,
-        RATIO,
-        KL,
-        UNBIASED,
-        HAS_REF,
+        rollout_logp = tl.load(rollout_logp_in + row)
+    loss, d_log_ratio, d_logp, d_entropy, ratio, kl = token_terms_part(
+        logp=logp,
+        log_ratio=logp - old_logp,
+        advantages=tl.load(advantages_in + row),
+        old_logp=old_logp,
+        ref_logp=ref_logp,
+        rollout_logp=rollout_logp,
+        entropy=entropy,
+        coefficients=coefficients,
+        loss_numbers=loss_numbers,
+        kl_numbers=kl_numbers,
+        LOSS=LOSS,
+        KL=KL,
+        KL_UNBIASED=KL_UNBIASED,
+        HAS_REF=HAS_REF,
     )
-    tl.store(logp_out + row, now)
+    tl.store(logp_out + row, logp)
     tl.store(entropy_out + row, entropy)
     tl.store(loss_out + row, loss)
     tl.store(ratio_out + row, ratio)
@@ -104,59 +93,60 @@ def linear_loss_kernel(
         tl.debug_barrier()
         weight = tl.load(weights + row)
         # A row without weight gets zeros, whatever it holds.
-        g_logp = tl.where(weight == 0.0, 0.0, weight * (d_ratio + d_direct))
+        g_logp = tl.where(weight == 0.0, 0.0, weight * (d_log_ratio + d_logp))
         g_entropy = tl.where(weight == 0.0, 0.0, weight * d_entropy)
         write_gradient(
-            row_ptr,
-            row_ptr,
-            bias,
-            label,
-            lse,
-            entropy,
-            g_logp,
-            g_entropy,
-            V,
-            inv_t,
-            cap,
-            HAS_BIAS,
-            CAP,
-            B,
+            out_ptr=row_ptr,
+            row_ptr=row_ptr,
+            bias_ptr=bias,
+            label=label,
+            lse=lse,
+            entropy=entropy,
+            g_logp=g_logp,
+            g_entropy=g_entropy,
+            V=V,
+            inv_t=inv_t,
+            cap=cap,
+            HAS_BIAS=HAS_BIAS,
+            CAP=CAP,
+            B=B,
         )
 
 
 def loss_rows_triton(
+    *,
     logits: Tensor,
     labels: Tensor,
-    rows: tuple[Tensor | None, ...],
+    inputs: TokenInputs,
+    weights: Tensor,
     bias: Tensor | None,
     softcap: float | None,
     temperature: float,
     config: PolicyLossConfig,
     gradient: bool,
-) -> tuple[Tensor, ...]:
-    """`loss_rows`; logits are contiguous [n, V], n >= 1."""
-    gain, old, ref, rollout, weights = rows
+) -> RowResults:
+    """`loss_rows`; logits are contiguous [n, V], n >= 1. A missing pointer is any other one."""
     count, vocabulary = logits.shape
-    outputs = tuple(torch.empty(count, device=logits.device) for _ in range(5))
-    names = ("logp_out", "entropy_out", "loss_out", "ratio_out", "kl_out")
+    results = RowResults(*(torch.empty(count, device=logits.device) for _ in RowResults._fields))
+    advantages = inputs.advantages
     with on_device(logits):
         linear_loss_kernel[(count,)](
             logits=logits,
             labels=labels,
-            gains=gain,
-            olds=gain if old is None else old,
-            refs=gain if ref is None else ref,
-            rollouts=gain if rollout is None else rollout,
+            advantages_in=advantages,
+            old_logp_in=advantages if inputs.old_logp is None else inputs.old_logp,
+            ref_logp_in=advantages if inputs.ref_logp is None else inputs.ref_logp,
+            rollout_logp_in=advantages if inputs.rollout_logp is None else inputs.rollout_logp,
             weights=weights,
-            **dict(zip(names, outputs, strict=True)),
+            **{f"{name}_out": tensor for name, tensor in results._asdict().items()},
             V=vocabulary,
             stride=logits.stride(0),
             inv_t=1 / temperature,
-            HAS_OLD=old is not None,
-            HAS_ROLLOUT=rollout is not None,
+            HAS_OLD=inputs.old_logp is not None,
+            HAS_ROLLOUT=inputs.rollout_logp is not None,
             GRADIENT=gradient,
             **head_options(bias, softcap, logits),
-            **loss_options(config, ref is not None),
+            **loss_options(config, has_ref=inputs.ref_logp is not None),
             **row_shape(vocabulary),
         )
-    return outputs
+    return results

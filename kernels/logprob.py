@@ -21,7 +21,7 @@ FLOOR = -1e4
 def selective_logprob_oracle(
     logits: Tensor, labels: Tensor, temperature: float = 1.0, ignore_index: int = -100
 ) -> tuple[Tensor, Tensor]:
-    """What `selective_logprob` means, in autograd's own words, with everything kept."""
+    """What `selective_logprob` means, in terms of autograd, with everything kept."""
     live = labels != ignore_index
     # The row is replaced, not multiplied away: 0 * NaN is NaN, in the backward pass too.
     scores = torch.where(live[:, None], logits.to(wide(logits.dtype)), 0.0) / temperature
@@ -37,16 +37,19 @@ def selective_logprob_oracle(
 def row_scores(
     logits: Tensor, bias: Tensor | None, softcap: float | None, temperature: float
 ) -> tuple[Tensor, Tensor | None]:
-    """(scores, slope) of a tile: scores is fresh and wide, slope is d capped / d logit or None."""
+    """(scores, d_score) of a tile. Scores are new memory, in at least float32.
+
+    d_score is the derivative of the softcap, or None without one.
+    """
     scores = logits.to(wide(logits.dtype), copy=True)
     if bias is not None:
         scores += bias
-    slope = None
+    d_score = None
     if softcap is not None:
         cap = torch.tanh(scores / softcap)
         scores = cap * softcap
-        slope = 1 - cap.square()
-    return scores.div_(temperature), slope
+        d_score = 1 - cap.square()
+    return scores.div_(temperature), d_score
 
 
 class RowStats:
@@ -73,8 +76,8 @@ class RowStats:
             result = self.weights.mul_(-g_logp / self.total)
         else:
             offset = g_logp - g_entropy[:, None] * (self.log_total - self.entropy[:, None])
-            slope = self.shifted.mul_(g_entropy[:, None]).add_(offset)
-            result = self.weights.mul_(slope).div_(-self.total)
+            factor = self.shifted.mul_(g_entropy[:, None]).add_(offset)
+            result = self.weights.mul_(factor).div_(-self.total)
         return result.scatter_add_(-1, self.labels, g_logp)
 
 
@@ -86,6 +89,7 @@ def nonzero_or_none(gradient: Tensor) -> Tensor | None:
 def head_rows_forward(
     logits: Tensor,
     labels: Tensor,
+    *,
     bias: Tensor | None,
     softcap: float | None,
     temperature: float,
@@ -95,7 +99,14 @@ def head_rows_forward(
     if use_triton(logits):
         from .logprob_triton import selective_forward
 
-        return selective_forward(logits, labels, temperature, ignore_index, bias, softcap)
+        return selective_forward(
+            logits,
+            labels,
+            temperature=temperature,
+            ignore_index=ignore_index,
+            bias=bias,
+            softcap=softcap,
+        )
     logp, entropy, lse = (logits.new_zeros(len(labels), dtype=wide(logits.dtype)) for _ in range(3))
     for rows in (labels != ignore_index).nonzero()[:, 0].split(tile_rows(logits.shape[1])):
         stats = RowStats(row_scores(logits[rows], bias, softcap, temperature)[0], labels[rows])
@@ -104,6 +115,7 @@ def head_rows_forward(
 
 
 def head_rows_backward(
+    *,
     g_logp: Tensor,
     g_entropy: Tensor,
     logits: Tensor,
@@ -121,15 +133,25 @@ def head_rows_backward(
         from .logprob_triton import selective_backward
 
         return selective_backward(
-            *(g_logp, g_entropy, logits, labels, entropy, lse),
-            *(temperature, ignore_index, bias, softcap, out),
+            g_logp=g_logp,
+            g_entropy=g_entropy,
+            logits=logits,
+            labels=labels,
+            entropy=entropy,
+            lse=lse,
+            temperature=temperature,
+            ignore_index=ignore_index,
+            bias=bias,
+            softcap=softcap,
+            out=out,
         )
     out[labels == ignore_index] = 0.0
     for rows in (labels != ignore_index).nonzero()[:, 0].split(tile_rows(logits.shape[1])):
-        scores, slope = row_scores(logits[rows], bias, softcap, temperature)
-        d = RowStats(scores, labels[rows]).gradient(g_logp[rows], nonzero_or_none(g_entropy[rows]))
-        d.div_(temperature)
-        out[rows] = (d if slope is None else d.mul_(slope)).to(out.dtype)
+        scores, d_score = row_scores(logits[rows], bias, softcap, temperature)
+        stats = RowStats(scores, labels[rows])
+        d_logits = stats.gradient(g_logp[rows], nonzero_or_none(g_entropy[rows]))
+        d_logits.div_(temperature)
+        out[rows] = (d_logits if d_score is None else d_logits.mul_(d_score)).to(out.dtype)
     return out
 
 
@@ -141,7 +163,14 @@ def selective_logprob_op(
     logits: Tensor, labels: Tensor, temperature: float, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     checks.check_labels(labels, labels != ignore_index, logits.shape[1], ignore_index)
-    return head_rows_forward(logits, labels, None, None, temperature, ignore_index)
+    return head_rows_forward(
+        logits,
+        labels,
+        bias=None,
+        softcap=None,
+        temperature=temperature,
+        ignore_index=ignore_index,
+    )
 
 
 @selective_logprob_op.register_fake
@@ -160,10 +189,18 @@ def selective_logprob_backward_op(
     temperature: float,
     ignore_index: int,
 ) -> Tensor:
-    out = torch.empty_like(logits, memory_format=torch.contiguous_format)
     return head_rows_backward(
-        *(g_logp, g_entropy, logits, labels, entropy, lse),
-        *(None, None, temperature, ignore_index, out),
+        g_logp=g_logp,
+        g_entropy=g_entropy,
+        logits=logits,
+        labels=labels,
+        entropy=entropy,
+        lse=lse,
+        bias=None,
+        softcap=None,
+        temperature=temperature,
+        ignore_index=ignore_index,
+        out=torch.empty_like(logits, memory_format=torch.contiguous_format),
     )
 
 
@@ -179,8 +216,16 @@ def _setup(ctx, inputs, output) -> None:
 
 
 def _gradients(ctx, g_logp, g_entropy, _):
+    logits, labels, entropy, lse = ctx.saved_tensors
     gradient = selective_logprob_backward_op(
-        g_logp, g_entropy, *ctx.saved_tensors, ctx.temperature, ctx.ignore_index
+        g_logp=g_logp,
+        g_entropy=g_entropy,
+        logits=logits,
+        labels=labels,
+        entropy=entropy,
+        lse=lse,
+        temperature=ctx.temperature,
+        ignore_index=ctx.ignore_index,
     )
     return gradient, None, None, None
 

@@ -1,8 +1,8 @@
 """Triton kernels of `selective_logprob`, and the row functions that `linear_*` share.
 
-One program a row. The softmax statistics are made online, relative to the running maximum, so that
--inf logits and logits far from 0 lose nothing. Offsets are int64: V = 151,936 overflows int32 at
-row 14,135. Temperature and cap are runtime numbers: a schedule recompiles nothing.
+One program per row. The softmax statistics are made online, relative to the running maximum, so
+that -inf logits and logits far from 0 lose nothing. Offsets are int64: V = 151,936 overflows int32
+at row 14,135. Temperature and cap are runtime numbers: a schedule recompiles nothing.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 
 @triton.jit
 def scores_at(row_ptr, bias_ptr, at, V, inv_t, cap, HAS_BIAS: tl.constexpr, CAP: tl.constexpr):
-    """(scores, slope) of one block of a row; -inf past the end."""
+    """(scores, their derivative by the logits) of one block of a row; -inf past the end."""
     x = tl.load(row_ptr + at, mask=at < V, other=-float("inf")).to(tl.float32)
     if HAS_BIAS:
         x += tl.load(bias_ptr + at, mask=at < V, other=0.0).to(tl.float32)
-    slope = inv_t
+    d_score = inv_t
     if CAP:
         # tanh without libdevice; exp overflows to inf, which is the limit.
         t = 1.0 - 2.0 / (tl.exp(2.0 * x / cap) + 1.0)
         x = tl.where(at < V, cap * t, -float("inf"))
-        slope = (1.0 - t * t) * inv_t
-    return x * inv_t, slope
+        d_score = (1.0 - t * t) * inv_t
+    return x * inv_t, d_score
 
 
 @triton.jit
@@ -46,10 +46,10 @@ def row_statistics(
         shifted = s - base
         e = tl.exp(shifted)
         old = tl.where(top == -float("inf"), base, top)
-        fade = tl.exp(old - base)
-        moment = fade * (moment + total * (old - base))
+        rescale = tl.exp(old - base)
+        moment = rescale * (moment + total * (old - base))
         moment += tl.sum(tl.where(shifted == -float("inf"), 0.0, e * shifted), 0)
-        total = fade * total + tl.sum(e, 0)
+        total = rescale * total + tl.sum(e, 0)
         top = new
     base = tl.where(top == -float("inf"), 0.0, top)
     return base + tl.log(total), tl.log(total) - moment / total
@@ -90,12 +90,12 @@ def write_gradient(
     g_logp = tl.where(wrong, float("nan"), g_logp)
     for start in range(0, V, B):
         at = start + tl.arange(0, B)
-        s, slope = scores_at(row_ptr, bias_ptr, at, V, inv_t, cap, HAS_BIAS, CAP)
+        s, d_score = scores_at(row_ptr, bias_ptr, at, V, inv_t, cap, HAS_BIAS, CAP)
         logp = s - lse
         p = tl.exp(logp)
-        bend = tl.where(logp == -float("inf"), 0.0, p * (logp + entropy))
-        d = tl.where(at == label, g_logp, 0.0) - g_logp * p - g_entropy * bend
-        tl.store(out_ptr + at, (d * slope).to(out_ptr.dtype.element_ty), mask=at < V)
+        minus_d_entropy = tl.where(logp == -float("inf"), 0.0, p * (logp + entropy))
+        d = tl.where(at == label, g_logp, 0.0) - g_logp * p - g_entropy * minus_d_entropy
+        tl.store(out_ptr + at, (d * d_score).to(out_ptr.dtype.element_ty), mask=at < V)
 
 
 @triton.jit
@@ -160,20 +160,20 @@ def selective_backward_kernel(
     else:
         row_ptr = logits + row * stride
         write_gradient(
-            row_out,
-            row_ptr,
-            bias,
-            label,
-            tl.load(lses + row),
-            tl.load(entropies + row),
-            tl.load(g_logps + row),
-            tl.load(g_entropies + row),
-            V,
-            inv_t,
-            cap,
-            HAS_BIAS,
-            CAP,
-            B,
+            out_ptr=row_out,
+            row_ptr=row_ptr,
+            bias_ptr=bias,
+            label=label,
+            lse=tl.load(lses + row),
+            entropy=tl.load(entropies + row),
+            g_logp=tl.load(g_logps + row),
+            g_entropy=tl.load(g_entropies + row),
+            V=V,
+            inv_t=inv_t,
+            cap=cap,
+            HAS_BIAS=HAS_BIAS,
+            CAP=CAP,
+            B=B,
         )
 
 

@@ -1,5 +1,7 @@
-"""`linear_policy_loss` with a sequence-level ratio (GSPO): log-probs first, then the loss, so the
-logits are made twice (four products)."""
+"""`linear_policy_loss` with a ratio over sequences (GSPO).
+
+The log-probs come first, then the loss, so the logits are made twice (four products).
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,21 @@ from torch import Tensor
 
 from .head import linear_logprob
 from .loss import policy_loss
-from .loss_terms import IGNORE, PolicyLossConfig, sequence_index, sum_by
+from .loss_config import PolicyLossConfig
+from .loss_terms import IGNORE
+from .loss_weights import sequence_index, sum_by
 
 
 def sequence_ratio_loss(
+    *,
     hidden: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     labels: Tensor,
     advantages: Tensor,
     old_logp: Tensor | None,
     ref_logp: Tensor | None,
     rollout_logp: Tensor | None,
-    bias: Tensor | None,
     mask: Tensor | None,
     sequence_ids: Tensor,
     normalizer: float | Tensor | None,
@@ -26,17 +31,20 @@ def sequence_ratio_loss(
     temperature: float,
     softcap: float | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """As `linear_policy_loss`, whose checked arguments these are."""
+    """`linear_policy_loss` of arguments that it has checked."""
     live = (labels != IGNORE) if mask is None else (labels != IGNORE) & mask.bool()
     scored, normalizer = _with_signal(live, advantages, sequence_ids, normalizer, config)
     logp, entropy = linear_logprob(
-        *(hidden, weight, labels.where(scored, IGNORE)),
+        hidden,
+        weight,
+        labels.where(scored, IGNORE),
         bias=bias,
         temperature=temperature,
         softcap=softcap,
     )
     loss, metrics = policy_loss(
-        *(logp, advantages),
+        logp,
+        advantages,
         old_logp=old_logp,
         ref_logp=ref_logp,
         rollout_logp=rollout_logp,

@@ -1,1 +1,1 @@
-"""The kernels inside other trainers; a module a host, imported by who has that host."""
+"""The kernels inside other trainers: one module per host, imported where it is installed."""

@@ -18,8 +18,17 @@ _HOME = {
     "selective_logprob": "logprob",
     "linear_logprob": "head",
     "policy_loss": "loss",
-    "PolicyLossConfig": "loss_terms",
+    "PolicyLossConfig": "loss_config",
     "linear_policy_loss": "linear_loss",
+    # For a file that adds a policy loss or a KL estimate.
+    "PolicyLoss": "loss_forms",
+    "TokenLoss": "loss_forms",
+    "KLEstimate": "loss_forms",
+    "TokenKL": "loss_forms",
+    "TritonForm": "triton_form",
+    "register_policy_loss": "loss_registry",
+    "register_kl_estimate": "loss_registry",
+    "loss_options": "loss_registry",
 }
 __all__ = sorted(_HOME)
 

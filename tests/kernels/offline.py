@@ -21,11 +21,16 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from sectow_fast.kernels import (
+    PolicyLossConfig,
     advantage_triton,
     linear_loss_triton,
     logprob_triton,
     loss_triton,
 )
+from sectow_fast.plugins import load_plugins
+
+# Forms of a file outside the package compile as the others do.
+EXAMPLES = Path(__file__).parents[1] / "extend" / "examples"
 
 CARDS = {80: "A100", 90: "H100, H200", 100: "B200"}
 QWEN = 151_936
@@ -34,16 +39,24 @@ POINTERS = {  # float32 unless said
 }
 WHOLE = {"V": "i32", "stride": "i64", "stride_out": "i64", "ignore": "i32"}
 WHOLE |= {"count": "i32", "groups": "i32", "group_size": "i32"}
-REAL = ("inv_t", "cap", "eps", "clip_low", "clip_high", "dual_clip", "kl_coef", "entropy_coef")
-REAL += ("tis_cap", "bound", "sapo_pos", "sapo_neg")
+REAL = ("inv_t", "cap", "eps")
+
+
+def forms(*, has_ref: bool = False, **options) -> dict:
+    """Arguments of a loss kernel; its numbers, which are known at run time only, as their types."""
+    given = loss_triton.loss_options(PolicyLossConfig(**options), has_ref=has_ref)
+    return given | {
+        "coefficients": loss_triton.Coefficients(*("fp32",) * len(given["coefficients"])),
+        "loss_numbers": ("fp32",) * len(given["loss_numbers"]),
+        "kl_numbers": ("fp32",) * len(given["kl_numbers"]),
+    }
 
 
 def configurations():
     """(name, kernel, dtype of the logits, constants, vocabulary divisible by 16)."""
     head = {"HAS_BIAS": False, "CAP": False}
-    plain = {"RATIO": 0, "KL": 3, "UNBIASED": False}
-    loss = plain | {"HAS_OLD": False, "HAS_REF": False, "HAS_ROLLOUT": False}
-    full = plain | {"HAS_OLD": True, "HAS_REF": True, "HAS_ROLLOUT": True}
+    plain = forms() | {"HAS_OLD": False, "HAS_ROLLOUT": False, "GRADIENT": True}
+    full = forms(has_ref=True) | {"HAS_OLD": True, "HAS_ROLLOUT": True, "GRADIENT": True}
     logp = logprob_triton
     fused = linear_loss_triton.linear_loss_kernel
     for dtype in ("bf16", "fp16", "fp32"):
@@ -53,16 +66,20 @@ def configurations():
                 given = (dtype, extra | shape, vocabulary)
                 yield "selective forward", logp.selective_forward_kernel, *given
                 yield "selective backward", logp.selective_backward_kernel, *given
-                for more in (loss | {"GRADIENT": True}, full | {"GRADIENT": True}):
+                for more in (plain, full):
                     yield "linear loss", fused, dtype, extra | more | shape, vocabulary
+    load_plugins([str(EXAMPLES / "policy_loss.py"), str(EXAMPLES / "kl_estimate.py")])
+    outside = {"ratio": "soft_clip", "kl": "huber"}
     shape = logp.row_shape(QWEN)
-    for more in ({"RATIO": 2}, {"RATIO": 3}, {"KL": 1}, {"UNBIASED": True}, {"GRADIENT": False}):
-        yield "linear loss", fused, "bf16", head | full | {"GRADIENT": True} | more | shape, QWEN
-    for kind in (1, 2, 3):
-        for ratio, unbiased in ((0, False), (2, True), (3, False), (3, True)):
-            more = {"KL": kind, "RATIO": ratio, "UNBIASED": unbiased}
-            more |= {"HAS_REF": True, "HAS_ROLLOUT": True, "HAS_ENTROPY": True}
-            more |= {"B": 1024, "num_warps": 4}
+    for options in ({"ratio": "cispo"}, {"ratio": "sapo"}, {"kl": "k1"}, outside):
+        more = full | forms(has_ref=True, **options)
+        yield "linear loss", fused, "bf16", head | more | shape, QWEN
+    for more in (forms(has_ref=True, kl_unbiased=True), {"GRADIENT": False}):
+        yield "linear loss", fused, "bf16", head | full | more | shape, QWEN
+    for kl in ("k1", "k2", "k3", "huber"):
+        for ratio in ("token", "cispo", "sapo", "soft_clip"):
+            more = forms(has_ref=True, ratio=ratio, kl=kl, kl_unbiased=ratio != "token")
+            more |= {"HAS_ROLLOUT": True, "HAS_ENTROPY": True, "B": 1024, "num_warps": 4}
             yield "policy loss", loss_triton.policy_loss_kernel, "fp32", more, 1024
     for scale in (0, 1, 2):
         for ordered, tile, block in ((False, 64, 16), (False, 1, 1024), (True, 64, 16)):
@@ -73,11 +90,14 @@ def configurations():
 
 def compiled(name, kernel, dtype, constants, vocabulary, card):
     warps = constants["num_warps"]
-    constants = {k: v for k, v in constants.items() if k != "num_warps"}
+    types = {k: v for k, v in constants.items() if isinstance(v, tuple)}
+    constants = {k: v for k, v in constants.items() if k != "num_warps" and k not in types}
     signature, attributes = {}, {}
     for i, argument in enumerate(kernel.arg_names):
         if argument in constants:
             signature[argument] = "constexpr"
+        elif argument in types:
+            signature[argument] = types[argument]
         elif argument in WHOLE:
             signature[argument] = WHOLE[argument]
             if argument in ("V", "stride", "stride_out", "count") and vocabulary % 16 == 0:
@@ -98,7 +118,7 @@ def compiled(name, kernel, dtype, constants, vocabulary, card):
         "kernel": name,
         "dtype": dtype,
         "V": vocabulary,
-        "options": {k: v for k, v in constants.items() if not isinstance(v, bool) or v},
+        "options": {k: str(v) for k, v in constants.items() if v is not False},
         "warps": warps,
         "sm": card,
         "shared": made.metadata.shared,
@@ -122,7 +142,7 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 
 def markdown(rows: list[dict]) -> str:
-    """One line a kernel, dtype and vocabulary: the largest of its configurations, by card."""
+    """One line per kernel, dtype and vocabulary: the largest of its configurations, by card."""
     cells: dict[tuple, dict[int, list[dict]]] = {}
     for row in rows:
         cells.setdefault((row["kernel"], row["dtype"], row["V"]), {}).setdefault(

@@ -9,8 +9,8 @@ from kernel_cases import GRADIENTS, head_case, in_dtype
 from sectow_fast.kernels import (
     PolicyLossConfig,
     group_advantage,
-    linear_loss,
     linear_policy_loss,
+    loss_oracle,
     policy_loss,
     selective_logprob,
 )
@@ -78,12 +78,12 @@ def test_a_live_nan_shows_in_loss_and_gradient(path, name):
 
 
 @pytest.mark.parametrize("gap", [100.0, -100.0])
-@pytest.mark.parametrize("gain", [1.0, 0.0, -1.0])
-def test_a_huge_log_ratio_stays_finite(path, gap, gain):
+@pytest.mark.parametrize("advantages", [1.0, 0.0, -1.0])
+def test_a_huge_log_ratio_stays_finite(path, gap, advantages):
     logp = torch.tensor([gap - 1], requires_grad=True)
     given = torch.tensor([-1.0])
     loss, _ = policy_loss(
-        logp, torch.tensor([gain]), old_logp=given, ref_logp=given, rollout_logp=given,
+        logp, torch.tensor([advantages]), old_logp=given, ref_logp=given, rollout_logp=given,
         config=PolicyLossConfig(kl_coef=0.1, tis_cap=2.0),
     )  # fmt: skip
     loss.backward()
@@ -98,10 +98,10 @@ def test_the_gradient_passes_at_the_very_edge_of_the_clip(path, edge):
         clip_low=1 - ratio.item() if edge < 1 else 0.2,
         clip_high=ratio.item() - 1 if edge > 1 else 0.28,
     )
-    gain = torch.tensor([1.0 if edge > 1 else -1.0])
-    loss, _ = policy_loss(logp, gain, old_logp=torch.zeros(1), config=config)
+    advantages = torch.tensor([1.0 if edge > 1 else -1.0])
+    loss, _ = policy_loss(logp, advantages, old_logp=torch.zeros(1), config=config)
     loss.backward()
-    torch.testing.assert_close(logp.grad, -gain * ratio)
+    torch.testing.assert_close(logp.grad, -advantages * ratio)
 
 
 @pytest.mark.parametrize("config", [PolicyLossConfig(), FULL], ids=["plain", "full"])
@@ -135,7 +135,7 @@ def test_sequences_without_advantage_are_left_out_with_sequence_ratios(path, red
     dead = (case["sequence_ids"] == 1).nonzero().flatten()
     case["advantages"][dead] = 0.0
     config = PolicyLossConfig(ratio="sequence", reduction=reduction, clip_low=0.01, clip_high=0.01)
-    wanted = linear_loss.linear_policy_loss_oracle(**case, config=config)
+    wanted = loss_oracle.linear_policy_loss_oracle(**case, config=config)
     spoiled = {name: tensor.detach().clone() for name, tensor in case.items()}
     spoiled["hidden"][dead] = torch.nan
     spoiled["hidden"].requires_grad_()
@@ -167,17 +167,25 @@ def test_labels_out_of_range_are_refused_on_a_cpu_and_nan_in_the_kernels():
         return
     from sectow_fast.kernels.linear_loss_triton import loss_rows_triton
     from sectow_fast.kernels.logprob_triton import selective_backward, selective_forward
+    from sectow_fast.kernels.loss_terms import TokenInputs
 
     logits, labels, one = torch.randn(3, 7), torch.tensor([0, 7, -3]), torch.ones(3)
     logp, entropy, lse = selective_forward(logits, labels, 1.0, -100)
     assert logp.isnan().tolist() == entropy.isnan().tolist() == [False, True, True]
-    slope = selective_backward(one, one, logits, labels, entropy, lse, 1.0, -100)
-    assert slope.isnan().any(1).tolist() == [False, True, True]
-    rows = (one, None, None, None, one)
+    d_logits = selective_backward(one, one, logits, labels, entropy, lse, 1.0, -100)
+    assert d_logits.isnan().any(1).tolist() == [False, True, True]
     results = loss_rows_triton(
-        logits, labels, rows, None, None, 1.0, PolicyLossConfig(), gradient=True
+        logits=logits,
+        labels=labels,
+        inputs=TokenInputs(advantages=one, old_logp=None, ref_logp=None, rollout_logp=None),
+        weights=one,
+        bias=None,
+        softcap=None,
+        temperature=1.0,
+        config=PolicyLossConfig(),
+        gradient=True,
     )
-    assert results[2].isnan().tolist() == [False, True, True]
+    assert results.loss.isnan().tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("baseline", ["mean", "loo"])
@@ -213,5 +221,14 @@ def test_a_nan_reward_is_refused_on_a_cpu_and_spoils_its_group_in_the_kernel():
     from sectow_fast.kernels.advantage_triton import group_advantage_triton
 
     rewards = torch.tensor([0.0, torch.nan, 1.0, 0.0])
-    values, signal = group_advantage_triton(rewards, None, 2, "mean", "std", 1, 1e-4, rewards)
+    values, signal = group_advantage_triton(
+        rewards,
+        None,
+        group_size=2,
+        baseline="mean",
+        scale="std",
+        ddof=1,
+        eps=1e-4,
+        batch_std=rewards,
+    )
     assert values.isnan().tolist() == [True, True, False, False] and signal.all()

@@ -23,19 +23,24 @@ class Model(torch.nn.Module):
         self.body = torch.nn.Linear(H, H)
         self.head = torch.nn.Linear(H, V, bias=False)
 
-    def forward(self, states, labels, gain, mask, normalizer):
+    def forward(self, states, labels, advantages, mask, normalizer):
         return linear_policy_loss(
-            self.body(states), self.head.weight, labels, gain, mask=mask, normalizer=normalizer
+            self.body(states),
+            self.head.weight,
+            labels,
+            advantages,
+            mask=mask,
+            normalizer=normalizer,
         )[0]
 
 
 def scene() -> tuple[Model, tuple[torch.Tensor, ...]]:
     torch.manual_seed(0)
     model = Model()
-    states, gain = torch.randn(N, H), torch.randn(N)
+    states, advantages = torch.randn(N, H), torch.randn(N)
     mask = torch.zeros(N, dtype=torch.bool)
     mask[: N // 2 - 1] = True  # the second half, rank 1's share, has no live row
-    return model, (states, torch.randint(0, V, (N,)), gain, mask)
+    return model, (states, torch.randint(0, V, (N,)), advantages, mask)
 
 
 def work(rank: int, port: int, out: str) -> None:
@@ -81,10 +86,10 @@ def test_a_sharded_head_is_refused_by_name(tmp_path):
 
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        model, (states, labels, gain, _) = scene()
+        model, (states, labels, advantages, _) = scene()
         mesh = init_device_mesh("cpu", (1,))
         weight = distribute_tensor(model.head.weight.detach(), mesh, [Shard(0)])
         with pytest.raises(ValueError, match="weight"):
-            linear_policy_loss(states, weight, labels, gain)
+            linear_policy_loss(states, weight, labels, advantages)
     finally:
         dist.destroy_process_group()

@@ -10,9 +10,9 @@ from sectow_fast.kernels import (
     PolicyLossConfig,
     group_advantage,
     linear_logprob,
-    linear_loss,
     linear_policy_loss,
     logprob,
+    loss_oracle,
     policy_loss,
     selective_logprob,
 )
@@ -42,7 +42,7 @@ def test_linear_policy_loss(options, count, vocabulary, dtype):
     config = PolicyLossConfig(**options)
     rounded = in_dtype(head_case(count, 64, vocabulary), dtype)
     exact = in_dtype({k: v.detach() for k, v in rounded.items()}, torch.float64)
-    oracle = linear_loss.linear_policy_loss_oracle
+    oracle = loss_oracle.linear_policy_loss_oracle
     ours = fused(linear_policy_loss, on_card(rounded), config)
     plain = fused(oracle, on_card(rounded), config)
     truth = fused(oracle, on_card(exact), config)

@@ -13,8 +13,8 @@ from sectow_fast.kernels import (
     dispatch,
     group_advantage,
     linear_logprob,
-    linear_loss,
     linear_policy_loss,
+    loss_oracle,
     selective_logprob,
 )
 
@@ -100,7 +100,7 @@ def test_any_configuration_equals_the_oracle(
     case = in_dtype(head_case(count, 3, vocabulary, seed), torch.float64)
     again = {k: v.detach().clone().requires_grad_(k in GRADIENTS) for k, v in case.items()}
     ours = linear_policy_loss(**case, config=config)[0]
-    wanted = linear_loss.linear_policy_loss_oracle(**again, config=config)
+    wanted = loss_oracle.linear_policy_loss_oracle(**again, config=config)
     torch.testing.assert_close(ours, wanted)
     (2 * ours).backward()
     (2 * wanted).backward()

@@ -16,6 +16,7 @@ from sectow_fast.kernels import (
     linear_policy_loss,
     logprob,
     loss,
+    loss_oracle,
     policy_loss,
     selective_logprob,
 )
@@ -26,9 +27,9 @@ CHECK = torch.library.opcheck
 def test_opcheck(path):
     case = in_dtype(head_case(), torch.float32)
     config = PolicyLossConfig(kl_coef=0.1, entropy_coef=0.1)
-    labels, gain = case["labels"], case["advantages"]
-    given = (gain, case["old_logp"], case["ref_logp"], None, case["mask"], None, None)
-    flat = (config.kinds(), config.numbers())
+    labels, advantages = case["labels"], case["advantages"]
+    given = (advantages, case["old_logp"], case["ref_logp"], None, case["mask"], None, None)
+    scalars = config.scalars()
     heads = case["hidden"], case["weight"], case["bias"]
     logits = torch.randn(17, 100, requires_grad=True)
     logp, entropy = (torch.randn(17, requires_grad=True) for _ in range(2))
@@ -47,9 +48,12 @@ def test_opcheck(path):
         head.linear_logprob_backward_op,
         (*rows[:2], *detached, labels, *rows[2:], rows[0, :0], 0.7, 3.0, -100, 5, [True] * 3),
     )
-    CHECK(loss.policy_loss_op, (logp, entropy, *given, *flat))
-    CHECK(linear_loss.linear_policy_loss_op, (*heads, labels, *given, *flat, 0.7, None, [True] * 3))
-    CHECK(advantage.group_advantage_op, (gain, case["sequence_ids"], 0, "loo", "std", 1, 1e-4))
+    CHECK(loss.policy_loss_op, (logp, entropy, *given), scalars)
+    head_scalars = {"temperature": 0.7, "softcap": None, "wanted": [True] * 3}
+    CHECK(linear_loss.linear_policy_loss_op, (*heads, labels, *given), scalars | head_scalars)
+    CHECK(
+        advantage.group_advantage_op, (advantages, case["sequence_ids"], 0, "loo", "std", 1, 1e-4)
+    )
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -65,7 +69,7 @@ def test_gradcheck_of_the_oracle_and_of_ours(options):
         return linear_policy_loss(hidden, weight, bias=bias, config=config, **fixed)[0]
 
     def oracle(hidden, weight, bias):
-        return linear_loss.linear_policy_loss_oracle(
+        return loss_oracle.linear_policy_loss_oracle(
             hidden, weight, bias=bias, config=config, **fixed
         )
 

@@ -95,18 +95,18 @@ def test_sequence_ratio_is_the_geometric_mean():
 
 def test_on_policy_gradient_is_the_policy_gradient():
     logp = torch.randn(6, dtype=torch.float64, requires_grad=True)
-    gain = torch.randn(6, dtype=torch.float64)
-    loss, metrics = policy_loss(logp, gain)
+    advantages = torch.randn(6, dtype=torch.float64)
+    loss, metrics = policy_loss(logp, advantages)
     loss.backward()
-    torch.testing.assert_close(logp.grad, -gain / 6)
+    torch.testing.assert_close(logp.grad, -advantages / 6)
     assert metrics["clip_low"] == metrics["clip_high"] == 0
 
 
 @pytest.mark.parametrize("gap", [100.0, -100.0])
-@pytest.mark.parametrize("gain", [1.0, 0.0, -1.0])
-def test_a_huge_log_ratio_stays_finite(gap, gain):
+@pytest.mark.parametrize("advantages", [1.0, 0.0, -1.0])
+def test_a_huge_log_ratio_stays_finite(gap, advantages):
     logp = torch.tensor([gap], requires_grad=True)
-    loss, _ = policy_loss(logp, torch.tensor([gain]), old_logp=torch.zeros(1))
+    loss, _ = policy_loss(logp, torch.tensor([advantages]), old_logp=torch.zeros(1))
     loss.backward()
     assert loss.isfinite() and logp.grad.isfinite().all()
 
@@ -173,18 +173,18 @@ def test_linear_policy_loss_has_every_gradient_and_skips_masked_rows():
     hidden.requires_grad_()
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    labels, gain = torch.randint(0, 5, (7,)), torch.randn(7, dtype=torch.float64)
+    labels, advantages = torch.randint(0, 5, (7,)), torch.randn(7, dtype=torch.float64)
     mask = torch.arange(7) != 2
     config = PolicyLossConfig(entropy_coef=0.1)
     loss, metrics = linear_policy_loss(
-        hidden, weight, labels, gain, bias=bias, mask=mask, config=config
+        hidden, weight, labels, advantages, bias=bias, mask=mask, config=config
     )
     loss.backward()
     states = hidden.detach()[mask].requires_grad_()
     head, shift = weight.detach().requires_grad_(), bias.detach().requires_grad_()
     full = torch.log_softmax(states @ head.T + shift, -1)
     entropy = -(full.exp() * full).sum(-1)
-    wanted = (-full[torch.arange(6), labels[mask]] * gain[mask] - 0.1 * entropy).mean()
+    wanted = (-full[torch.arange(6), labels[mask]] * advantages[mask] - 0.1 * entropy).mean()
     (wanted_grads) = torch.autograd.grad(wanted, (states, head, shift))
     torch.testing.assert_close(hidden.grad[mask], wanted_grads[0])
     torch.testing.assert_close(weight.grad, wanted_grads[1])

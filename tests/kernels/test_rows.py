@@ -11,10 +11,9 @@ from sectow_fast.kernels import (
     dispatch,
     head,
     linear_logprob,
-    linear_loss,
     linear_policy_loss,
     logprob,
-    loss,
+    loss_oracle,
     policy_loss,
     selective_logprob,
 )
@@ -80,8 +79,8 @@ def test_policy_loss(path, options, dtype):
 
     ours = run(policy_loss, dtype)
     assert ours[0].dtype == torch.float32 and ours[1].dtype == dtype
-    rounded = run(loss.policy_loss_oracle, dtype)
-    within_twice(ours, rounded, run(loss.policy_loss_oracle, torch.float64), EPSILON[dtype])
+    rounded = run(loss_oracle.policy_loss_oracle, dtype)
+    within_twice(ours, rounded, run(loss_oracle.policy_loss_oracle, torch.float64), EPSILON[dtype])
 
 
 def fused(function, case, config, softcap=None):
@@ -96,7 +95,7 @@ def fused(function, case, config, softcap=None):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_linear_policy_loss(path, options, softcap):
     config = PolicyLossConfig(**options)
-    oracle = linear_loss.linear_policy_loss_oracle
+    oracle = loss_oracle.linear_policy_loss_oracle
     case = head_case()
     truth = fused(oracle, in_dtype(case, torch.float64), config, softcap)
     plain = fused(oracle, in_dtype(case, torch.float32), config, softcap)
@@ -109,7 +108,7 @@ def test_linear_policy_loss(path, options, softcap):
 @pytest.mark.parametrize("count", [0, 1, 17])
 def test_linear_policy_loss_at_odd_shapes_in_half(path, count, vocabulary):
     config = PolicyLossConfig(kl_coef=0.1, entropy_coef=0.1)
-    oracle = linear_loss.linear_policy_loss_oracle
+    oracle = loss_oracle.linear_policy_loss_oracle
     case = in_dtype(head_case(count, 8, vocabulary), torch.float16)
     exact = in_dtype({k: v.detach() for k, v in case.items()}, torch.float64)
     plain = in_dtype({k: v.detach() for k, v in case.items()}, torch.float16)
@@ -147,6 +146,7 @@ def test_offsets_beyond_two_to_the_31(path, tmp_path):
         pytest.skip("torch's own indexing")
     from sectow_fast.kernels.linear_loss_triton import loss_rows_triton
     from sectow_fast.kernels.logprob_triton import selective_backward, selective_forward
+    from sectow_fast.kernels.loss_terms import TokenInputs
 
     stride, wide = 1 << 30, 40
     size = 4 * stride + wide
@@ -158,13 +158,22 @@ def test_offsets_beyond_two_to_the_31(path, tmp_path):
     wanted = selective_forward(near, labels, 1.0, -100)
     far.copy_(near)
     torch.testing.assert_close(selective_forward(far, labels, 1.0, -100), wanted)
-    slope = (one, one, near, labels, *wanted[1:], 1.0, -100)
-    near_slope = selective_backward(*slope)
-    torch.testing.assert_close(selective_backward(*slope, out=far), near_slope)
+    given = (one, one, near, labels, *wanted[1:], 1.0, -100)
+    near_gradient = selective_backward(*given)
+    torch.testing.assert_close(selective_backward(*given, out=far), near_gradient)
     far.copy_(near)
-    rows = (one, None, None, None, one)
     for logits in (far, near):
-        loss_rows_triton(logits, labels, rows, None, None, 1.0, PolicyLossConfig(), True)
+        loss_rows_triton(
+            logits=logits,
+            labels=labels,
+            inputs=TokenInputs(advantages=one, old_logp=None, ref_logp=None, rollout_logp=None),
+            weights=one,
+            bias=None,
+            softcap=None,
+            temperature=1.0,
+            config=PolicyLossConfig(),
+            gradient=True,
+        )
     torch.testing.assert_close(far.contiguous(), near)
 
 
@@ -177,7 +186,7 @@ def test_dw_is_summed_in_float32_over_many_chunks(monkeypatch):
     ours = in_dtype({k: case[k] for k in names}, torch.bfloat16)
     exact = in_dtype({k: v.detach() for k, v in ours.items()}, torch.float64)
     plain = in_dtype({k: v.detach() for k, v in ours.items()}, torch.bfloat16)
-    oracle = linear_loss.linear_policy_loss_oracle
+    oracle = loss_oracle.linear_policy_loss_oracle
     error = [fused(linear_policy_loss, ours, config), fused(oracle, plain, config)]
     truth = fused(oracle, exact, config)
     off = [(one[2].double() - truth[2]).norm().item() for one in error]
