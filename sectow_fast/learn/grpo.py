@@ -26,7 +26,7 @@ def loss_config(config: LossConfig) -> PolicyLossConfig:
     """
     extra = dict(config.model_extra or {})
     fields = {name: getattr(config, name) for name in LossConfig.model_fields}
-    return PolicyLossConfig(**fields, **({"options": extra} if extra else {}))
+    return PolicyLossConfig(**fields, options=extra)
 
 
 def advantages_of(
