@@ -26,8 +26,8 @@ def print_plan(config: Config) -> None:
     from sectow_fast.engine.registry import engine_kind
     from sectow_fast.stages import make_stage
 
-    kind = engine_kind(config)
-    memory = kind.memory_plan(config)
+    engine = engine_kind(config)
+    memory = engine.memory_plan(config)
     if memory is not None:
         _print_memory(config, memory)
         return
@@ -68,7 +68,7 @@ def print_plan(config: Config) -> None:
         " (measured; one role trains at a time);"
         f" time: about {total / 60:.1f} min and the evaluations. Nothing was written."
     )
-    remark = kind.remark(config, weights)
+    remark = engine.remark(config, weights)
     if remark:
         console.print(remark)
 
