@@ -12,14 +12,12 @@ from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import build_model, build_processor, save_model
-from sectow_fast.data.sandbox.world import MEASURES, SandboxWorld
+from sectow_fast.data.sandbox.world import SandboxWorld
 from sectow_fast.types import Attack, UserError
 
 
 class SandboxStage:
     """The stage of `match.Match`."""
-
-    measures = MEASURES
 
     def __init__(self, config: Config) -> None:
         from transformers.utils import logging
@@ -28,6 +26,7 @@ class SandboxStage:
         logging.disable_progress_bar()
         self.config = config
         self.world = SandboxWorld(seed=config.seed, config=config.sandbox)
+        self.measures = self.world.measures
         self.lessons = Lessons(world=self.world)
         self.processor = self._processor()
         self.codec = ChatCodec(self.processor, self.world.images)
