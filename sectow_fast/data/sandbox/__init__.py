@@ -5,6 +5,7 @@ A file outside the package adds an attack style by `register_carrier` or `regist
 
 from sectow_fast.data.sandbox.carriers import Carrier, register_carrier
 from sectow_fast.data.sandbox.clothes import ClothesKind, register_clothes
+from sectow_fast.data.sandbox.objects import Thing
 from sectow_fast.data.sandbox.suites import (
     JAILBREAK_SUITES,
     OVER_REFUSAL_SUITES,
@@ -19,6 +20,7 @@ __all__ = [
     "Carrier",
     "ClothesKind",
     "SandboxWorld",
+    "Thing",
     "register_carrier",
     "register_clothes",
 ]
