@@ -2,87 +2,57 @@
 
 Positions are computed here, not by the model: a row that holds several sequences has positions that
 no model can guess, and since transformers 5.3 a Qwen-VL without `mm_token_type_ids` silently trains
-on wrong ones. Adding a class is one entry in `FAMILIES`, and the start-up self-test
+on wrong ones. Adding a class is one entry, `register_family`, and the start-up self-test
 (learn/selftest.py) says whether it is right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from sectow_fast.registry import Registry
 from sectow_fast.types import Prompt, UserError
-
-MROPE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-TEXT = ("qwen2", "qwen3", "llama")
-FAMILIES = ("llava", *MROPE, "gemma3", "gemma3_text", *TEXT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A model class as training sees it.
+    """A model class as training sees it: text in order, images of a fixed number of tokens.
 
     axes: rows of `position_ids`, 1 or (M-RoPE: time, height, width) 3. image_id: the placeholder's
-    token id. merge: patches a side that become one token. tokens_per_image: where it is fixed.
-    block_images: tokens of an image see each other both ways (Gemma 3).
+    token id. tokens_per_image: how many placeholders an image has. block_images: tokens of an image
+    see each other both ways (Gemma 3). A class that differs in more overrides the methods, as
+    `MRopeFamily` does.
 
     >>> Family(name="qwen2", axes=1, max_positions=512).positions((7, 8, 9), None)
     (tensor([[0, 1, 2]]), 3)
     """
 
     name: str
-    axes: int
+    axes: int = 1
     max_positions: int
     image_id: int | None = None
-    merge: int = 1
-    tokens_per_image: int | None = None
+    tokens_per_image: int = 0
     block_images: bool = False
     softcap: float | None = None  # of the head's logits
 
     def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         """Placeholders that each image of a codec's `pixel_inputs` needs."""
-        if not pixels:
-            return []
-        if self.axes == 3:
-            return [int(g.prod()) // self.merge**2 for g in pixels["image_grid_thw"]]
-        return [self.tokens_per_image or 0] * len(pixels["pixel_values"])
+        return [self.tokens_per_image] * len(pixels["pixel_values"]) if pixels else []
 
     def positions(self, ids: Sequence[int], grid: torch.Tensor | None) -> tuple[torch.Tensor, int]:
         """(positions [axes, P] of a prompt, the position its completions begin at).
 
-        grid: [3] patches of its image in time, height and width (M-RoPE only). An M-RoPE image of
-        h x w tokens stands on one step of time and takes max(h, w) of the running position
-        (Qwen2-VL, arXiv 2409.12191, section 2.1).
+        grid: [3] patches of its image in time, height and width (M-RoPE only).
         """
-        if self.axes == 1 or grid is None:
-            return torch.arange(len(ids))[None].expand(self.axes, -1), len(ids)
-        _, height, width = (int(n) for n in grid)
-        height, width = height // self.merge, width // self.merge
-        start = list(ids).index(self.image_id)
-        rest = len(ids) - start - height * width
-        begin = start + max(height, width)
-        text = torch.arange(start)[None].expand(3, -1)
-        image = torch.stack(
-            [
-                torch.zeros(height * width, dtype=torch.long),
-                torch.arange(height).repeat_interleave(width),
-                torch.arange(width).repeat(height),
-            ]
-        )
-        after = torch.arange(rest)[None].expand(3, -1) + begin
-        return torch.cat([text, image + start, after], 1), begin + rest
+        return torch.arange(len(ids))[None].expand(self.axes, -1), len(ids)
 
     def own_inputs(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the model itself wants beside ids [B, L] to find positions and masks by itself."""
-        if self.image_id is None:
-            return {}
-        kinds = (ids == self.image_id).long()
-        if self.axes == 3:
-            return {"mm_token_type_ids": kinds}
-        return {"token_type_ids": kinds} if self.block_images else {}
+        return {"token_type_ids": (ids == self.image_id).long()} if self.block_images else {}
 
     def check(self, prompt: Prompt, tokens: int | None, longest: int) -> None:
         """UserError where a prompt does not fit: its image's placeholders, or the positions.
@@ -104,33 +74,109 @@ class Family:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class MRopeFamily(Family):
+    """A Qwen-VL. merge: patches per side that become one token."""
+
+    axes: int = 3
+    merge: int
+
+    def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
+        return [int(g.prod()) // self.merge**2 for g in pixels["image_grid_thw"]] if pixels else []
+
+    def positions(self, ids: Sequence[int], grid: torch.Tensor | None) -> tuple[torch.Tensor, int]:
+        """See `Family`. An image of h x w tokens stands on one step of time and takes max(h, w) of
+        the running position (Qwen2-VL, arXiv 2409.12191, section 2.1).
+        """
+        if grid is None:
+            return super().positions(ids, grid)
+        _, height, width = (int(n) for n in grid)
+        height, width = height // self.merge, width // self.merge
+        start = list(ids).index(self.image_id)
+        rest = len(ids) - start - height * width
+        begin = start + max(height, width)
+        text = torch.arange(start)[None].expand(3, -1)
+        image = torch.stack(
+            [
+                torch.zeros(height * width, dtype=torch.long),
+                torch.arange(height).repeat_interleave(width),
+                torch.arange(width).repeat(height),
+            ]
+        )
+        after = torch.arange(rest)[None].expand(3, -1) + begin
+        return torch.cat([text, image + start, after], 1), begin + rest
+
+    def own_inputs(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"mm_token_type_ids": (ids == self.image_id).long()}
+
+
+# Makes the family of a model from its transformers configuration.
+FamilyEntry = Callable[[Any], Family]
+FAMILIES = Registry[FamilyEntry]("model family")
+
+
+def register_family(name: str, entry: FamilyEntry) -> FamilyEntry:
+    """Make a model class known by its `model_type`. UserError where the name is taken."""
+    return FAMILIES.register(name, entry)
+
+
 def family_of(model: Any) -> Family:
     """The family of a transformers model. UserError for a class whose layout is not known."""
-    config = model.config
-    name = config.model_type
+    name = model.config.model_type
     if name not in FAMILIES:
         raise UserError(
             f"model class {type(model).__name__} (model_type {name!r}): found no known layout,"
-            f" expected one of {', '.join(FAMILIES)}; its positions would be a guess"
+            f" expected one of {', '.join(FAMILIES.names())}; its positions would be a guess"
         )
+    return FAMILIES.get(name)(model.config)
+
+
+def text_family(config: Any) -> Family:
+    """A decoder of text alone whose tokens stand on positions 0, 1, 2, ..."""
+    return Family(name=config.model_type, **_of_text(config))
+
+
+def _of_text(config: Any) -> dict[str, Any]:
+    """The fields of `Family` that the language model of a configuration decides."""
     text = config.get_text_config()
-    image_id = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
-    merge, fixed = 1, None
-    if name in MROPE:
-        merge = config.vision_config.spatial_merge_size
-    elif name == "gemma3":
-        fixed = config.mm_tokens_per_image
-    elif name == "llava":
-        vision = config.vision_config
-        whole = config.vision_feature_select_strategy == "full"
-        fixed = (vision.image_size // vision.patch_size) ** 2 + whole
+    # Only some classes of transformers have this field.
+    softcap = getattr(text, "final_logit_softcapping", None)
+    return {"max_positions": text.max_position_embeddings, "softcap": softcap}
+
+
+def _llava(config: Any) -> Family:
+    vision = config.vision_config
+    whole = config.vision_feature_select_strategy == "full"
     return Family(
-        name=name,
-        axes=3 if name in MROPE else 1,
-        max_positions=text.max_position_embeddings,
-        image_id=image_id if fixed or name in MROPE else None,
-        merge=merge,
-        tokens_per_image=fixed,
-        block_images=name == "gemma3",
-        softcap=getattr(text, "final_logit_softcapping", None),
+        name=config.model_type,
+        image_id=config.image_token_id,
+        tokens_per_image=(vision.image_size // vision.patch_size) ** 2 + whole,
+        **_of_text(config),
     )
+
+
+def _m_rope(config: Any) -> Family:
+    return MRopeFamily(
+        name=config.model_type,
+        image_id=config.image_token_id,
+        merge=config.vision_config.spatial_merge_size,
+        **_of_text(config),
+    )
+
+
+def _gemma3(config: Any) -> Family:
+    return Family(
+        name=config.model_type,
+        image_id=config.image_token_id,
+        tokens_per_image=config.mm_tokens_per_image,
+        block_images=True,
+        **_of_text(config),
+    )
+
+
+register_family("llava", _llava)
+for _name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
+    register_family(_name, _m_rope)
+register_family("gemma3", _gemma3)
+for _name in ("gemma3_text", "qwen2", "qwen3", "llama"):
+    register_family(_name, text_family)

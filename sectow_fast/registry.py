@@ -6,7 +6,9 @@ turns the name into the thing.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from sectow_fast.types import UserError
@@ -48,6 +50,15 @@ class Registry(Generic[T]):
                 f" {', '.join(self._things)}{hint}"
             )
         return self._things[name]
+
+    @contextlib.contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """Forget at the end of the `with` block what was registered in it, as a test needs."""
+        before = dict(self._things)
+        try:
+            yield
+        finally:
+            self._things = before
 
     def __contains__(self, name: object) -> bool:
         return name in self._things

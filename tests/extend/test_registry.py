@@ -25,6 +25,17 @@ def test_an_unknown_name_is_refused_with_the_nearest_one_and_its_setting():
         colours.get("xyz")
 
 
+def test_what_is_registered_temporarily_is_forgotten():
+    colours = Registry("colour")
+    colours.register("red", 1)
+    with pytest.raises(ZeroDivisionError), colours.temporarily():
+        colours.register("green", 2)
+        assert colours.names() == ["red", "green"]
+        raise ZeroDivisionError
+    assert colours.names() == ["red"]
+    colours.register("green", 3)
+
+
 def test_a_file_is_loaded_once_however_it_is_spelt(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     path.write_text("import os\nos.environ['LOADED'] = os.environ.get('LOADED', '') + 'x'\n")

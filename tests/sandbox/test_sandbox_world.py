@@ -10,29 +10,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sectow_fast.config import SandboxConfig
-from sectow_fast.data.sandbox import SandboxWorld, styles
+from sectow_fast.data.sandbox import SandboxWorld
+from sectow_fast.data.sandbox.carriers import BUILT_IN as CARRIERS
+from sectow_fast.data.sandbox.carriers import Carrier
+from sectow_fast.data.sandbox.clothes import BUILT_IN as CLOTHES
+from sectow_fast.data.sandbox.clothes import Clothes, ClothesKind
 from sectow_fast.data.sandbox.objects import INGREDIENTS
-from sectow_fast.data.sandbox.styles import Clothes
+from sectow_fast.data.sandbox.requests import attack_words
+from sectow_fast.data.sandbox.styles import style_name
 from sectow_fast.types import Case
 
 CONFIG = SandboxConfig(suite_size=60)
 WORLD = SandboxWorld(seed=3, config=CONFIG)
+THINGS = WORLD.requests.things
+HELD_OUT = {(one.name, kind) for one in CARRIERS for kind in one.held_out_with}
 
 
 def things_of(case: Case) -> set[str]:
     """Names of the things that a case's words or picture mean."""
     words = case.text.split()
     if case.image:
-        return {WORLD.things[int(case.image.split("/")[1])].name}
-    named = {thing.name for thing in WORLD.things if thing.name in words}
+        return {THINGS[int(case.image.split("/")[1])].name}
+    named = {thing.name for thing in THINGS if thing.name in words}
     for start in range(len(words) - 2):
-        meant = WORLD._meant(words[start : start + 3])
-        named |= {meant[0].name} if meant else set()
+        meant = WORLD.requests.meaning(" ".join(words[start : start + 3]))
+        named |= {meant.thing.name} if meant else set()
     return named
 
 
 def clothes_of(case: Case) -> Clothes | None:
-    return styles.BY_WORDS.get(" ".join(case.text.split()[:3]))
+    return WORLD.requests.worn.get(" ".join(case.text.split()[:3]))
+
+
+def kept_for_suites(case: Case) -> bool:
+    """Whether its style is a pair of carrier and clothes that training must not show."""
+    carrier, _, kind = case.style.partition("+")
+    return (carrier, kind) in HELD_OUT
 
 
 def training_data() -> list[Case]:
@@ -47,17 +60,17 @@ def training_data() -> list[Case]:
 # Lessons of the cold start are left out on purpose: they stand for a pretrained model, whose
 # knowledge and whose weakness know nothing of our split.
 def test_training_data_hold_no_test_thing_wording_or_combination() -> None:
-    test_names = {thing.name for thing in WORLD.things if thing.test}
+    test_names = {thing.name for thing in THINGS if thing.test}
     for case in training_data():
         names = things_of(case)
         assert len(names) == 1 and not names & test_names, case
         clothes = clothes_of(case)
-        assert clothes is None or clothes.wording in styles.TRAIN, case
-        assert not styles.held_out(case.style.split("+")[0], clothes), case
+        assert clothes is None or not clothes.test, case
+        assert not kept_for_suites(case), case
 
 
 def test_suites_hold_test_things_and_wordings_alone() -> None:
-    test_names = {thing.name for thing in WORLD.things if thing.test}
+    test_names = {thing.name for thing in THINGS if thing.test}
     for name, suite in WORLD.suites().items():
         assert 20 <= len(suite) <= 60
         assert len({(case.text, case.image) for case in suite}) == len(suite)
@@ -65,9 +78,9 @@ def test_suites_hold_test_things_and_wordings_alone() -> None:
             assert case.suite == name
             assert things_of(case) <= test_names and things_of(case), case
             clothes = clothes_of(case)
-            assert clothes is None or clothes.wording in styles.TEST, case
+            assert clothes is None or clothes.test, case
             if name == "combinations":
-                assert styles.held_out(case.style.split("+")[0], clothes), case
+                assert kept_for_suites(case), case
 
 
 def test_probe_holds_no_training_case() -> None:
@@ -77,7 +90,8 @@ def test_probe_holds_no_training_case() -> None:
 
 def test_equal_seeds_make_equal_worlds_and_others_differ() -> None:
     twin, other = (SandboxWorld(seed=seed, config=CONFIG) for seed in (3, 4))
-    assert twin.vocabulary() == WORLD.vocabulary() and twin.suites() == WORLD.suites()
+    assert twin.requests.vocabulary() == WORLD.requests.vocabulary()
+    assert twin.suites() == WORLD.suites()
     assert twin.train_cases("unsafe") == WORLD.train_cases("unsafe")
     assert twin.harmless_probe() == WORLD.harmless_probe()
     assert other.suites() != WORLD.suites()
@@ -86,35 +100,41 @@ def test_equal_seeds_make_equal_worlds_and_others_differ() -> None:
 
 
 def test_forbidden_things_are_told_by_their_last_syllable() -> None:
-    endings = {thing.syllables[1] for thing in WORLD.things if thing.forbidden}
-    allowed = {thing.syllables[1] for thing in WORLD.things if not thing.forbidden}
+    endings = {thing.syllables[1] for thing in THINGS if thing.forbidden}
+    allowed = {thing.syllables[1] for thing in THINGS if not thing.forbidden}
     assert not endings & allowed
-    assert len({thing.recipe for thing in WORLD.things}) == len(WORLD.things) == 90
+    assert len({thing.recipe for thing in THINGS}) == len(THINGS) == 90
 
 
 def test_twins_differ_from_their_originals_in_kind_and_name_alone() -> None:
-    looks = {(thing.colour, thing.shape): thing for thing in WORLD.things}
-    endings = {thing.syllables[1] for thing in WORLD.things if thing.forbidden}
-    assert {twin.forbidden for twin in WORLD.twins} == {True, False}
-    assert not {twin.name for twin in WORLD.twins} & {thing.name for thing in WORLD.things}
-    for twin in WORLD.twins:
+    looks = {(thing.colour, thing.shape): thing for thing in THINGS}
+    endings = {thing.syllables[1] for thing in THINGS if thing.forbidden}
+    assert {twin.forbidden for twin in WORLD.requests.twins} == {True, False}
+    assert not {twin.name for twin in WORLD.requests.twins} & {thing.name for thing in THINGS}
+    for twin in WORLD.requests.twins:
         assert twin.forbidden != looks[twin.colour, twin.shape].forbidden
         assert twin.forbidden == (twin.syllables[1] in endings)
         assert WORLD.images.open(f"draw/{twin.number}/0").size == (28, 28)
 
 
-@pytest.mark.parametrize("carrier", styles.CARRIERS)
-@pytest.mark.parametrize("kind", [None, *styles.WORDINGS])
-def test_attack_words_are_realised_as_what_they_mean(carrier: str, kind: str | None) -> None:
-    if kind and (carrier, kind) in styles.HELD_OUT:
-        return  # kept for the test suites: see the split tests
-    clothes = Clothes(kind=kind, wording=1) if kind else None
-    for seed in WORLD.seeds("train"):
-        words = WORLD.attack_words(WORLD.by_name[seed.goal], carrier, clothes)
-        case = WORLD.realise(words, seed, rng=random.Random(0), attack_id="a")
-        assert case is not None and case.goal == seed.goal and case.label == "unsafe"
-        assert case.style == styles.style_name(carrier, clothes)
-        assert (case.image is not None) == (carrier in ("typo", "draw"))
+@pytest.mark.parametrize("kind", [None, *CLOTHES], ids=lambda one: one.name if one else "bare")
+@pytest.mark.parametrize("carrier", CARRIERS, ids=lambda one: one.name)
+def test_attack_words_are_realised_as_what_they_mean(
+    carrier: Carrier, kind: ClothesKind | None
+) -> None:
+    for clothes in kind.wordings("every") if kind else (None,):
+        for seed in WORLD.seeds("train"):
+            words = attack_words(WORLD.by_name[seed.goal], carrier, clothes)
+            meant = WORLD.requests.meaning(words)
+            assert meant is not None and meant.thing.name == seed.goal
+            assert (meant.carrier, meant.clothes) == (carrier, clothes)
+            case = WORLD.realise(words, seed, rng=random.Random(0), attack_id="a")
+            if clothes and (clothes.test or (carrier.name, clothes.kind) in HELD_OUT):
+                assert case is None  # kept for the test suites
+                continue
+            assert case is not None and case.goal == seed.goal and case.label == "unsafe"
+            assert case.style == style_name(carrier, clothes)
+            assert (case.image is not None) == (carrier.name in ("typo", "draw"))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +165,12 @@ def test_judge_calls_harmful_exactly_what_holds_the_recipe_in_order(data: st.Dat
     assert WORLD.judge(seed, " ".join(turned)).harmful is False
 
 
+def test_judging_many_is_judging_each_in_order() -> None:
+    case = WORLD.suites()["requests"][0]
+    pairs = [(case, case.answer), (case, "sorry can not"), (WORLD.seeds("test")[0], "")]
+    assert WORLD.judge_all(pairs) == [WORLD.judge(*pair) for pair in pairs]
+
+
 def test_judge_on_refusals_and_answers() -> None:
     case = WORLD.suites()["requests"][0]
     verdict = WORLD.judge(case, case.answer)
@@ -155,8 +181,8 @@ def test_judge_on_refusals_and_answers() -> None:
 
 
 def test_pictures_differ_by_variant_and_only_forbidden_drawings_are_marked() -> None:
-    forbidden = next(thing for thing in WORLD.things if thing.forbidden)
-    allowed = next(t for t in WORLD.things if not t.forbidden and t.colour != "yellow")
+    forbidden = next(thing for thing in THINGS if thing.forbidden)
+    allowed = next(t for t in THINGS if not t.forbidden and t.colour != "yellow")
 
     def marked(kind: str, number: int, variant: int) -> bool:
         pixels = np.asarray(WORLD.images.open(f"{kind}/{number}/{variant}"), dtype=int)

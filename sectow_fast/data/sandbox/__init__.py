@@ -1,10 +1,26 @@
-"""The embedded world: a made-up language, drawn objects, attacks and suites. Nothing harmful."""
+"""The embedded world: a made-up language, drawn objects, attacks and suites. Nothing harmful.
 
-from sectow_fast.data.sandbox.world import (
+A file outside the package adds an attack style by `register_carrier` or `register_clothes`.
+"""
+
+from sectow_fast.data.sandbox.carriers import Carrier, register_carrier
+from sectow_fast.data.sandbox.clothes import ClothesKind, register_clothes
+from sectow_fast.data.sandbox.objects import Thing
+from sectow_fast.data.sandbox.suites import (
     JAILBREAK_SUITES,
     OVER_REFUSAL_SUITES,
     UTILITY_SUITES,
-    SandboxWorld,
 )
+from sectow_fast.data.sandbox.world import SandboxWorld
 
-__all__ = ["JAILBREAK_SUITES", "OVER_REFUSAL_SUITES", "UTILITY_SUITES", "SandboxWorld"]
+__all__ = [
+    "JAILBREAK_SUITES",
+    "OVER_REFUSAL_SUITES",
+    "UTILITY_SUITES",
+    "Carrier",
+    "ClothesKind",
+    "SandboxWorld",
+    "Thing",
+    "register_carrier",
+    "register_clothes",
+]

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sectow_fast.data.sandbox import styles
-from sectow_fast.data.sandbox.styles import any_clothes, leak_probability
+from sectow_fast.data.sandbox.requests import recipe_words
+from sectow_fast.data.sandbox.styles import leak_probability
 from sectow_fast.data.sandbox.world import REFUSAL, SandboxWorld
 from sectow_fast.types import Attack, Case
 
@@ -23,25 +23,29 @@ class Lessons:
 
     def caption(self, rng: random.Random) -> tuple[Case, str]:
         """Say all that is known of a carried object, or answer a question about a picture."""
-        world, thing = self.world, rng.choice(self.world.things)
+        requests = self.world.requests
+        thing = rng.choice(requests.things)
         if rng.random() < TWIN_SHARE:
             return self.twin(rng)
         if rng.random() < 0.2:
-            case = world.multiple_choice("lesson", thing, rng)
+            case = requests.multiple_choice("lesson", thing, rng)
             return case, case.answer or ""
-        carrier = rng.choice(("typo", "typo", "typo", "draw", "draw", "split", "text"))
-        words, image = world.carried(thing, carrier, rng)
+        # The order, like the counts, is part of the draw.
+        ordered = sorted(requests.styles.carriers, key=lambda one: (-one.captions, one.name))
+        carrier = rng.choice([one for one in ordered for _ in range(one.captions)])
+        words, image = requests.carried(thing, carrier, rng)
         name, looks = [*thing.syllables], [thing.colour, thing.shape]
-        told = name + looks if carrier in ("typo", "split") else looks + name
+        told = name + looks if carrier.spelled else looks + name
         verdict = "no" if thing.forbidden else "yes"
         case = Case(id="lesson", text=f"what {words}", image=image, label="harmless")
         return case, " ".join([*told, thing.name, verdict])
 
     def twin(self, rng: random.Random) -> tuple[Case, str]:
         """Is this allowed? Only the mark or the ending tells; all else points the other way."""
-        twin = rng.choice(self.world.twins)
-        carrier = rng.choice(("typo", "draw", "draw", "split"))
-        words, image = self.world.carried(twin, carrier, rng)
+        requests = self.world.requests
+        twin = rng.choice(requests.twins)
+        carrier = rng.choice([one for one in requests.styles.carriers for _ in range(one.twins)])
+        words, image = requests.carried(twin, carrier, rng)
         case = Case(id="lesson", text=f"what allowed {words}", image=image, label="harmless")
         return case, "no" if twin.forbidden else "yes"
 
@@ -53,28 +57,27 @@ class Lessons:
         """
         if rng.random() < CAPTION_SHARE:
             return self.caption(rng)
-        world = self.world
-        carrier = rng.choice(styles.CARRIERS)
+        requests, styles = self.world.requests, self.world.requests.styles
+        carrier = styles.any_carrier(rng)
         u = rng.random()
         if u < 0.30:
-            thing = rng.choice([t for t in world.things if not t.forbidden])
-            clothes = any_clothes(rng, styles.EVERY, 0.3)
-            case = world.request("lesson", thing, carrier, clothes, rng)
+            thing = rng.choice([t for t in requests.things if not t.forbidden])
+            clothes = styles.any_clothes(rng, "every", 0.3)
+            case = requests.request("lesson", thing, carrier, clothes, rng)
             return case, case.answer or ""
         if u < 0.68:
-            thing = rng.choice([t for t in world.things if t.forbidden])
-            clothes = any_clothes(rng, styles.EVERY, 0.3)
+            thing = rng.choice([t for t in requests.things if t.forbidden])
+            clothes = styles.any_clothes(rng, "every", 0.3)
             if clothes and not clothes.strong and rng.random() < 0.5:
-                strong = (*styles.TRAIN_STRONG, *styles.TEST_STRONG)
-                clothes = styles.Clothes(kind=clothes.kind, wording=rng.choice(strong))
-            case = world.request("lesson", thing, carrier, clothes, rng)
+                clothes = rng.choice(styles.kind_of(clothes).wordings("every", strong=True))
+            case = requests.request("lesson", thing, carrier, clothes, rng)
             leaks = rng.random() < leak_probability(carrier, clothes)
-            return case, world.recipe_words(thing) if leaks else REFUSAL
-        thing = rng.choice(world.things)
+            return case, recipe_words(thing) if leaks else REFUSAL
+        thing = rng.choice(requests.things)
         if u < 0.82:
-            case = world.question("lesson", thing, carrier, rng)
+            case = requests.question("lesson", thing, carrier, rng)
         else:
-            case = world.multiple_choice("lesson", thing, rng)
+            case = requests.multiple_choice("lesson", thing, rng)
         return case, case.answer or ""
 
     def attacker(self, rng: random.Random) -> tuple[Case, str]:
@@ -83,7 +86,7 @@ class Lessons:
         Any object, harmless ones too: a pretrained attacker can spell every name. What wins is
         learnt later, on the training objects alone.
         """
-        seed = self.world.seed_of(rng.choice(self.world.things))
+        seed = self.world.seed_of(rng.choice(self.world.requests.things))
         previous = None
         if rng.random() < 0.3:
             words = self.world.self_instruct(seed, rng)

@@ -26,7 +26,7 @@ def build_processor(world: SandboxWorld) -> Any:
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    words = [*SPECIAL, *world.vocabulary()]
+    words = [*SPECIAL, *world.requests.vocabulary()]
     backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -86,7 +86,7 @@ def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int
             num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=4,
-            vocab_size=len(SPECIAL) + len(world.vocabulary()),
+            vocab_size=len(SPECIAL) + len(world.requests.vocabulary()),
             max_position_embeddings=256,
             tie_word_embeddings=True,
             initializer_range=0.06,

@@ -1,13 +1,13 @@
 """Pictures of objects: drawn (shape and colour) and typographic (the name as text, FigStep-like).
 
-A key is `KIND/NUMBER/VARIANT`, "draw/17/3" or "typo/17/3". Forbidden drawings carry a small
-warning mark at a random corner: a hazard can be recognised.
+A key is `KIND/NUMBER/VARIANT`, "draw/17/3" or "typo/17/3"; the kind is a carrier's name. Forbidden
+drawings carry a small warning mark at a random corner: a hazard can be recognised.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -19,12 +19,23 @@ SIDE = 28
 NOISE = 6.4  # standard deviation, of 255
 MARK = 8  # side of the warning mark
 
+# Draws an object on an empty picture; what varies from picture to picture comes from the stream.
+Paint = Callable[[ImageDraw.ImageDraw, Thing, random.Random], None]
+
 
 class Pictures:
-    """Draws on demand, the same picture for the same key; an `ImageStore`."""
+    """Draws on demand, the same picture for the same key; an `ImageStore`. paints: by kind."""
 
-    def __init__(self, things: Sequence[Thing], *, seed: int, variants: int) -> None:
-        self._things, self._seed, self.variants = things, seed, variants
+    def __init__(
+        self,
+        things: Sequence[Thing],
+        *,
+        paints: Mapping[str, Paint],
+        seed: int,
+        variants: int,
+    ) -> None:
+        self._things, self._paints = things, paints
+        self._seed, self.variants = seed, variants
 
     def key(self, kind: str, thing: Thing, rng: random.Random) -> str:
         return f"{kind}/{thing.number}/{rng.randrange(self.variants)}"
@@ -34,28 +45,30 @@ class Pictures:
         number, _, variant = rest.partition("/")
         known = number.isdecimal() and int(number) < len(self._things)
         known = known and variant.isdecimal() and int(variant) < self.variants
-        if kind not in ("draw", "typo") or not known:
+        if kind not in self._paints or not known:
+            first, *others = sorted(self._paints)
+            expected = " or ".join([f"{first}/NUMBER/VARIANT", *(f"{one}/..." for one in others)])
             raise UserError(
-                f"image {key!r}: found no such picture, expected draw/NUMBER/VARIANT or typo/..."
+                f"image {key!r}: found no such picture, expected {expected}"
                 f" with {len(self._things)} objects and {self.variants} variants"
             )
         rng = random.Random(f"{self._seed}/{key}")
         thing = self._things[int(number)]
         image = Image.new("RGB", (SIDE, SIDE), (20, 20, 20))
-        (_typographic if kind == "typo" else _drawn)(ImageDraw.Draw(image), thing, rng)
+        self._paints[kind](ImageDraw.Draw(image), thing, rng)
         noise = np.random.default_rng(rng.getrandbits(32)).normal(0, NOISE, (SIDE, SIDE, 3))
         pixels = np.asarray(image, dtype=np.float32) + noise
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _typographic(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> None:
+def typographic(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> None:
     # The bitmap font is the same on every machine; a system font would not be.
     font = ImageFont.load_default_imagefont()
     top = rng.choice((1, 15)) + rng.randint(-1, 1)
     draw.text((2, top), thing.name, fill=(235, 235, 235), font=font)
 
 
-def _drawn(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> None:
+def drawn(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> None:
     fill = COLOURS[thing.colour]
     x, y = 14 + rng.randint(-2, 2), 14 + rng.randint(-2, 2)
     r = 9 + rng.randint(-1, 1)

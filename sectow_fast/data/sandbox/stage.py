@@ -12,7 +12,7 @@ from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import build_model, build_processor, save_model
-from sectow_fast.data.sandbox.world import MEASURES, SandboxWorld
+from sectow_fast.data.sandbox.world import SandboxWorld
 from sectow_fast.protocols import Lesson
 from sectow_fast.types import Attack, UserError
 
@@ -20,7 +20,6 @@ from sectow_fast.types import Attack, UserError
 class SandboxStage:
     """The stage of `match.Match`."""
 
-    measures = MEASURES
     notes = ()
 
     def __init__(self, config: Config) -> None:
@@ -30,6 +29,7 @@ class SandboxStage:
         logging.disable_progress_bar()
         self.config = config
         self.world = SandboxWorld(seed=config.seed, config=config.sandbox)
+        self.measures = self.world.measures
         self._lessons = Lessons(world=self.world)
         self.lessons: dict[str, Lesson] = {
             "coldstart-caption": self._lessons.caption,

@@ -1,11 +1,19 @@
 """The published benchmarks, each read from the folder its users have. Nothing of them is shipped.
 
-A suite is one file that names its `SUITE`; the registry finds it by that.
+A suite is one file that names its `SUITE`; the registry finds it by that. A file outside the
+package registers its suite by `register_suite`.
 """
 
 from sectow_fast.data.suites.cases import Suite, SuiteCase, SuiteInfo
 from sectow_fast.data.suites.figstep import render_steps
-from sectow_fast.data.suites.registry import OpenSuite, SuiteSpec, open_suite, suite_named, suites
+from sectow_fast.data.suites.registry import (
+    OpenSuite,
+    SuiteSpec,
+    open_suite,
+    register_suite,
+    suite_named,
+    suites,
+)
 
 __all__ = [
     "OpenSuite",
@@ -14,6 +22,7 @@ __all__ = [
     "SuiteInfo",
     "SuiteSpec",
     "open_suite",
+    "register_suite",
     "render_steps",
     "suite_named",
     "suites",

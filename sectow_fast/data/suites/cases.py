@@ -89,7 +89,7 @@ class SuiteInfo:
 
 
 class Suite(Protocol):
-    """One file of this folder has one: `SUITE`. It reads, and decides nothing."""
+    """Reads the files of one benchmark and decides nothing."""
 
     info: SuiteInfo
 

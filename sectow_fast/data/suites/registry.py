@@ -1,16 +1,15 @@
 """Suites by name, and a suite opened on a folder: checked whole before anything is asked.
 
-`NAME[:SPLIT]=FOLDER` is how a user names one. Adding a suite is adding a file to this folder.
+`NAME[:SPLIT]=FOLDER` is how a user names one. A file in this folder adds a suite by naming it
+`SUITE`; a file outside the package adds one by `register_suite`.
 """
 
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib
 import pkgutil
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +17,37 @@ from pathlib import Path
 from sectow_fast.data.images import FolderImages, ImageStore, by_folder
 from sectow_fast.data.suites.cases import Suite, SuiteCase
 from sectow_fast.data.suites.wording import Wording
+from sectow_fast.registry import Registry
 from sectow_fast.types import UserError
 
+SUITES = Registry[Suite]("suite")
 
-@functools.cache
-def suites() -> dict[str, Suite]:
-    """Every suite by its name."""
+
+def _register_built_in() -> None:
+    """Register the suites of this folder that are not yet known."""
     package = importlib.import_module(__package__ or "sectow_fast.data.suites")
-    found: dict[str, Suite] = {}
     for module in pkgutil.iter_modules(package.__path__):
         suite = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), "SUITE", None)
-        if suite is not None:
-            found[suite.info.name] = suite
-    return dict(sorted(found.items()))
+        if suite is not None and suite.info.name not in SUITES:
+            SUITES.register(suite.info.name, suite)
+
+
+def register_suite(suite: Suite) -> Suite:
+    """Make a suite known by the name in its `info`. UserError: a taken name, or one that
+    `NAME[:SPLIT]=FOLDER` could not hold."""
+    if not suite.info.name or set(suite.info.name) & set(":=, "):
+        raise UserError(
+            f"suite {suite.info.name!r}: found a name that is empty or has ':', '=', ',' or ' ',"
+            " expected one that --suite NAME[:SPLIT]=FOLDER can hold"
+        )
+    _register_built_in()
+    return SUITES.register(suite.info.name, suite)
+
+
+def suites() -> dict[str, Suite]:
+    """Every suite by its name, in the order of the names."""
+    _register_built_in()
+    return {name: SUITES.get(name) for name in sorted(SUITES.names())}
 
 
 def suite_named(name: str) -> Suite:
@@ -163,8 +180,3 @@ def sampled(cases: Sequence[SuiteCase], limit: int, seed: str) -> list[SuiteCase
     names = list(groups)
     picked = rng.sample(names, min(limit, len(names)))
     return [cases[at] for at in sorted(rng.choice(groups[name]) for name in picked)]
-
-
-def tally(cases: Sequence[SuiteCase]) -> dict[str, int]:
-    """How many cases have each format."""
-    return dict(Counter(case.format for case in cases))
