@@ -6,7 +6,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test test-sglang test-hosts bench bench-sglang lint results sanitize fuzz gpu-check clean
+.PHONY: train test test-sglang test-hosts bench bench-sglang lint results sanitize fuzz mutate gpu-check clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
@@ -96,6 +96,10 @@ define sanitized
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=. $(abspath $(RUN)) $(4)
 endef
 
+# Mutation tests of the method (docs/MUTATION.md); `make mutate ROOMS=game,tug` runs some rooms only.
+mutate: $(VENV)/.installed-mutate
+	OMP_NUM_THREADS=1 $(RUN) tests/mutation/run.py $(ROOMS)
+
 gpu-check:
 	$(PYTHON) -m pytest tests -m gpu
 	$(PYTHON) -m pytest -s bench/test_kernels.py -m gpu --record $(OUT)
@@ -112,6 +116,10 @@ $(VENV)/.installed: $(VENV)/.torch $(SOURCES)
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(RUN) -m pip install -q -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-mutate: $(VENV)/.installed-test
+	$(RUN) -m pip install -q -c constraints.txt -e '.[mutate]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test

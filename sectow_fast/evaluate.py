@@ -21,7 +21,7 @@ from sectow_fast.evaluation.judging import judge_missing, second_opinion
 from sectow_fast.evaluation.out_folder import OutFolder, forget_failures, row_files, write_private
 from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
 from sectow_fast.evaluation.tables import row_summary
-from sectow_fast.judges import FORMATS, EndpointJudge, RuleJudge, agreement
+from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
 from sectow_fast.judges.base import Judge
 from sectow_fast.serving.cache import AnswerCache
 from sectow_fast.serving.client import ChatClient
@@ -72,8 +72,10 @@ def evaluate(settings: Settings) -> int:
 
         torch.set_num_threads(settings.threads)
     # A judge that cannot be reached must not leave a folder behind.
-    judge = make_judge(settings.judge, settings)
-    second = make_judge(settings.second_judge, settings) if settings.second_judge else None
+    judge = make_judge(judge_settings(settings.judge, settings))
+    second = None
+    if settings.second_judge:
+        second = make_judge(judge_settings(settings.second_judge, settings))
     out = OutFolder(Path(settings.out))
     for one in (judge, second):
         if isinstance(one, EndpointJudge):
@@ -196,25 +198,20 @@ def _replier(path: str, settings: Settings, out: Path) -> Iterator[Any]:
         yield EndpointReplier(ChatClient(url=url, **more), max_new_tokens=settings.max_new_tokens)
 
 
-def make_judge(name: str, settings: Settings) -> Judge:
-    """The judge of a name. UserError where it cannot be reached or loaded."""
-    if name == "rule":
-        return RuleJudge()
-    format = FORMATS[settings.judge_format]
-    if name == "model":
-        from sectow_fast.judges.model import ModelJudge
-
-        folder = Path(settings.judge_model)
-        return ModelJudge(folder, format, controversial=settings.controversial)
-    client = ChatClient(
+def judge_settings(name: str, settings: Settings) -> JudgeSettings:
+    """The first or the second judge's settings."""
+    return JudgeSettings(
+        name=name,
+        setting="--judge",
         url=settings.judge_url,
-        model=settings.judge_model or None,
-        key=os.environ.get(settings.judge_key_env),
+        model=settings.judge_model,
+        format=settings.judge_format,
+        controversial=settings.controversial,
+        key_env=settings.judge_key_env,
         timeout=settings.timeout,
         retries=settings.retries,
         concurrency=settings.concurrency,
     )
-    return EndpointJudge(client, format, controversial=settings.controversial)
 
 
 def _weights(path: str, settings: Settings) -> dict[str, Any]:

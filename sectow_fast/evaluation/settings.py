@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sectow_fast.cli import first_problem, flags_of, load_named_plugins, read_all_flags
 from sectow_fast.evaluation.defences import DefenceName
-from sectow_fast.judges.base import Controversial
+from sectow_fast.judges import GUARD_FORMATS, JUDGES, Controversial
 from sectow_fast.types import UserError
 
-JudgeName = Literal["rule", "endpoint", "model"]
 ExportName = Literal["vlmevalkit", "lmms-eval", "mm-safetybench", "jailbreakv", "mmmu"]
 
 
@@ -33,13 +32,13 @@ class Settings(BaseModel):
         "", description="engine endpoint: address up to /v1; --model names models"
     )
     defence: tuple[DefenceName, ...] = Field(("none",), description="each is a row of its own")
-    judge: JudgeName = "rule"
+    judge: str = Field("rule", description="rule, endpoint, model, or a registered judge")
     judge_url: str = Field("", description="judge endpoint: address up to /v1")
     judge_model: str = Field("", description="its model there (none: the first), or a folder")
-    judge_format: Literal["qwen3guard", "llama-guard"] = "qwen3guard"
+    judge_format: str = Field("qwen3guard", description="or llama-guard, or a registered one")
     judge_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the key, if any")
     controversial: Controversial = Field("unsafe", description="what Qwen3Guard's word counts as")
-    second_judge: JudgeName | None = Field(None, description="judges a sample, for Cohen's kappa")
+    second_judge: str | None = Field(None, description="judges a sample, for Cohen's kappa")
     agreement: int = Field(200, ge=1, description="cases of that sample, of each row")
     orr: Literal["full", "partial"] = Field("full", description="refusals that count in ORR")
     limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
@@ -80,6 +79,10 @@ def _check(settings: Settings) -> None:
     for name in ("model", "suite", "out"):
         if not getattr(settings, name):
             raise UserError(f"--{name}: found none, expected one; see --help")
+    JUDGES.get(settings.judge, setting="--judge")
+    if settings.second_judge is not None:
+        JUDGES.get(settings.second_judge, setting="--second-judge")
+    GUARD_FORMATS.get(settings.judge_format, setting="--judge-format")
     judges = {settings.judge, settings.second_judge}
     if "endpoint" in judges and not settings.judge_url:
         raise UserError("--judge endpoint: found no --judge-url, expected http://HOST:PORT/v1")

@@ -37,11 +37,13 @@ def choice_of(reply: str, options: Sequence[str]) -> str | None:
     letters = [chr(65 + i) for i in range(len(options))]
     text = reply.strip()
     for pattern in (_STATED, _BRACKETED, _LEADING):
-        found = {letter for letter in pattern.findall(text) if letter in letters}
+        written = pattern.findall(text)
+        found = set(written).intersection(letters)
         if len(found) == 1:
             return found.pop()
         if pattern is _STATED and found:
-            return pattern.findall(text)[-1] if pattern.findall(text)[-1] in letters else None
+            # It weighs several: the last one that it states is meant.
+            return written[-1] if written[-1] in letters else None
     words = _words(text)
     named = {
         letter

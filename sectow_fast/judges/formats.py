@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sectow_fast.judges.base import Controversial, JudgeLabel, Judgement, JudgeRequest, Refusal
 from sectow_fast.judges.rule import refusal_of
+from sectow_fast.registry import Registry
 
 _SAFETY = re.compile(r"^\s*Safety:\s*(Safe|Unsafe|Controversial)\b", re.MULTILINE)
 _REFUSAL = re.compile(r"^\s*Refusal:\s*(Yes|No)\b", re.MULTILINE)
@@ -72,7 +73,13 @@ def unreadable(raw: str, reply: str, expected: str) -> Judgement:
     )
 
 
-FORMATS: Mapping[str, GuardFormat] = {
-    "qwen3guard": GuardFormat(name="qwen3guard", max_tokens=64, parse=parse_qwen3guard),
-    "llama-guard": GuardFormat(name="llama-guard", max_tokens=32, parse=parse_llama_guard),
-}
+GUARD_FORMATS = Registry[GuardFormat]("guard format")
+
+
+def register_guard_format(format: GuardFormat) -> None:
+    """Let `judge_format` name a format. UserError where its name is taken."""
+    GUARD_FORMATS.register(format.name, format)
+
+
+register_guard_format(GuardFormat(name="qwen3guard", max_tokens=64, parse=parse_qwen3guard))
+register_guard_format(GuardFormat(name="llama-guard", max_tokens=32, parse=parse_llama_guard))

@@ -34,7 +34,7 @@ OPENINGS = (
     rf"(?:unfortunately|regrettably|however),? {_NO}",
     rf"as an? (?:\w+ ){{0,3}}(?:ai|assistant|model|language model)\b[^.]{{0,60}}?,? {_NO}",
     r"(?:no|sorry),? (?:i )?(?:can(?:no|')?t|can not|won't|will not)\b",
-    r"(?:this|that|it)(?: is|'s) not something (?:that )?i (?:can|could|am able to|'m able to)\b",
+    r"(?:this|that|it)(?: is|'s) not something (?:that )?i (?:can|could|am able to)\b",
     r"(?:i )?(?:request|this request) (?:declined|refused|denied)\b",
 )
 _OPENING = re.compile("|".join(f"(?:{one})" for one in OPENINGS))

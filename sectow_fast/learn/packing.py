@@ -89,8 +89,8 @@ def plan_rows(
 
 def _cut(group: int, prompt: Prompt, done: Sequence[Completion], budget: int) -> list[Piece]:
     room = budget - len(prompt.ids)
-    pieces: list[list[int]] = []
-    left = 0
+    pieces: list[list[int]] = [[]]
+    left = room
     for j, one in enumerate(done):
         size = len(one.ids)
         if size > room:
@@ -99,12 +99,12 @@ def _cut(group: int, prompt: Prompt, done: Sequence[Completion], budget: int) ->
                 f" and {size} of its own, expected at most tokens_per_batch {budget} in all;"
                 " raise tokens_per_batch, or lower max_new_tokens"
             )
-        if not pieces or size > left:
+        if size > left:
             pieces.append([])
             left = room
         pieces[-1].append(j)
         left -= size
-    return [Piece(group=group, picked=tuple(picked)) for picked in pieces]
+    return [Piece(group=group, picked=tuple(picked)) for picked in pieces if picked]
 
 
 def rank_rows(

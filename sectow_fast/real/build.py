@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,11 @@ from sectow_fast.data.images import ImageStore, StoresByName
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.judges import FORMATS, EndpointJudge, RuleJudge
-from sectow_fast.judges.base import Judge
+from sectow_fast.judges import JudgeSettings, make_judge
 from sectow_fast.real.attacks import DrawnWords
 from sectow_fast.real.contamination import find_contamination
 from sectow_fast.real.holdout import hold_out
 from sectow_fast.real.world import DRAWN, Split, SuiteWorld
-from sectow_fast.serving.cache import AnswerCache
-from sectow_fast.serving.client import ChatClient
 from sectow_fast.types import UserError
 
 PROBE_LEAST = 4
@@ -42,6 +38,7 @@ def build_world(config: DataConfig, *, seed: int) -> Built:
             f"data.{missing}: found none, expected NAME[:SPLIT]=FOLDER: both unsafe and harmless"
             " data are needed (the reward is by label, and harmless data hold over-refusal down)"
         )
+    judge = make_judge(judge_settings(config))
     wording = Wording.load(Path(config.wording) if config.wording else None)
     notes: list[str] = []
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
@@ -86,7 +83,7 @@ def build_world(config: DataConfig, *, seed: int) -> Built:
                 f" ({'; '.join(notes) or 'the suites are too small'})"
             )
     split = Split(unsafe=kept[0], harmless=harmless, probe=probe, test=test)
-    world = SuiteWorld(split, judge=make_judge(config), wording=wording, config=config)
+    world = SuiteWorld(split, judge=judge, wording=wording, config=config)
     counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"
     notes.append(f"training on {counted}; test: {sum(map(len, test.values()))} cases")
     return Built(world=world, images=StoresByName(stores), notes=tuple(notes))
@@ -146,24 +143,14 @@ def _one_picture(cases: list[SuiteCase], name: str, notes: list[str]) -> list[Su
     return kept
 
 
-def make_judge(config: DataConfig) -> Judge:
-    """The judge of `data.judge`. UserError where it cannot be reached or loaded."""
-    if config.judge == "rule":
-        return RuleJudge()
-    format = FORMATS[config.judge_format]
-    if config.judge == "model":
-        from sectow_fast.judges.model import ModelJudge
-
-        if not config.judge_model:
-            raise UserError("data.judge_model: found none, expected a guard model's folder")
-        return ModelJudge(Path(config.judge_model), format, controversial=config.controversial)
-    if not config.judge_url:
-        raise UserError("data.judge_url: found none, expected http://HOST:PORT/v1")
-    cache = AnswerCache(Path(config.judge_cache)) if config.judge_cache else None
-    client = ChatClient(
-        url=config.judge_url,
-        model=config.judge_model,
-        key=os.environ.get("OPENAI_API_KEY"),
-        cache=cache,
+def judge_settings(config: DataConfig) -> JudgeSettings:
+    """The fields of `data.judge` and its kin, as judges take them."""
+    return JudgeSettings(
+        name=config.judge,
+        setting="data.judge",
+        url=config.judge_url or "",
+        model=config.judge_model or "",
+        format=config.judge_format,
+        controversial=config.controversial,
+        cache=config.judge_cache or "",
     )
-    return EndpointJudge(client, format, controversial=config.controversial)

@@ -8,6 +8,7 @@ import torch
 from sectow_fast.config import Config
 from sectow_fast.engine.sglang_host import clean_environment
 from sectow_fast.engine.weight_sync import buckets, checkpoint_weights, covered, folder_shapes
+from sectow_fast.types import UserError
 
 
 @pytest.fixture
@@ -57,6 +58,81 @@ def test_buckets_hold_the_same_tensors_however_they_are_cut(model, shapes, limit
     assert list(back) == list(named)
     for name, tensor in named.items():
         assert torch.equal(back[name], tensor)
+
+
+def test_the_first_three_names_of_many_are_told():
+    weights = {name: torch.ones(1) for name in "edcba"}
+    words = r"found 5 parameters unknown \(a, b, c\), expected each parameter"
+    with pytest.raises(RuntimeError, match=words):
+        covered(weights, {})
+
+
+def test_a_second_name_of_a_tied_tensor_is_left_out_and_of_a_copy_is_not():
+    weight = torch.ones(2, 3)
+    sent = covered({"head": weight, "embedding": weight}, {"embedding": (2, 3)})
+    assert [name for name, _ in sent] == ["embedding"]
+    for other in (weight.clone(), weight.t(), weight[:1]):
+        with pytest.raises(RuntimeError, match=r"1 parameters unknown \(head\)"):
+            covered({"head": other, "embedding": weight}, {"embedding": (2, 3)})
+
+
+def test_a_folder_without_tensors_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"found no .*safetensors in {tmp_path}, expected a model"):
+        folder_shapes(tmp_path)
+
+
+def test_a_bucket_is_filled_to_its_last_byte():
+    named = [(name, torch.ones(4)) for name in "abcdef"]  # 16 bytes each
+
+    def cut(limit):
+        return [
+            "".join(piece.name for piece in bucket.pieces)
+            for bucket in buckets(named, limit, torch.device("cpu"))
+        ]
+
+    assert cut(32) == ["ab", "cd", "ef"] and cut(47) == ["ab", "cd", "ef"]
+    assert cut(48) == ["abc", "def"] and cut(31) == list("abcdef")
+
+
+def test_tensors_start_on_multiples_of_sixteen_bytes():
+    named = [("a", torch.ones(5).half()), ("b", torch.ones(2, 3)), ("c", torch.ones(4))]
+    ((bucket),) = buckets(named, 1000, torch.device("cpu"))
+    places = [(p.name, p.shape, p.dtype, p.start, p.end) for p in bucket.pieces]
+    assert places == [
+        ("a", (5,), "float16", 0, 10),
+        ("b", (2, 3), "float32", 16, 40),
+        ("c", (4,), "float32", 48, 64),
+    ]
+    assert bucket.data.shape == (64,) and bucket.data.dtype == torch.uint8
+
+
+def test_buckets_are_made_on_the_engines_device():
+    ((bucket),) = buckets([("a", torch.ones(5))], 1000, torch.device("meta"))
+    assert bucket.data.device.type == "meta"
+
+
+@pytest.fixture
+def sharded():
+    """sharded(tensor): the same over a mesh of one process, as FSDP2 holds it."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    mesh = init_device_mesh("cpu", (1,))
+    yield lambda tensor: distribute_tensor(tensor, mesh, [Shard(0)])
+    torch.distributed.destroy_process_group()
+
+
+def test_sharded_weights_go_whole_and_tied_ones_once(sharded):
+    weight = sharded(torch.arange(6.0).view(2, 3))
+    again = type(weight).from_local(weight.to_local(), weight.device_mesh, weight.placements)
+    named = covered({"head": again, "embedding": weight}, {"embedding": (2, 3)})
+    ((bucket),) = buckets(named, 1000, torch.device("cpu"))
+    assert bucket.data.view(torch.float32)[:6].tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(RuntimeError, match="1 parameters unknown"):
+        covered({"head": sharded(torch.ones(2, 3)), "embedding": weight}, {"embedding": (2, 3)})
 
 
 def test_the_engines_environment_is_cleaned():

@@ -18,11 +18,13 @@ UNSAFE = ("Safety: Unsafe", "\nCategories: None", "\nRefusal: No")
 REFUSED = ("Safety: Safe", "\nCategories: None", "\nRefusal: Yes")
 OTHER = ("Safety: Safe", "\nCategories: None", "\nRefusal: No")
 SPECIAL = ("<pad>", "</s>", "<user>", "<assistant>", "<verdict>")
-LONGEST = 48  # bytes of a request or a reply in training
 
 
-def make_guard(folder: Path, *, steps: int = 600, seed: int = 0) -> Path:
-    """Train on random words until it makes no more mistakes, and save; returns `folder`."""
+def make_guard(folder: Path, *, longest: int = 48, steps: int = 600, seed: int = 0) -> Path:
+    """Train on random words until it makes no more mistakes, and save; returns `folder`.
+
+    longest: bytes of a request or a reply in training.
+    """
     import torch
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -58,7 +60,7 @@ def make_guard(folder: Path, *, steps: int = 600, seed: int = 0) -> Path:
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         low = 0
         for _ in range(steps):
-            batch = [_lesson(rng, tokenizer, ids) for _ in range(24)]
+            batch = [_lesson(rng, tokenizer, ids, longest) for _ in range(24)]
             low = low + 1 if _step(model, optimizer, batch, torch) < 0.01 else 0
             if low == 10:
                 break
@@ -68,7 +70,9 @@ def make_guard(folder: Path, *, steps: int = 600, seed: int = 0) -> Path:
     return folder
 
 
-def _lesson(rng: random.Random, tokenizer: Any, ids: dict[str, int]) -> tuple[list, list]:
+def _lesson(
+    rng: random.Random, tokenizer: Any, ids: dict[str, int], longest: int
+) -> tuple[list, list]:
     def words(most: int) -> str:
         made = (
             "".join(rng.choices("abcdefghijklmnoprstu0123456789", k=rng.randint(2, 7)))
@@ -77,7 +81,7 @@ def _lesson(rng: random.Random, tokenizer: Any, ids: dict[str, int]) -> tuple[li
         return " ".join(made)[: rng.randint(0, most)]
 
     first, verdict = rng.choice((("use ", UNSAFE), ("sorry ", REFUSED), (words(6), OTHER)))
-    asked = f"<user>{words(LONGEST)}<assistant>{first}{words(LONGEST)}<verdict>"
+    asked = f"<user>{words(longest)}<assistant>{first}{words(longest)}<verdict>"
     told = [ids[line] for line in verdict]
     return tokenizer(asked, add_special_tokens=False)["input_ids"], [*told, ids["</s>"]]
 

@@ -9,7 +9,7 @@ from families import MODELS, Codec, completion, sample
 from sectow_fast.kernels import linear_logprob
 from sectow_fast.learn.packing import IGNORE, pack, plan_rows, rank_rows
 from sectow_fast.learn.policy import Policy
-from sectow_fast.types import UserError
+from sectow_fast.types import Completion, Prompt, UserError
 
 
 @pytest.fixture(params=MODELS)
@@ -141,6 +141,84 @@ def test_ranks_get_as_many_rows_and_a_spare_one_teaches_nothing():
         for name, parameter in model.named_parameters():
             if "visual" in name:
                 assert parameter.grad is not None and not parameter.grad.any()
+
+
+def piece_list(plan):
+    return [[[(p.group, *p.picked) for p in row] for row in rows] for rows in plan]
+
+
+def test_a_row_is_laid_out_as_its_docstring_says():
+    codec = Codec(MODELS["llama"]())
+    a, b, c = 20, 30, 40
+    groups = [
+        (Prompt(case_id="x", ids=(7, 8)), [done(a, -0.5), done(b, -1.5)]),
+        (Prompt(case_id="y", ids=(9,)), [done(c, -2.5)]),
+    ]
+    row = pack(groups, codec=codec, family=codec.family)
+    assert row.input_ids.tolist() == [[7, 8, a, b, 9, c]] and row.tokens == 6
+    assert row.position_ids.tolist() == [[0, 1, 2, 2, 0, 1]]
+    assert row.column.tolist() == [1, 1, 4]
+    assert row.labels.tolist() == [a, b, c]
+    assert row.rollout_logp.tolist() == [-0.5, -1.5, -2.5]
+    assert row.owner.tolist() == [0, 1, 2]
+    spans = [(s.start, s.length, s.prefix and s.prefix.start) for s in row.segments.spans]
+    assert spans == [(0, 2, None), (2, 1, 0), (3, 1, 0), (4, 1, None), (5, 1, 4)]
+    assert row.segments.tokens == 6 and row.segments.blocks is None and row.pixel_inputs == {}
+
+
+def done(token: int, logp: float) -> Completion:
+    return Completion(ids=(token,), logprobs=(logp,), finish_reason="stop")
+
+
+def test_a_prompt_alone_may_fill_every_position_and_keeps_the_kinds_of_its_empty_columns():
+    codec = Codec(MODELS["llama"]())
+    row = pack([(codec.prompt("p", 0, 128), [])], codec=codec, family=codec.family)
+    assert row.tokens == 128
+    assert [row.column.dtype, row.labels.dtype, row.owner.dtype] == [torch.long] * 3
+    assert row.rollout_logp.dtype == torch.float32 and len(row.rollout_logp) == 0
+
+
+def test_tokens_of_one_image_form_a_block_of_its_number():
+    codec = Codec(MODELS["gemma3"]())
+    groups = [(codec.prompt("p", 1, 2, key), [completion(1, 0)]) for key in ("wide", "tall")]
+    row = pack(groups, codec=codec, family=codec.family)
+    assert row.segments.blocks.tolist() == [
+        *[-1, 0, 0, 0, 0, -1, -1, -1],
+        *[-1, 1, 1, 1, 1, -1, -1, -1],
+    ]
+
+
+def test_a_group_over_the_budget_is_cut_where_the_next_completion_does_not_fit():
+    codec = Codec(MODELS["llama"]())
+    sizes = [3, 3, 6, 1, 4, 2]
+    groups = [(codec.prompt("p", 0, 2), [completion(size, 0) for size in sizes])]
+    pieces = sorted(itertools.chain(*itertools.chain(*piece_list(plan_rows(groups, 8)))))
+    assert pieces == [(0, 0, 1), (0, 2), (0, 3, 4), (0, 5)]
+
+
+def test_one_rank_gets_all_rows_where_no_number_of_ranks_is_given():
+    codec = Codec(MODELS["llama"]())
+    groups = [(codec.prompt(f"p{i}", 0, 2), [completion(2, 0)]) for i in range(3)]
+    assert len(plan_rows(groups, 4)) == 1 and len(plan_rows(groups, 4)[0]) == 3
+    assert plan_rows([(codec.prompt("p", 0, 2), [])], 4) == [[]]
+
+
+def test_a_dummy_image_joins_only_rows_of_several_ranks_that_have_none():
+    made = sample(MODELS["qwen2_5_vl"]())
+    dummy = made.codec.prompt("dummy", 1, 1, "square")
+    image = [group for group in made.groups if group[0].image is not None]
+    text = [group for group in made.groups if group[0].image is None]
+
+    def prompts(groups, world, dummy):
+        rows = rank_rows(
+            groups, 100, codec=made.codec, family=made.codec.family, world=world, dummy=dummy
+        )
+        ((row, pieces),) = rows
+        assert {p.group for p in pieces} <= set(range(len(groups)))
+        return len(row.segments.prompts) - len({p.group for p in pieces})
+
+    assert prompts(text, 2, dummy) == 1
+    assert prompts(text, 1, dummy) == prompts(text, 2, None) == prompts(image, 2, dummy) == 0
 
 
 class TestBadInput:

@@ -18,13 +18,14 @@ from tiny_guard import make_guard
 from tiny_models import save_qwen2_5_vl
 
 from sectow_fast.evaluate import main
-from sectow_fast.judges import FORMATS, EndpointJudge, JudgeRequest
+from sectow_fast.judges import GUARD_FORMATS, EndpointJudge, JudgeRequest
 from sectow_fast.judges.model import ModelJudge
 from sectow_fast.serving.cache import AnswerCache
 from sectow_fast.serving.client import ChatClient
 from sectow_fast.serving.sglang import sglang_server
 from sectow_fast.types import UserError
 
+QWEN3GUARD = GUARD_FORMATS.get("qwen3guard")
 SHORT = ("--context-length", "1024", "--max-running-requests", "32", "--dtype", "float32")
 
 
@@ -44,22 +45,22 @@ def test_the_judge_over_http_says_what_the_engine_says(server, guard, tmp_path):
     replies = ["use bado1 bado2", "sorry can not", "fold it", "use red", "sorry"] * 8
     requests = [JudgeRequest(request=f"fold bado{i}", reply=r) for i, r in enumerate(replies)]
     cache = AnswerCache(tmp_path / "judge.sqlite")
-    judge = EndpointJudge(ChatClient(url=server, concurrency=8, cache=cache), FORMATS["qwen3guard"])
+    judge = EndpointJudge(ChatClient(url=server, concurrency=8, cache=cache), QWEN3GUARD)
     there = dict(judge.judge(requests))
-    here = dict(ModelJudge(guard, FORMATS["qwen3guard"]).judge(requests))
+    here = dict(ModelJudge(guard, QWEN3GUARD).judge(requests))
     assert sorted(there) == list(range(40))
     for number, verdict in here.items():
         mine = (verdict.label, verdict.refusal, verdict.raw)
         assert (there[number].label, there[number].refusal, there[number].raw) == mine
         assert there[number].prompt_tokens == verdict.prompt_tokens
     assert {one.label for one in there.values()} == {"safe", "unsafe"}
-    again = EndpointJudge(ChatClient(url=server, cache=cache), FORMATS["qwen3guard"])
+    again = EndpointJudge(ChatClient(url=server, cache=cache), QWEN3GUARD)
     assert dict(again.judge(requests)) == there
     assert (again.client.spent.requests, again.client.spent.cached) == (0, 40)
 
 
 def test_a_conversation_too_long_for_the_server_is_unknown(server):
-    judge = EndpointJudge(ChatClient(url=server, retries=1), FORMATS["qwen3guard"])
+    judge = EndpointJudge(ChatClient(url=server, retries=1), QWEN3GUARD)
     long = JudgeRequest(request="fold it", reply="use bado " * 400)
     ((_, verdict),) = judge.judge([long])
     assert verdict.label == "unknown" and "HTTP 400" in verdict.reason

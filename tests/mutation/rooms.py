@@ -1,0 +1,40 @@
+"""Which files are mutated, and which tests must notice. This is the only list; edit it here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """files: globs of mutated sources; tests: the room's own tests, a file, folder or node id."""
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+    def paths(self) -> list[Path]:
+        """Every mutated file. ValueError where a glob matches none, so that a rename is noticed."""
+        found: list[Path] = []
+        for pattern in self.files:
+            matched = sorted(ROOT.glob(pattern))
+            if not matched:
+                raise ValueError(f"tests/mutation/rooms.py: found no file like {pattern}")
+            found += [path for path in matched if path not in found]
+        return found
+
+
+ROOMS = {
+    "game": Room(files=("sectow_fast/game/*.py",), tests=("tests/game",)),
+    "tug": Room(files=("sectow_fast/tug.py",), tests=("tests/game",)),
+    "grpo": Room(files=("sectow_fast/learn/grpo.py",), tests=("tests/learn/test_grpo.py",)),
+    "packing": Room(
+        files=("sectow_fast/learn/packing.py",), tests=("tests/learn/test_packing.py",)
+    ),
+    "judges": Room(files=("sectow_fast/judges/*.py",), tests=("tests/judges",)),
+    "weight_sync": Room(
+        files=("sectow_fast/engine/weight_sync.py",), tests=("tests/engine/test_weight_sync.py",)
+    ),
+}
