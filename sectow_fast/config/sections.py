@@ -1,0 +1,96 @@
+"""Settings of what it is played with: models, data, training and engines."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The model that is attacked and hardened. No path: the sandbox builds and trains its own."""
+
+    defender: str | None = Field(None, description="folder of the defender; none: the sandbox's")
+    attacker: str | None = Field(None, description="folder of the attacker; none: the defender's")
+    hidden_size: int = Field(128, ge=16, description="sandbox decoder width")
+    layers: int = Field(3, ge=1, description="sandbox decoder depth")
+    trust_remote_code: bool = False
+
+
+class SandboxConfig(Section):
+    """The embedded world (our choice; data/sandbox/)."""
+
+    suite_size: int = Field(300, ge=1, description="cases in each test suite")
+    picture_variants: int = Field(12, ge=1, description="drawn variants of each object")
+
+
+class LearnConfig(Section):
+    """How a model is trained, whatever the phase."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU if there is one"
+    )
+    offload: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="weights and optimizer in host memory between updates; auto: by the plan",
+    )
+    attention: Literal["auto", "sdpa", "flex", "flash", "xformers"] = Field(
+        "auto", description="who computes attention over packed rows (learn/attention.py)"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products")
+    gradient_checkpointing: bool = Field(False, description="less memory, a second forward")
+    lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
+    lora_alpha: float = Field(32.0, gt=0)
+
+
+class EngineConfig(Section):
+    """Where tokens come from (docs/ENGINE.md). All but `kind` are for SGLang."""
+
+    kind: str = Field("torch", description="torch, sglang, or a name that a plugin registers")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the engine's weights")
+    roles: Literal["auto", "two", "swap"] = Field(
+        "auto", description="an engine a player, or one that swaps weights; auto: by the plan"
+    )
+    tp: int = Field(1, ge=1, description="tensor-parallel GPUs of one engine")
+    gpus: int = Field(1, ge=1, description="GPUs that train together (torchrun's world size)")
+    gpu_gib: float = Field(80.0, gt=0, description="a GPU's memory, for a plan made without one")
+    memory: float | None = Field(
+        None, gt=0, lt=1, description="share of the GPU an engine may take; none: by the plan"
+    )
+    context_length: int = Field(0, ge=0, description="tokens a sequence; 0: the model's own")
+    max_running: int = Field(256, ge=1, description="requests decoded at once")
+    kv_tokens: int = Field(65536, ge=64, description="cache size on a CPU, in tokens")
+    attention: str | None = Field(None, description="SGLang's attention backend; none: its choice")
+    deterministic: bool = Field(False, description="seeded, batch-invariant sampling (GPU only)")
+    bucket_mb: int = Field(512, ge=1, description="weight sync, MiB a bucket")
+    stream: bool = Field(True, description="try a finished attack while others are written")
+    timeout: float = Field(120.0, gt=0, description="seconds without a reply before a restart")
+    start_timeout: float = Field(600.0, gt=0, description="seconds an engine may take to start")
+    restarts: int = Field(3, ge=0, description="restarts in a row that gave no reply")
+    logprob_tolerance: float = Field(1e-3, gt=0, description="first rollout against the trainer")
+
+
+class DataConfig(Section):
+    """Real suites (docs/EVALUATE.md). None named: the sandbox. Each is NAME[:SPLIT]=FOLDER."""
+
+    unsafe: tuple[str, ...] = Field((), description="jailbreak suites to train on")
+    harmless: tuple[str, ...] = Field((), description="harmless suites to train on")
+    test: tuple[str, ...] = Field((), description="suites to measure on; none: a held-out share")
+    holdout: float = Field(0.2, gt=0, lt=1, description="share of cases held out for the test")
+    probe: float = Field(0.05, gt=0, lt=1, description="share of harmless prompts ORR watches")
+    limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
+    contamination: Literal["drop", "error", "ignore"] = "drop"
+    contamination_threshold: float = Field(0.8, ge=0.1, le=1, description="shingle Jaccard")
+    faithful_min: float = Field(0.5, ge=0, le=1, description="share of goal words an attack keeps")
+    wording: str | None = Field(None, description="TOML file with other sentences")
+    judge: str = Field("rule", description="rule, endpoint, model, or a registered judge")
+    judge_url: str | None = Field(None, description="endpoint: address up to /v1")
+    judge_model: str | None = Field(None, description="model there, or a folder")
+    judge_format: str = Field("qwen3guard", description="or llama-guard, or a registered one")
+    judge_cache: str | None = Field(None, description="file of the endpoint's answers")
+    controversial: Literal["unsafe", "safe", "unknown"] = "unsafe"
