@@ -41,7 +41,7 @@ def _load_file(path: Path) -> None:
     except UserError:
         del sys.modules[key]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[key]
         raise UserError(
             f"plugins {path}: found an error while importing it"

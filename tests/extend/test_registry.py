@@ -55,7 +55,12 @@ def test_a_module_is_loaded_by_its_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "found no such file"), ("1 / 0", "ZeroDivisionError"), ("x =", "SyntaxError")],
+    [
+        (None, "found no such file"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("x =", "SyntaxError"),
+    ],
 )
 def test_a_plugin_that_cannot_be_loaded_is_one_line(tmp_path, text, words):
     path = tmp_path / "bad.py"

@@ -8,7 +8,6 @@ what the judge cannot tell.
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,9 +18,7 @@ import torch
 from sectow_fast.config import Config
 from sectow_fast.engine.streams import AtOnce
 from sectow_fast.game.player import Player
-from sectow_fast.match import Match
-from sectow_fast.records import StepRecord
-from sectow_fast.types import Attack, Case, Completion, Event, Prompt, Sampling, Verdict
+from sectow_fast.types import Attack, Case, Completion, Prompt, Sampling, Verdict
 
 GOALS = ("bado", "kilo", "rumi", "tafo")  # what training attacks are after
 TEST_GOALS = ("zuno", "pako")
@@ -198,111 +195,6 @@ class OneWeight(torch.nn.Module):
 def player(reply: Reply, codec: ScriptedCodec | None = None) -> Player:
     model, codec = OneWeight(), codec or ScriptedCodec()
     return Player(model=model, engine=ScriptedEngine(model, codec, reply), codec=codec)
-
-
-@dataclass
-class ScriptedLearner:
-    """Adds 1 to the weight with every update, and keeps what it was given."""
-
-    player: Player
-    metrics: Mapping[str, float] = field(default_factory=lambda: {"skipped": 0.0, "tokens": 1.0})
-    batches: list[Any] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-
-    def update(self, groups, *, lr):
-        return self._learn(groups, lr)
-
-    def teach(self, pairs, *, lr):
-        return self._learn(pairs, lr)
-
-    def _learn(self, batch, lr):
-        self.batches.append(batch)
-        self.rates.append(lr)
-        with torch.no_grad():
-            self.player.model.weight += 1
-        return self.metrics
-
-
-class ScriptedCast:
-    """`match.Cast`. said: what was asked of it, in order."""
-
-    def __init__(self, *, attacker: Player, defender: Player, frozen: Player | None = None) -> None:
-        self.attacker, self.defender = attacker, defender
-        self.frozen = frozen or defender
-        self.said: list[str] = []
-        self.learners: list[ScriptedLearner] = []
-
-    def fork_attacker(self):
-        self.said.append("fork")
-
-    def save_round_zero(self):
-        self.said.append("save round 0")
-
-    def round_zero(self):
-        return self.frozen
-
-    def learner(self, player, config):
-        self.learners.append(ScriptedLearner(player))
-        return self.learners[-1]
-
-    @contextlib.contextmanager
-    def pupil(self, player, *, lr):
-        yield self.learner(player, None)
-
-
-@dataclass
-class ScriptedStage:
-    world: ScriptedWorld = field(default_factory=ScriptedWorld)
-    codec: ScriptedCodec = field(default_factory=ScriptedCodec)
-    measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
-
-    @property
-    def lessons(self):
-        names = ("coldstart-caption", "coldstart-defender", "coldstart-attacker")
-        return {name: self._lesson(name) for name in names}
-
-    def safe_lesson(self, pool):
-        return self._lesson(f"safe after {len(pool)}")
-
-    def _lesson(self, name: str):
-        return lambda rng: (question(rng.randrange(100)), name)
-
-
-class MemoryJournal:
-    """`tug.Journal` in memory."""
-
-    def __init__(self, match: Match) -> None:
-        self.match = match
-        self.phases: list[tuple[int, str, int]] = []
-        self.steps: list[StepRecord] = []
-        self.events: list[Event] = []
-        self.pools: list[int] = []
-
-    def phase(self, round, name, steps):
-        self.phases.append((round, name, steps))
-
-    @contextlib.contextmanager
-    def timed(self, round, name):
-        self.phase(round, name, 1)
-        yield
-
-    def on_step(self, record, events):
-        self.steps.append(record)
-        self.events += events
-        self.match.events += events
-        self.match.step = record.step + 1
-
-    def write_pool(self):
-        self.pools.append(len(self.match.pool))
-
-    def round_done(self, record):
-        self.match.end_round(record)
-
-    def next_phase(self):
-        self.match.next_phase()
-
-    def saving_the_failed_batch(self):
-        return contextlib.nullcontext()
 
 
 def small(**more: Any) -> Config:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scripted import ScriptedLearner, player, question
+from scripted import player, question
+from scripted_match import ScriptedLearner
 
 from sectow_fast.game.coldstart import run_lessons
 from sectow_fast.types import UserError

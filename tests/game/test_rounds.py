@@ -5,15 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from scripted import (
-    GOALS,
-    MemoryJournal,
-    OneWeight,
-    ScriptedCast,
-    ScriptedEngine,
-    ScriptedStage,
-    small,
-)
+from scripted import GOALS, OneWeight, ScriptedEngine, small
+from scripted_match import MemoryJournal, ScriptedCast, ScriptedStage
 
 from sectow_fast.game.player import Player
 from sectow_fast.game.schedule import schedule
