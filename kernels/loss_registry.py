@@ -2,7 +2,7 @@
 
 A file of yours registers its own, and no file here changes:
 
-    from PACKAGE.kernels import PolicyLoss, register_policy_loss
+    from ... import PolicyLoss, PolicyLossConfig, register_policy_loss
 
     register_policy_loss(PolicyLoss(name="mine", torch=..., oracle=..., triton=...))
     PolicyLossConfig(ratio="mine")
