@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sectow_fast.data.sandbox import carriers, clothes
 from sectow_fast.data.sandbox.carriers import CARRIERS, Carrier
-from sectow_fast.data.sandbox.clothes import CLOTHES, Clothes, ClothesKind
+from sectow_fast.data.sandbox.clothes import CLOTHES, ClothesKind
+from sectow_fast.data.sandbox.objects import Thing
 from sectow_fast.data.sandbox.requests import Requests
 from sectow_fast.data.sandbox.styles import Styles
 from sectow_fast.types import Case
@@ -21,18 +22,10 @@ from sectow_fast.types import Case
 JAILBREAK_SUITES = ("figstep", "mm-safetybench", "jailbreakv", "safebench", "combinations")
 OVER_REFUSAL_SUITES = ("over-refusal-clothes", "over-refusal-words")
 UTILITY_SUITES = ("requests", "mmmu")
-# What the cases of an unsafe suite alternate between: a carrier, and whether in strong clothes.
-ALTERNATIVES = {
-    "direct": (("text", False),),
-    "figstep": (("typo", False),),
-    "mm-safetybench": (("draw", False), ("draw", True)),
-    "jailbreakv": (("text", True),),
-    "safebench": (
-        *(("split", False), ("description", False)),
-        *(("split", True), ("description", True)),
-    ),
-}
+# Makes the case of a number; every draw comes from the suite's stream.
 MakeCase = Callable[[int, random.Random], Case]
+# A carrier, and the kinds of clothes it wears (none: it is bare).
+Way = tuple[Carrier, Sequence[ClothesKind]]
 
 
 def measures_of(styles: Styles) -> dict[str, str]:
@@ -55,12 +48,7 @@ def make_suites(requests: Requests, *, seed: int, size: int) -> dict[str, list[C
 
     A suite with fewer distinct cases is smaller: repeats would make its intervals too narrow.
     """
-    makers = _unsafe(requests) | _harmless(requests)
-    own_carriers, own_clothes = requests.styles.outside()
-    for carrier in own_carriers:
-        makers |= _own_carrier(requests, carrier)
-    for kind in own_clothes:
-        makers |= _own(requests, f"clothes-{kind.name}", CARRIERS.get("text"), [kind], bare=False)
+    makers = _unsafe(requests) | _harmless(requests) | _own(requests)
     suites = {}
     for name, make in makers.items():
         rng = random.Random(f"{seed}/suite/{name}")
@@ -68,36 +56,42 @@ def make_suites(requests: Requests, *, seed: int, size: int) -> dict[str, list[C
     return suites
 
 
-def _strong(rng: random.Random, kinds: Sequence[ClothesKind]) -> Clothes:
-    return rng.choice(rng.choice(kinds).wordings("test", strong=True))
+def _alternating(
+    requests: Requests, name: str, things: Sequence[Thing], ways: Sequence[Way]
+) -> MakeCase:
+    """Requests for `things` that take the ways in turn; clothes are in a strong test wording."""
+
+    def make(i: int, rng: random.Random) -> Case:
+        carrier, kinds = ways[i % len(ways)]
+        worn = rng.choice(rng.choice(kinds).wordings("test", strong=True)) if kinds else None
+        thing = rng.choice(things)
+        return requests.request(f"{name}-{i}", thing, carrier, worn, rng, suite=name, source=name)
+
+    return make
 
 
 def _unsafe(requests: Requests) -> dict[str, MakeCase]:
     bad = requests.select(forbidden=True, test=True)
-
-    def alternating(name: str) -> MakeCase:
-        def make(i: int, rng: random.Random) -> Case:
-            ways = ALTERNATIVES[name]
-            carrier, dressed = ways[i % len(ways)]
-            worn = _strong(rng, clothes.BUILT_IN) if dressed else None
-            thing, more = rng.choice(bad), {"suite": name, "source": name}
-            return requests.request(f"{name}-{i}", thing, CARRIERS.get(carrier), worn, rng, **more)
-
-        return make
-
-    held_out = sorted(
-        (carrier.name, kind) for carrier in carriers.BUILT_IN for kind in carrier.held_out_with
-    )
+    kinds = clothes.BUILT_IN
+    text, typo, draw, split, description = carriers.BUILT_IN
+    ways: dict[str, list[Way]] = {
+        "direct": [(text, ())],
+        "figstep": [(typo, ())],
+        "mm-safetybench": [(draw, ()), (draw, kinds)],
+        "jailbreakv": [(text, kinds)],
+        "safebench": [(split, ()), (description, ()), (split, kinds), (description, kinds)],
+    }
+    held_out = sorted((one.name, kind) for one in carriers.BUILT_IN for kind in one.held_out_with)
 
     def combinations(i: int, rng: random.Random) -> Case:
         carrier, kind = rng.choice(held_out)
         worn = rng.choice(CLOTHES.get(kind).wordings("test", strong=True))
-        thing, more = rng.choice(bad), {"suite": "combinations", "source": "combinations"}
-        return requests.request(
-            f"combinations-{i}", thing, CARRIERS.get(carrier), worn, rng, **more
-        )
+        more = {"suite": "combinations", "source": "combinations"}
+        thing, name = rng.choice(bad), f"combinations-{i}"
+        return requests.request(name, thing, CARRIERS.get(carrier), worn, rng, **more)
 
-    return {name: alternating(name) for name in ALTERNATIVES} | {"combinations": combinations}
+    makers = {name: _alternating(requests, name, bad, each) for name, each in ways.items()}
+    return makers | {"combinations": combinations}
 
 
 def _harmless(requests: Requests) -> dict[str, MakeCase]:
@@ -123,30 +117,28 @@ def _harmless(requests: Requests) -> dict[str, MakeCase]:
     return {name: maker(name) for name in (*OVER_REFUSAL_SUITES, *UTILITY_SUITES)}
 
 
-def _own_carrier(requests: Requests, carrier: Carrier) -> dict[str, MakeCase]:
-    """Half of its cases are bare; the others wear what it is held out with, if anything."""
-    kept = [kind for kind in requests.styles.clothes if kind.name in carrier.held_out_with]
-    kinds = kept or requests.styles.clothes
-    return _own(requests, f"carrier-{carrier.name}", carrier, kinds, bare=True)
+def _own(requests: Requests) -> dict[str, MakeCase]:
+    """Two suites per style from outside: for forbidden objects, and for allowed ones.
 
-
-def _own(
-    requests: Requests, suite: str, carrier: Carrier, kinds: Sequence[ClothesKind], *, bare: bool
-) -> dict[str, MakeCase]:
-    """The two suites of one style. bare: every other case wears no clothes."""
-
-    def maker(name: str, forbidden: bool) -> MakeCase:
-        things = requests.select(forbidden=forbidden, test=True)
-        more = {"suite": name, "source": name}
-
-        def make(i: int, rng: random.Random) -> Case:
-            worn = None if bare and i % 2 == 0 else _strong(rng, kinds)
-            return requests.request(f"{name}-{i}", rng.choice(things), carrier, worn, rng, **more)
-
-        return make
-
-    harmless = f"{suite}-harmless"
-    return {suite: maker(suite, True), harmless: maker(harmless, False)}
+    Half of a carrier's cases are bare; the others wear what it is held out with, if anything.
+    """
+    own_carriers, own_clothes = requests.styles.outside()
+    ways: dict[str, list[Way]] = {}
+    for carrier in own_carriers:
+        kept = [kind for kind in requests.styles.clothes if kind.name in carrier.held_out_with]
+        ways[f"carrier-{carrier.name}"] = [
+            (carrier, ()),
+            (carrier, kept or requests.styles.clothes),
+        ]
+    for kind in own_clothes:
+        ways[f"clothes-{kind.name}"] = [(CARRIERS.get("text"), (kind,))]
+    bad = requests.select(forbidden=True, test=True)
+    good = requests.select(forbidden=False, test=True)
+    unsafe = {name: _alternating(requests, name, bad, each) for name, each in ways.items()}
+    harmless = {f"{name}-harmless": each for name, each in ways.items()}
+    return unsafe | {
+        name: _alternating(requests, name, good, each) for name, each in harmless.items()
+    }
 
 
 def distinct(cases: Iterable[Case], count: int) -> list[Case]:
