@@ -30,7 +30,10 @@ ROOMS = {
     "game": Room(files=("sectow_fast/game/*.py",), tests=("tests/game",)),
     "tug": Room(files=("sectow_fast/tug.py", "sectow_fast/match.py"), tests=("tests/game",)),
     "phase": Room(files=("sectow_fast/learn/phase.py",), tests=("tests/learn/test_phase.py",)),
-    "grpo": Room(files=("sectow_fast/learn/grpo.py",), tests=("tests/learn/test_grpo.py",)),
+    "grpo": Room(
+        files=("sectow_fast/learn/grpo.py",),
+        tests=("tests/learn/test_grpo.py", "tests/learn/test_grpo_loss.py"),
+    ),
     "packing": Room(
         files=("sectow_fast/learn/packing.py",), tests=("tests/learn/test_packing.py",)
     ),
