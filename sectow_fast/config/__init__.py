@@ -113,7 +113,7 @@ class Config(Section):
             return values
         engine = values.get("engine")
         kind = engine.get("kind") if isinstance(engine, dict) else getattr(engine, "kind", "torch")
-        if kind != "sglang":
+        if kind == "torch":
             return values
         capped = {}
         for name in ("attack", "defend"):

@@ -6,6 +6,7 @@ import pytest
 from scripted import GOALS, ScriptedWorld, player, request, small
 
 from sectow_fast.game.attacker import AttackerRole
+from sectow_fast.game.rewards import REWARD_TERMS, register_reward_term
 from sectow_fast.learn.phase import roll_out
 from sectow_fast.types import Attack, Sampling
 
@@ -237,16 +238,12 @@ def test_a_resumed_role_goes_on_where_it_was():
 
 
 def test_a_registered_term_sees_what_was_written_and_is_weighed():
-    from sectow_fast.game.rewards import REWARD_TERMS, register_reward_term
-
     seen = []
-    register_reward_term("probe", lambda earned: seen.append(earned) or 1.0)
-    try:
+    with REWARD_TERMS.temporarily():
+        register_reward_term("probe", lambda earned: seen.append(earned) or 1.0)
         writes = attacker_writes("win GOAL", "ill GOAL", None, "weak GOAL")
         role = role_of(player(writes), attack__terms={"probe": 0.25})
         tasks, scores = step_of(role)
-    finally:
-        del REWARD_TERMS._things["probe"]
     totals = [reward.total for reward in scores.rewards[0]]
     assert totals == pytest.approx([1.25, -0.15, -0.15, 0.25])
     goal = tasks[0].seed.goal

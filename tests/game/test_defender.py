@@ -6,6 +6,7 @@ import torch
 from scripted import ScriptedWorld, player, request, small
 
 from sectow_fast.game.defender import DefenderRole
+from sectow_fast.game.rewards import REWARD_TERMS, register_reward_term
 from sectow_fast.learn.phase import roll_out
 from sectow_fast.types import Attack, Sampling
 
@@ -260,14 +261,10 @@ def test_a_resumed_role_goes_on_where_it_was():
 
 
 def test_a_registered_term_is_weighed_and_leaves_the_priorities_alone():
-    from sectow_fast.game.rewards import REWARD_TERMS, register_reward_term
-
-    register_reward_term("length", lambda earned: float(len(earned.completion.ids)))
-    try:
+    with REWARD_TERMS.temporarily():
+        register_reward_term("length", lambda earned: float(len(earned.completion.ids)))
         role = role_of(defend__terms={"length": -5.0}, defend__harmless_share=1.0)
         _, scores = step_of(role)
-    finally:
-        del REWARD_TERMS._things["length"]
     assert scores.rewards[0][0].total == 1.0 - 5.0 * 2  # "fine" and the end
     assert scores.rewards[0][0].parts["length"] == 2.0
     plain = role_of(defend__harmless_share=1.0)

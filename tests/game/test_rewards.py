@@ -84,9 +84,9 @@ EARNED = Earned(
 
 @pytest.fixture
 def brevity():
-    register_reward_term("brevity", lambda earned: 1 / len(earned.reply.split()))
-    yield
-    del REWARD_TERMS._things["brevity"]
+    with REWARD_TERMS.temporarily():
+        register_reward_term("brevity", lambda earned: 1 / len(earned.reply.split()))
+        yield
 
 
 def test_a_registered_term_counts_with_its_weight_and_is_logged(brevity):
