@@ -97,7 +97,7 @@ define sanitized
 endef
 
 # Mutation tests of the method (docs/MUTATION.md); `make mutate ROOMS=game,tug` runs some rooms only.
-mutate: $(VENV)/.installed-mutate
+mutate: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(RUN) tests/mutation/run.py $(ROOMS)
 
 gpu-check:
@@ -116,10 +116,6 @@ $(VENV)/.installed: $(VENV)/.torch $(SOURCES)
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(RUN) -m pip install -q -c constraints.txt -e '.[test]'
-	touch $@
-
-$(VENV)/.installed-mutate: $(VENV)/.installed-test
-	$(RUN) -m pip install -q -c constraints.txt -e '.[mutate]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test

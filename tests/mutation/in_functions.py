@@ -47,9 +47,9 @@ class Warm:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = session.items
         files = {str(mutant.path) for mutant in self.mutants}
-        seen = [_watch(item, items, files) for item in items]
+        seen = [_watch(item, files) for item in items]
         self.seconds = sum(one.seconds for one in seen)
-        again = [_watch(item, items, files) for item in items] if self._shared else seen
+        again = [_watch(item, files) for item in items] if self._shared else seen
         order = sorted(range(len(items)), key=lambda i: again[i].seconds)
         for item, one in zip(items, again, strict=True):
             shared = sum(self._shared.get(name, 0.0) for name in item.fixturenames)
@@ -66,14 +66,14 @@ class Warm:
         for number, mutant in enumerate(self.mutants):
             if mutant.function is None:
                 continue
-            swaps = _swaps(mutant, lives[str(mutant.path)])
-            if swaps is None:
-                self.late.append(number)
-                continue
             span = {(str(mutant.path), n) for n in range(mutant.first, mutant.last + 1)}
             chosen = [i for i in order if (seen[i].lines | again[i].lines) & span]
             if not chosen:
                 self.results[number] = Result(status="uncovered")
+                continue
+            swaps = _swaps(mutant, lives[str(mutant.path)])
+            if swaps is None:
+                self.late.append(number)
                 continue
             limit = MINIMUM + SLOWER * sum(again[i].seconds for i in chosen)
             jobs.append((limit, _job([items[i] for i in chosen], swaps)))
@@ -83,7 +83,7 @@ class Warm:
         return True
 
 
-def _watch(item: pytest.Item, items: Sequence[pytest.Item], files: set[str]) -> Seen:
+def _watch(item: pytest.Item, files: set[str]) -> Seen:
     lines: set[tuple[str, int]] = set()
 
     def line(frame, event, _):
@@ -97,7 +97,7 @@ def _watch(item: pytest.Item, items: Sequence[pytest.Item], files: set[str]) -> 
     sys.settrace(call)
     begin = time.monotonic()
     try:
-        failed = _first_failure([item], items)
+        failed = _first_failure([item])
     finally:
         sys.settrace(None)
         threading.settrace(None)
@@ -106,12 +106,20 @@ def _watch(item: pytest.Item, items: Sequence[pytest.Item], files: set[str]) -> 
     return Seen(seconds=time.monotonic() - begin, lines=frozenset(lines))
 
 
-def _first_failure(chosen: Sequence[pytest.Item], items: Sequence[pytest.Item] = ()) -> str:
-    """The first test that fails, with its error's last line; "" where none does."""
+class _Session:
+    """Stands for the next test: after each one all is torn down but the session's fixtures."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self.session = session
+
+    def listchain(self) -> list[pytest.Session]:
+        return [self.session]
+
+
+def _first_failure(chosen: Sequence[pytest.Item]) -> str:
+    """The first test that fails, with its error's message; "" where none does."""
     for item in chosen:
-        # Another test is named as the next one, so that session fixtures are kept.
-        after = next((one for one in (*items, *item.session.items) if one is not item), None)
-        for report in runtestprotocol(item, log=False, nextitem=after):
+        for report in runtestprotocol(item, log=False, nextitem=_Session(item.session)):
             if report.failed:
                 crash = getattr(report.longrepr, "reprcrash", None)
                 return f"{item.nodeid}: {crash.message if crash else report.when}"

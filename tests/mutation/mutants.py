@@ -126,6 +126,15 @@ class _Collector(cst.CSTVisitor):
         )
 
 
+def _is_type(value: cst.BaseExpression) -> bool:
+    """Whether an assigned value is a type's alias."""
+    return (
+        isinstance(value, cst.Subscript)
+        and isinstance(value.value, cst.Name)
+        and value.value.value in ("Callable", "Literal", "Mapping")
+    )
+
+
 def _spliced(text: str, begins: list[int], place: _Place, module: cst.Module) -> str:
     """The file with one node changed. Its text is cut in where that is exact: this is quick."""
     if place.range is not None:
@@ -142,7 +151,7 @@ def _left_out(node: cst.CSTNode) -> bool:
         return True
     if isinstance(node, cst.Assign):
         target = node.targets[0].target
-        return isinstance(target, cst.Name) and target.value == "__all__"
+        return (isinstance(target, cst.Name) and target.value == "__all__") or _is_type(node.value)
     if isinstance(node, cst.If):
         return isinstance(node.test, cst.Name) and node.test.value == "TYPE_CHECKING"
     if isinstance(node, cst.Call) and isinstance(node.func, cst.Name):

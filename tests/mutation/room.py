@@ -30,7 +30,7 @@ from at_import import import_job, options
 from forks import Result, in_forks, in_one_fork
 from in_functions import MINIMUM, Warm
 from mutants import Mutant, mutants_of
-from rooms import ROOMS, ROOT, Room
+from rooms import ROOMS, Room
 
 
 class Found(NamedTuple):
@@ -57,7 +57,7 @@ def in_functions(room: Room, mutants: Sequence[Mutant], at_once: int, folder: st
         module
         for module, loaded in sys.modules.items()
         if not module.startswith(("sectow_fast", "conftest", "test_", "__main__"))
-        and not str(getattr(loaded, "__file__", None) or "").startswith(str(ROOT))
+        and not str(getattr(loaded, "__file__", None) or "").startswith(str(room.root))
     ]
     return Found(
         results=plugin.results,
@@ -69,9 +69,10 @@ def in_functions(room: Room, mutants: Sequence[Mutant], at_once: int, folder: st
     )
 
 
-def run_room(name: str, at_once: int, folder: str) -> dict[str, object]:
-    """Results of every mutant of a room, as run.py reads them."""
-    room = ROOMS[name]
+def run_room(name: str, room: Room, *, at_once: int, folder: str) -> dict[str, object]:
+    """Results of every mutant of a room, as run.py reads them. folder: for temporary files."""
+    os.chdir(room.root)
+    sys.path.insert(0, str(room.root))
     begin = time.monotonic()
     mutants = [mutant for path in room.paths() for mutant in mutants_of(path)]
     print(f"{name}: {len(mutants)} mutants", flush=True)
@@ -102,7 +103,7 @@ def run_room(name: str, at_once: int, folder: str) -> dict[str, object]:
         "mutants": [
             dataclasses.asdict(results[number])
             | {
-                "file": str(mutant.path.relative_to(ROOT)),
+                "file": str(mutant.path.relative_to(room.root)),
                 "line": mutant.line,
                 "function": mutant.function or "(at import)",
                 "diff": mutant.diff,
@@ -113,8 +114,7 @@ def run_room(name: str, at_once: int, folder: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT))
+    name, path, jobs = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="mutation-", ignore_cleanup_errors=True) as scratch:
-        written = run_room(sys.argv[1], int(sys.argv[3]), scratch)
-    Path(sys.argv[2]).write_text(json.dumps(written, indent=1))
+        written = run_room(name, ROOMS[name], at_once=int(jobs), folder=scratch)
+    Path(path).write_text(json.dumps(written, indent=1))

@@ -10,16 +10,20 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """files: globs of mutated sources; tests: the room's own tests, a file, folder or node id."""
+    """files: globs of mutated sources; tests: the room's own, each a file, folder or node id.
+
+    Both are below root.
+    """
 
     files: tuple[str, ...]
     tests: tuple[str, ...]
+    root: Path = ROOT
 
     def paths(self) -> list[Path]:
         """Every mutated file. ValueError where a glob matches none, so that a rename is noticed."""
         found: list[Path] = []
         for pattern in self.files:
-            matched = sorted(ROOT.glob(pattern))
+            matched = sorted(self.root.glob(pattern))
             if not matched:
                 raise ValueError(f"tests/mutation/rooms.py: found no file like {pattern}")
             found += [path for path in matched if path not in found]
