@@ -6,13 +6,8 @@ for the device, and the kernels answer NaN instead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .loss_config import PolicyLossConfig
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -92,48 +87,6 @@ def check_head(
     check_positive("temperature", temperature)
     if softcap is not None:
         check_positive("softcap", softcap)
-
-
-def check_loss_inputs(
-    *,
-    count: int,
-    device: torch.device,
-    config: PolicyLossConfig,
-    advantages: Tensor,
-    old_logp: Tensor | None,
-    ref_logp: Tensor | None,
-    rollout_logp: Tensor | None,
-    mask: Tensor | None,
-    sequence_ids: Tensor | None,
-    normalizer: float | Tensor | None,
-) -> None:
-    """Everything that the configuration needs is there, is [count], and is on `device`."""
-    sequences = config.policy_loss.over == "sequence" or config.reduction.startswith("seq")
-    for name, needed, given in (
-        ("ref_logp", config.kl_coef != 0, ref_logp),
-        ("rollout_logp", config.tis_cap is not None, rollout_logp),
-        ("sequence_ids", sequences, sequence_ids),
-        ("normalizer", config.reduction == "constant", normalizer),
-    ):
-        if needed and given is None:
-            raise ValueError(f"{name}: found None, but the configuration needs it")
-    if advantages is None:
-        raise ValueError(f"advantages: found None, expected a tensor [{count}]")
-    for name, tensor, kind in (
-        ("advantages", advantages, "float"),
-        ("old_logp", old_logp, "float"),
-        ("ref_logp", ref_logp, "float"),
-        ("rollout_logp", rollout_logp, "float"),
-        ("mask", mask, "mask"),
-        ("sequence_ids", sequence_ids, "int"),
-    ):
-        check_rows(name, tensor, count, device, kind=kind)
-    if isinstance(normalizer, Tensor):
-        if normalizer.numel() != 1:
-            found = tuple(normalizer.shape)
-            raise ValueError(f"normalizer: found shape {found}, expected one number")
-    elif normalizer is not None:
-        check_positive("normalizer", normalizer)
 
 
 def check_positive(name: str, value: float) -> None:

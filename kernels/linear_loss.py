@@ -23,7 +23,7 @@ from .head_chunks import HeadGradients, head_chunks
 from .logprob import RowStats, row_scores
 from .loss_config import PolicyLossConfig, loss_operator
 from .loss_metrics import METRICS, loss_metrics, named
-from .loss_terms import IGNORE, RowResults, TokenInputs, live_only, token_terms
+from .loss_terms import IGNORE, RowResults, TokenInputs, check_loss_inputs, live_only, token_terms
 from .loss_weights import as_scalar, sequence_index, token_weights
 from .sequence_loss import sequence_ratio_loss
 
@@ -209,7 +209,7 @@ def linear_policy_loss(
     """
     config = config or PolicyLossConfig()
     checks.check_head(hidden, weight, bias, labels, temperature, softcap)
-    checks.check_loss_inputs(
+    check_loss_inputs(
         count=labels.shape[0],
         device=hidden.device,
         config=config,

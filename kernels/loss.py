@@ -9,7 +9,7 @@ from . import checks
 from .dispatch import use_triton, wide
 from .loss_config import PolicyLossConfig, loss_operator
 from .loss_metrics import METRICS, loss_metrics, named
-from .loss_terms import TokenInputs, live_only, token_terms
+from .loss_terms import TokenInputs, check_loss_inputs, live_only, token_terms
 from .loss_weights import as_scalar, sequence_index, sum_by, token_weights
 
 
@@ -128,7 +128,7 @@ def policy_loss(
     if config.entropy_coef != 0 and entropy is None:
         raise ValueError("entropy: found None, but the configuration needs it")
     checks.check_rows("entropy", entropy, count, device, gradient=True)
-    checks.check_loss_inputs(
+    check_loss_inputs(
         count=count,
         device=device,
         config=config,

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import checks
 from .loss_config import PolicyLossConfig
 
 IGNORE = -100  # the label of a row that is not looked at, as torch has it
@@ -115,3 +116,45 @@ def token_terms(
     bad = loss.isnan() | logp.isnan() | inputs.advantages.isnan()
     loss, d_log_ratio = loss.masked_fill(bad, torch.nan), d_log_ratio.masked_fill(bad, torch.nan)
     return Terms(loss, d_log_ratio, d_logp, d_entropy, ratio, kl)
+
+
+def check_loss_inputs(
+    *,
+    count: int,
+    device: torch.device,
+    config: PolicyLossConfig,
+    advantages: Tensor,
+    old_logp: Tensor | None,
+    ref_logp: Tensor | None,
+    rollout_logp: Tensor | None,
+    mask: Tensor | None,
+    sequence_ids: Tensor | None,
+    normalizer: float | Tensor | None,
+) -> None:
+    """Everything that the configuration needs is there, is [count], and is on `device`."""
+    sequences = config.policy_loss.over == "sequence" or config.reduction.startswith("seq")
+    for name, needed, given in (
+        ("ref_logp", config.kl_coef != 0, ref_logp),
+        ("rollout_logp", config.tis_cap is not None, rollout_logp),
+        ("sequence_ids", sequences, sequence_ids),
+        ("normalizer", config.reduction == "constant", normalizer),
+    ):
+        if needed and given is None:
+            raise ValueError(f"{name}: found None, but the configuration needs it")
+    if advantages is None:
+        raise ValueError(f"advantages: found None, expected a tensor [{count}]")
+    for name, tensor, kind in (
+        ("advantages", advantages, "float"),
+        ("old_logp", old_logp, "float"),
+        ("ref_logp", ref_logp, "float"),
+        ("rollout_logp", rollout_logp, "float"),
+        ("mask", mask, "mask"),
+        ("sequence_ids", sequence_ids, "int"),
+    ):
+        checks.check_rows(name, tensor, count, device, kind=kind)
+    if isinstance(normalizer, Tensor):
+        if normalizer.numel() != 1:
+            found = tuple(normalizer.shape)
+            raise ValueError(f"normalizer: found shape {found}, expected one number")
+    elif normalizer is not None:
+        checks.check_positive("normalizer", normalizer)
