@@ -98,7 +98,7 @@ def test_tokens_a_second(players, stage, keep):
         row |= {name: round(requests * TOKENS / value) for name, value in median.items()}
         rows.append(row)
         print(row)
-    keep("cpu-rollout", rows, what="completion tokens a second, groups of 8, 8 tokens each")
+    keep("cpu-rollout", rows, what="completion tokens per second, groups of 8, 8 tokens each")
 
 
 def test_sync_sleep_and_wake(players, stage, keep, tmp_path):
