@@ -1,5 +1,6 @@
-"""One process of bench/test_embedding.py: real TRL steps, by kind "trl", "ours" or "shared"; prints
-JSON.
+"""One process of bench/test_embedding.py: real TRL steps of a kind, "trl", "ours" or "shared".
+
+It prints JSON.
 
 Completions are drawn by a seed, so both contenders train on the same tokens; only the update is
 timed (TRL's `training_step`, forward and backward of a micro-batch).
@@ -64,7 +65,7 @@ class Timed(GRPOTrainer):
 
 
 class Norm(TrainerCallback):
-    """The last update's gradient, so that both contenders are seen to make the same."""
+    """The last update's gradient, which must be the same for both contenders."""
 
     value = 0.0
 

@@ -1,6 +1,6 @@
-"""The policy loss as each contender makes it: forward and backward, on the same inputs.
+"""The policy loss as each contender computes it: forward and backward, on the same inputs.
 
-Each is a function of `Scene`; a contender that is not installed is named as absent.
+Each is a function of `Scene`. A contender that is not installed is listed as absent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOW, HIGH = 0.2, 0.28
 
 @dataclass
 class Scene:
-    """hidden [N, H] and weight [V, H] that want gradients; mask is which rows count."""
+    """hidden [N, H] and weight [V, H], which need gradients; mask says which rows count."""
 
     hidden: torch.Tensor
     weight: torch.Tensor
@@ -56,7 +56,8 @@ def ours(s: Scene) -> None:
 
 
 def ours_logprob(s: Scene) -> None:
-    """`linear_logprob` and `policy_loss`, as a trainer with its own seams would call them."""
+    """`linear_logprob` and `policy_loss`, as a trainer that keeps its own loss function would call
+    them."""
     labels = s.labels.where(s.mask, -100)
     logp, _ = linear_logprob(s.hidden, s.weight, labels)
     policy_loss(logp, s.advantages, mask=s.mask, config=PolicyLossConfig())[0].backward()

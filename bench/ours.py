@@ -14,7 +14,7 @@ from sectow_fast.types import Completion, Group, Prompt, Reward, Sampling
 
 
 class OurStep:
-    """Call it for a step. The learning rate is 0: every step does the same work."""
+    """Calling it makes a step. The learning rate is 0, so every step does the same work."""
 
     def __init__(self, work: Work, model: Any) -> None:
         self.work, self.model = work, model

@@ -1,4 +1,4 @@
-"""Our step and TRL's in turn, so that the noise of a shared machine hits both alike."""
+"""Our step and TRL's in turn, so that the noise of a shared machine affects both alike."""
 
 from __future__ import annotations
 

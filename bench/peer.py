@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from work import Work
 
-# Completions a forward. Of 16 to 384, 64 and 96 were the fastest on the CPU that bench/results
+# Completions per forward. Of 16 to 384, 64 and 96 were the fastest on the CPU that bench/results
 # names (one thread): all 384 at once took about a tenth longer, 16 about a third.
 MICRO_BATCH = 96
 
@@ -28,7 +28,7 @@ MICRO_BATCH = 96
 class TimedTrainer(GRPOTrainer):
     """TRL's trainer with a clock around its rollout; what it computes is untouched.
 
-    `replies`, where set, are the completions of a step: then it samples none of its own.
+    `replies`, where set, are the completions of a step, and TRL then samples none.
     """
 
     def __init__(self, *args: Any, clock: Callable[[], float], **options: Any) -> None:
@@ -56,10 +56,9 @@ class TimedTrainer(GRPOTrainer):
 
 
 class Between(TrainerCallback):
-    """Hands over after every step of TRL's, with its seconds by phase.
+    """Calls back after every step of TRL's, with its seconds by phase.
 
-    A step runs from one hand-over to the next, so `train` holds the update and the trainer's own
-    loop.
+    A step lasts from one call to the next, so `train` holds the update and the trainer's own loop.
     """
 
     def __init__(self, hand_over: Callable[[dict[str, float]], None]) -> None:
@@ -87,7 +86,7 @@ class Between(TrainerCallback):
 
 
 def rows(work: Work, steps: int) -> Dataset:
-    """`work`'s prompts once a step; TRL repeats each `group_size` times by itself."""
+    """`work`'s prompts once per step; TRL itself repeats each `group_size` times."""
     cases = work.cases
     images = work.pictures()
 

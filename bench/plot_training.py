@@ -18,8 +18,8 @@ HERE = Path(__file__).parent / "results"
 STYLES = {
     "trl": ("TRL 1.16", "#b3572b", "s"),
     "padded": ("padded rows", "#8a8a8a", "^"),
-    "unshared": ("packed, prompt once a completion", "#5b8db8", "v"),
-    "shared": ("ours: prompt once a group", "#14653f", "o"),
+    "unshared": ("packed, prompt once per completion", "#5b8db8", "v"),
+    "shared": ("ours: prompt once per group", "#14653f", "o"),
 }
 
 
@@ -50,8 +50,8 @@ def main(results: Path, out: Path) -> None:
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 1.45)
-    axes.set_xlabel("G, completions a prompt")
-    axes.set_ylabel("ms a group, forward and backward")
+    axes.set_xlabel("G, completions per prompt")
+    axes.set_ylabel("ms per group, forward and backward")
     axes.set_title("One update: prompt 256 tokens with a picture, completions of 32 tokens")
     axes.grid(True, which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

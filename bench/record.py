@@ -84,7 +84,7 @@ def _git(*words: str) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Medians, a line a row and side."""
+    """Medians, one line per row and side."""
     lines = [f"{'groups (live)':16}{'':6}{'prepare':>9}{'rollout':>9}{'train':>9}{'step s':>9}"]
     lines[0] += f"{'best s':>9}{'tokens/s':>10}{'speed-up':>10}"
     for row in rows:

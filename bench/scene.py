@@ -3,7 +3,7 @@
 Two models: `llava`, the sandbox's tiny LLaVA with a picture in every prompt (the largest square of
 tokens that leaves room for 15 words), and `qwen2`, a text-only Qwen2 of 9.4 M parameters. Words,
 pictures and completions are random, from a fixed seed; all completions have the full length, which
-is what padding likes best.
+is the best case for padding.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Scene:
 
     @property
     def config(self) -> DefendConfig:
-        # The completions are random words, so their log-probs are nobody's: the gate is opened.
+        # The completions are random words, without log-probs of a rollout: no mismatch gate.
         return DefendConfig(
             prompts=self.prompts,
             group_size=self.group_size,
@@ -86,8 +86,8 @@ class Scene:
         )
 
     def clock(self) -> float:
-        """Seconds of the processor (one thread), so that what else the machine does counts less;
-        on CUDA those of the wall, with the device's queue empty."""
+        """Seconds of processor time (one thread), which other work on the machine affects less; on
+        CUDA seconds of wall time, with the device's queue empty."""
         if self.device == "cpu":
             return time.process_time()
         torch.cuda.synchronize()
@@ -122,7 +122,8 @@ class Scene:
 
     @property
     def processor(self) -> Any:
-        """What TRL takes: a processor, or for words alone a tokenizer with its chat template."""
+        """What TRL takes: a processor, or for text-only models a tokenizer with its chat
+        template."""
         if self.side:
             return self._processor
         tokenizer = copy.deepcopy(self._processor.tokenizer)
@@ -130,8 +131,8 @@ class Scene:
         return tokenizer
 
     def codec(self, images: Any) -> ChatCodec:
-        """TRL scores under the whole vocabulary, so an update alone bans nothing; where replies are
-        drawn, no special token comes up and none ends early."""
+        """TRL scores over the whole vocabulary, so no token is banned in an update. Where replies
+        are drawn, special tokens are banned, so that none ends early."""
         codec = ChatCodec(self._processor, images)
         codec.banned_ids = tuple(range(len(SPECIAL))) if self.drawn else ()
         return codec

@@ -1,4 +1,5 @@
-"""What the kernels cost somebody who only embeds them: seconds on top of torch, size of a wheel."""
+"""What the kernels cost a program that only embeds them: seconds on top of torch, size of a
+wheel."""
 
 from __future__ import annotations
 

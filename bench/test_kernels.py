@@ -24,7 +24,7 @@ DEAD = ("none", "masked", "zero")
 
 
 def memory_mib(field: str) -> float:
-    """VmRSS (now) or VmHWM (the most since the last reset) of this process."""
+    """VmRSS (current) or VmHWM (the most since the last reset) of this process."""
     text = Path("/proc/self/status").read_text()
     return int(text.split(f"{field}:")[1].split()[0]) / 1024
 
@@ -32,8 +32,8 @@ def memory_mib(field: str) -> float:
 def run_on_cpu(name: str, n: int, h: int, v: int, dead: str) -> dict:
     """In a fresh process: the shortest of some runs, and what it took beyond its inputs.
 
-    Seconds are the processor's (one thread, page faults included), so that whatever else the
-    machine does counts less.
+    Seconds are processor time (one thread, page faults included), which other work on the machine
+    affects less.
     """
     from kernel_contenders import CONTENDERS, Scene
 

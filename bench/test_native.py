@@ -1,4 +1,5 @@
-"""The C++ core beside what people use, in one run: sampling against transformers, and packing.
+"""The C++ core beside the tools that people use, in one run: sampling against transformers, and
+packing.
 
 The floor of sampling is one pass over the logits: the time of numpy's plain `max` over the same
 array stands beside it.
@@ -19,7 +20,8 @@ ROWS, VOCABULARY, TOP_P = 64, 151_936, 0.95
 
 
 def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, taken in turns so that what else the machine does hits all alike."""
+    """Median seconds of each, taken in turns so that other work on the machine affects all
+    alike."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for name in contenders:
         contenders[name]()

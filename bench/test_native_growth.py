@@ -1,7 +1,8 @@
 """How `near_duplicates` grows from 1k to 1M documents, with a plot beside the rows.
 
 Documents of 64 random tokens, a third of them copies with a few tokens replaced. Each size runs in
-a process of its own, so that its peak memory is its own; the arrays it starts from are taken off.
+a process of its own, so that its peak memory is its own. The memory of its input arrays is
+subtracted.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Near duplicates and self-BLEU beside what else there is, in one run. `pytest -s bench/`.
+"""Near duplicates and self-BLEU beside other tools, in one run. `pytest -s bench/`.
 
 The documents are 512 random tokens; a third of them are copies of others, each of one, with 0 to
 25 tokens replaced, so that their likeness over 5-token shingles lies evenly around the threshold
 of 0.8 (11 replaced tokens) and what is a duplicate is known exactly. Every tool starts from token
-ids; making shingles of them is a part of its time. `pip install datasketch rensa sacrebleu`.
+ids; making shingles of them is part of its time. `pip install datasketch rensa sacrebleu`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""SGLangEngine beside TorchEngine on the sandbox's model; weight sync; sleep; streaming.
+"""SGLangEngine beside TorchEngine on the sandbox's model: rollout, weight sync, sleep, streaming.
 
 Needs SGLang: `make bench-sglang` (on a CPU the environment of `make test-sglang`). G = 8; the model
-is untrained and its end token banned, so all write the same number of tokens.
+is untrained and its end token banned, so all completions have the same number of tokens.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def in_turn(sides: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of each side, taken in turn so that the machine's mood is shared."""
+    """Median seconds of each side, taken in turn so that other work on the machine affects both
+    alike."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(TURNS):
         for name, work in sides.items():
@@ -97,7 +98,7 @@ def test_tokens_a_second(players, stage, keep):
         row |= {name: round(requests * TOKENS / value) for name, value in median.items()}
         rows.append(row)
         print(row)
-    keep("cpu-rollout", rows, what="completion tokens a second, groups of 8, 8 tokens each")
+    keep("cpu-rollout", rows, what="completion tokens per second, groups of 8, 8 tokens each")
 
 
 def test_sync_sleep_and_wake(players, stage, keep, tmp_path):

@@ -1,4 +1,4 @@
-"""How long the largest suite takes to be read and checked, and what memory: 28,000 rows."""
+"""Time and memory to read and check the largest suite: 28,000 rows."""
 
 from __future__ import annotations
 

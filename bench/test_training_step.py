@@ -1,11 +1,12 @@
-"""The policy update by how completions are laid out, and TRL's, over G, prompt and completion.
+"""The policy update with four layouts of completions, over G, prompt and completion length.
 
-One prompt once a group (`shared`), once a completion without padding (`unshared`), whole sequences
-in padded batches (`padded`), and TRL 1.16's GRPOTrainer on the same completions (`trl`): all make
-the same update, which is checked, and take turns in one process. Two ratios are predicted, both by
-counting: of tokens through the decoder, G (P + C) / (P + G C), and of all products (decoder, vision
-tower, head: `Count.work`), which is what time follows. `pytest bench/test_training_step.py`, a
-quarter of an hour; `bench/training_runs.py` says how each figure is taken.
+The prompt is computed once per group (`shared`), or once per completion without padding
+(`unshared`); whole sequences are in padded batches (`padded`); TRL 1.16's GRPOTrainer takes the
+same completions (`trl`). All make the same update, which is checked, and take turns in one process.
+Two ratios are predicted by counting: that of tokens through the decoder, G (P + C) / (P + G C), and
+that of all products (decoder, vision tower, head: `Count.work`), which is closer to the time.
+`pytest bench/test_training_step.py`, a quarter of an hour; `bench/training_runs.py` says how each
+figure is taken.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from training_contenders import POLICIES, count  # noqa: E402
 from training_runs import peak_mib, timed  # noqa: E402
 
 CENTRE = (8, 256, 32)  # G, prompt, completion
-BUDGET = 4096  # tokens a micro-batch: for each contender the fastest of 1k to 9k, or within noise
-WORK = {"llava": 4608, "qwen2": 2304}  # tokens an update at least, without sharing
+BUDGET = 4096  # tokens per micro-batch: for each contender the fastest of 1k to 9k, or within noise
+WORK = {"llava": 4608, "qwen2": 2304}  # least tokens per update, without sharing
 SWEEP = {
     "llava": [
         *((g, 256, 32) for g in (2, 4, 8, 16, 32)),
@@ -126,7 +127,7 @@ def test_whole_step_beside_trl(found, tmp_path, prompts):
 
 
 def test_write(found, keep):
-    """Last: what was measured, where --record says."""
+    """Runs last: writes what was measured where --record says."""
     for name, rows in found.items():
         assert rows, name
     keep("cpu-training-step" if DEVICE == "cpu" else "gpu-training-step", [found])

@@ -42,7 +42,7 @@ def test_both_make_the_same_update(stage, peer, tmp_path, live):
     assert prompts == [p.ids for p in ours.prompts for _ in range(work.group_size)]
 
     replies = [
-        # Their log-probs are not TRL's to give; the mismatch gate is opened for it.
+        # TRL gives no log-probs of them, so the mismatch gate is off.
         Completion(ids=tuple(ids), logprobs=(0.0,) * len(ids), finish_reason="length")
         for ids in batch["completion_ids"].tolist()
     ]

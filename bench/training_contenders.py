@@ -1,7 +1,7 @@
-"""One update in the ways people lay completions out: the same groups, loss and optimizer.
+"""One update with each common layout of completions: the same groups, loss and optimizer.
 
-Each is `grpo_step` with a `Policy` of its own, so that rows alone differ. `count` says beforehand
-how many tokens each sends through which part of the model.
+Each is `grpo_step` with a `Policy` of its own, so that only the rows differ. `count` predicts how
+many tokens each sends through which part of the model.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ POLICIES: dict[str, type[Policy]] = {"shared": Policy, "unshared": Unshared, "pa
 
 
 class Update:
-    """Call it for one update of `scene`'s groups. The learning rate is 0; `gradients` are of the
-    latest call made with keep=True, as the optimizer saw them."""
+    """Calling it makes one update of `scene`'s groups. The learning rate is 0. `gradients` are
+    those of the latest call with keep=True, as the optimizer saw them."""
 
     def __init__(self, scene: Scene, name: str, *, backend: str = "auto") -> None:
         self.scene, self.model = scene, scene.model()
@@ -120,8 +120,8 @@ class Update:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """Tokens of a group through each part of the model, padding included. `decoder` are what the
-    predicted ratio is of; `work` weighs every part's tokens by the weights of its matrices."""
+    """Tokens of a group through each part of the model, padding included. The predicted
+    ratio is that of `decoder`; `work` weighs every part's tokens by the size of its matrices."""
 
     decoder: int
     tower: int
@@ -129,7 +129,7 @@ class Count:
 
 
 def count(scene: Scene, *, shared: bool) -> Count:
-    """What a group costs with its prompt once, or with it once a completion."""
+    """What a group costs with its prompt once, or with it once per completion."""
     prompts = 1 if shared else scene.group_size
     answers = scene.group_size * scene.completion
     decoder = prompts * scene.prompt + answers
@@ -157,7 +157,7 @@ def _matrices(model: Any, under: str, *parts: str) -> int:
 
 
 def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], what: str) -> None:
-    """AssertionError where two updates are not one: then their times are of no interest."""
+    """AssertionError where two updates differ: their times could not be compared."""
     if found.keys() != wanted.keys():
         raise AssertionError(f"{what}: gradients of {sorted(found.keys() ^ wanted.keys())} differ")
     for name, one in wanted.items():

@@ -33,13 +33,13 @@ def trl_update(scene: Scene, hand_over: Any, folder: str, steps: int) -> Any:
     )
     groups = scene.groups(prompts)
     trainer.replies = [list(one.ids) for group in groups for one in group.completions]
-    trainer.remove_callback(PrinterCallback)  # it would tear pytest's lines
+    trainer.remove_callback(PrinterCallback)  # it would break pytest's lines
     return trainer, between
 
 
 def timed(scene: Scene, repeats: int, backends: Sequence[str], trl: bool) -> dict[str, float]:
-    """Seconds an update by contender: medians over `repeats` rounds, in each of which all take a
-    turn. A round before is not counted, and checks that all make one and the same update."""
+    """Seconds per update by contender: medians over `repeats` rounds, in each of which all take a
+    turn. One more round before them is not counted, and checks that all make the same update."""
     torch.set_num_threads(1)
     names = [f"shared, {one}" for one in backends] if len(backends) > 1 else ["shared"]
     updates = {

@@ -1,9 +1,9 @@
-"""The work that is measured: which prompts, which rewards, and how replies are kept at full length.
+"""The work that is measured: which prompts and rewards, and how replies keep their full length.
 
-All prompts carry a picture: TRL wants one in every row of a batch or in none, and pictures are what
-this project is for. Every picture and text is new to both sides at every step (fresh caches), as in
-the first pass over a data set; pictures come decoded, from memory. The end token is never sampled,
-so every completion has the full length on both sides and the token counts are equal.
+All prompts have a picture, because TRL wants one in every row of a batch or in none, and this
+project is about pictures. Every picture and text is new to both sides at every step (fresh caches),
+as in the first pass over a data set; pictures come decoded, from memory. The end token is never
+sampled, so every completion has the full length on both sides and the token counts are equal.
 
 `OurStep` and `peer.make_trainer` take any work with the attributes of `Work` (`Scene` is another).
 """
@@ -26,7 +26,8 @@ CONFIG = DefendConfig()
 
 
 class Held:
-    """Decoded pictures by key, an `ImageStore`: drawing the sandbox's is no part of a step."""
+    """Decoded pictures by key, an `ImageStore`: drawing the sandbox's pictures is not part of a
+    step."""
 
     def __init__(self, images: Any, cases: Sequence[Case]) -> None:
         self._held = {case.image: images.open(case.image) for case in cases if case.image}
@@ -75,11 +76,11 @@ class Work:
         return round(self.live * self.prompts)
 
     def reward(self, group: int, completion: int) -> float:
-        """Half of a live group's completions are right; of a dead group's, all."""
+        """Half of a live group's completions are right, and all of a dead group's."""
         return float(completion % 2) if group < self.live_groups else 1.0
 
     def codec(self, images: Any) -> ChatCodec:
-        """A codec that has seen nothing yet and never lets a reply end."""
+        """A codec with empty caches that bans the end token."""
         codec = ChatCodec(self.processor, images)
         codec.banned_ids = tuple(sorted({*codec.banned_ids, codec.eos_id}))
         return codec

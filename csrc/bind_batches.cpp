@@ -1,4 +1,5 @@
-// Which prompts, which groups, which micro-batch. Shapes and ranges were checked in native.py.
+// Bindings of prompt priority, group selection and packing. Shapes and ranges were checked by
+// sectow_fast/native/priority.py and batches.py.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -64,7 +65,7 @@ void set_statistics(PrioritySampler& sampler, const Doubles& successes, const Do
 void bind_batches(py::module_& module) {
   module.def("select_groups", &select_groups);
   module.def("pack_groups", &packs_of);
-  // Its calls take microseconds and change it, so they keep the GIL.
+  // Its calls take microseconds and change the sampler, so they keep the GIL.
   py::class_<PrioritySampler>(module, "PrioritySampler")
       .def(py::init([](const py::array_t<int32_t, py::array::c_style>& strata, int32_t count,
                        uint64_t seed, double exploration, double decay) {

@@ -11,10 +11,11 @@ namespace {
 
 constexpr int64_t kBatch = 1024;  // documents between two sequential passes
 constexpr int64_t kGrain = 16;    // documents a worker takes at a time
-// The chance to miss a pair exactly at the threshold; above it the chance falls quickly.
+// The chance to miss a pair exactly at the threshold. It falls quickly above the threshold.
 constexpr double kMissedByBands = 1e-5, kMissedByAgreement = 1e-6;
 
-// The most rows a band, so the fewest false candidates, that still find a pair at the threshold.
+// The most rows per band that still find a pair at the threshold. More rows mean fewer false
+// candidates.
 int64_t choose_rows(double threshold) {
   for (int64_t rows = kBins; rows > 1; --rows) {
     const double bands = static_cast<double>(kBins / rows);
@@ -110,7 +111,7 @@ int64_t DuplicateIndex::find(const Sketches& sketches, int64_t at, const int32_t
   const uint32_t* keys = sketches.keys.data() + static_cast<size_t>(at) * bands_.size();
   auto& candidates = scratch.candidates;
   candidates.clear();
-  // Each band is a cache miss in a large index: all are asked for before the first is read.
+  // Each band is a cache miss in a large index, so all are prefetched before the first is read.
   for (size_t b = 0; b < bands_.size(); ++b) bands_[b].prefetch(keys[b]);
   for (size_t b = 0; b < bands_.size(); ++b)
     for (int64_t id = bands_[b].newest(keys[b]); id >= from; id = bands_[b].older(id))
@@ -151,9 +152,9 @@ void DuplicateIndex::keep(const Sketches& sketches, int64_t at, const int32_t* t
   for (size_t b = 0; b < bands_.size(); ++b) bands_[b].insert(keys[b]);
 }
 
-// A batch is sketched and looked up among what was kept before it by all threads; what is left
-// then meets only what the batch itself has kept so far, in order. A twin from before the batch
-// has the lower number, so both passes together give the lowest.
+// First all threads sketch the batch and look it up among what was kept before. What has no twin
+// there is then compared, in order, with what the batch itself has kept so far. A twin from before
+// the batch has the lower number, so both passes together give the lowest number.
 void DuplicateIndex::add(const Documents& documents, int64_t threads, bool* added,
                          int64_t* match) {
   const int64_t batch = std::min(documents.count, kBatch);

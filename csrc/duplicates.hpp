@@ -10,13 +10,13 @@
 namespace sectow {
 
 // One LSH band: a hash table from a 32-bit band key to the kept documents that have it, newest
-// first. Two keys that fall together only make candidates, which are verified.
+// first. Documents that share a key by chance become candidates too; candidates are verified.
 class Band {
  public:
   // The newest document with this key, the one before `id` with its key; -1 where there is none.
   int64_t newest(uint32_t key) const;
   int64_t older(int64_t id) const { return next_[static_cast<size_t>(id)]; }
-  // Takes in the next document; they are numbered from 0.
+  // Adds the next document; documents are numbered from 0.
   void insert(uint32_t key);
   void prefetch(uint32_t key) const {
     if (!slots_.empty()) __builtin_prefetch(&slots_[mix64(key) & (slots_.size() - 1)]);
@@ -35,7 +35,7 @@ class Band {
 // are stored (tokens, signature, bands), so memory is linear and a huge cluster costs one entry.
 class DuplicateIndex {
  public:
-  // ngram >= 1; threshold in [0.1, 1]: 128 bins cannot promise the recall below.
+  // ngram >= 1; threshold in [0.1, 1]: below 0.1 128 bins cannot give the promised recall.
   DuplicateIndex(int64_t ngram, double threshold);
 
   // added[d]: kept; match[d]: number of the kept twin with the lowest number, or -1.
@@ -58,7 +58,7 @@ class DuplicateIndex {
     ShingleSet set, other_set;
     std::vector<int64_t> candidates;
   };
-  // What is known of the documents of one batch: signatures [kBins] and keys [bands] of each.
+  // The sketches of one batch: signatures [kBins] and keys [bands] of each.
   struct Sketches {
     Sketches(int64_t documents, size_t bands)
         : signatures(static_cast<size_t>(documents * kBins)),
@@ -77,7 +77,7 @@ class DuplicateIndex {
 
   int64_t ngram_;
   double threshold_;
-  int64_t rows_;       // signature entries a band
+  int64_t rows_;       // signature entries per band
   int64_t agreement_;  // a candidate whose signatures agree in fewer bins is no twin
   std::vector<Band> bands_;
   int64_t seen_ = 0;

@@ -31,7 +31,7 @@ py::tuple sample_tokens(const Logits& logits, const Seeds& seeds, bool seed_per_
   int32_t* out = ids.mutable_data();
   float* logp = logprobs.mutable_data();
   const sectow::SamplingOptions options{temperature, top_k, top_p, min_p};
-  // A row of a small vocabulary is not worth a thread.
+  // A row of a small vocabulary is too little work for a thread.
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 17) / vocabulary);
   std::vector<std::string> problems(static_cast<size_t>(rows));
   {

@@ -42,7 +42,7 @@ class Rooms {
 Packs pack_groups(const std::vector<int64_t>& costs, int64_t budget, int64_t ranks) {
   std::vector<int32_t> order(costs.size());
   std::iota(order.begin(), order.end(), 0);
-  // Longest first; equal ones in their own order, so that the answer is one and the same.
+  // Longest first; equal ones keep their order, so that the answer is unique.
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
     return costs[static_cast<std::size_t>(a)] > costs[static_cast<std::size_t>(b)];
   });
@@ -63,8 +63,8 @@ Packs pack_groups(const std::vector<int64_t>& costs, int64_t budget, int64_t ran
     load[at] += cost;
     out.pack[static_cast<std::size_t>(group)] = static_cast<int32_t>(bin);
   }
-  // Fullest pack to the rank with the least so far; no rank gets more packs than it must, since
-  // ranks step together.
+  // The fullest pack goes to the rank with the fewest tokens so far. All ranks get the same number
+  // of packs, give or take one, since they step together.
   std::vector<int32_t> packs(load.size());
   std::iota(packs.begin(), packs.end(), 0);
   std::stable_sort(packs.begin(), packs.end(), [&](int32_t a, int32_t b) {

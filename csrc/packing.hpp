@@ -1,4 +1,4 @@
-// Bin packing of groups into token budgets. See sectow_fast/native.py for the contract.
+// Bin packing of groups into token budgets. See sectow_fast/native/batches.py for the contract.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ struct Packs {
   std::vector<int32_t> rank;  // of each pack
 };
 
-// Best-fit would save nothing that first-fit decreasing does not: groups are short beside a budget.
+// First-fit decreasing is enough: groups are short beside a budget, so best-fit would save nothing.
 // costs: tokens of each group, > 0. A group over the budget is a pack of its own.
 Packs pack_groups(const std::vector<int64_t>& costs, int64_t budget, int64_t ranks);
 

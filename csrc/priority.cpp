@@ -52,7 +52,7 @@ PrioritySampler::PrioritySampler(std::vector<int32_t> strata, int32_t count, uin
 }
 
 double PrioritySampler::priority(int64_t prompt) const {
-  // Laplace's rule: what was never tried counts as a coin toss, the most uncertain of all.
+  // Laplace's rule: what was never tried counts as 1/2, the most uncertain value.
   const std::size_t at = static_cast<std::size_t>(prompt);
   const double p = (successes[at] + 1.0) / (trials[at] + 2.0);
   return p * (1.0 - p);
@@ -81,7 +81,7 @@ std::vector<int64_t> PrioritySampler::sample(int64_t n, uint64_t step) {
   std::vector<std::size_t> left;
   for (const auto& stratum : strata_) left.push_back(stratum.prompts.size());
   const std::size_t count = strata_.size();
-  // Strata take turns, from a place that moves, so that a short batch favours none.
+  // Strata take turns. The first one changes with the step, so that a short batch favours none.
   std::size_t turn = static_cast<std::size_t>(step % count);
   for (uint64_t draw = 0; static_cast<int64_t>(drawn.size()) < n; ++draw) {
     while (left[turn] == 0) turn = (turn + 1) % count;

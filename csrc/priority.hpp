@@ -1,4 +1,5 @@
-// Which prompts to draw next: those whose success is least certain. See sectow_fast/native.py.
+// Which prompts to draw next: those whose success is least certain. See
+// sectow_fast/native/priority.py.
 #pragma once
 
 #include <cstddef>
@@ -36,7 +37,7 @@ class PrioritySampler {
   double priority(int64_t prompt) const;
   std::size_t size() const { return place_.size(); }
   std::vector<double> successes, trials;
-  // Sets every leaf anew after the statistics were replaced.
+  // Computes every leaf again after the statistics were replaced.
   void rebuild();
 
  private:

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 constexpr int64_t kBlock = 1024;
-// Weights in (2^-64, 1] fall into 32 buckets an octave; the rest shares the last one.
+// Weights in (2^-64, 1] fall into 32 buckets per octave; the rest shares the last one.
 constexpr int64_t kBuckets = 64 * 32;
 
 // Whether a value is NaN, and the largest value.
@@ -107,7 +107,7 @@ template <typename Reached>
 bool find_cut(const double* weight, int64_t count, Reached reached, Cut* cut) {
   static thread_local std::vector<Bucket> buckets;
   static thread_local std::vector<int32_t> members;
-  // Two tables, so that one addition need not wait for the one before.
+  // Two tables, so that an addition need not wait for the one before.
   buckets.assign(2 * kBuckets, Bucket{});
   for (int64_t v = 0; v < count; ++v) {
     if (weight[v] <= 0.0) continue;
@@ -122,7 +122,7 @@ bool find_cut(const double* weight, int64_t count, Reached reached, Cut* cut) {
     const int64_t here = even.count + odd.count;
     if (here == 0) continue;
     const Bucket next{seen.mass + even.mass + odd.mass, seen.count + here};
-    // The sums of the walk below round otherwise than those here: walk where it is close, too.
+    // Sums over tokens, below, round differently: where it is close, this bucket is searched too.
     if (!reached(next.count, next.mass * (1.0 + 1e-9))) {
       seen = next;
       continue;
@@ -130,7 +130,7 @@ bool find_cut(const double* weight, int64_t count, Reached reached, Cut* cut) {
     members.clear();
     for (int64_t v = 0; v < count; ++v)
       if (weight[v] > 0.0 && bucket_of(weight[v]) == b) members.push_back(static_cast<int32_t>(v));
-    // Sorted in growing heads: a flat distribution has everything in one bucket.
+    // Sorted in growing parts, since a flat distribution has all tokens in one bucket.
     size_t done = 0, head = 256;
     while (done < members.size()) {
       head = std::min(head, members.size());
@@ -217,7 +217,7 @@ std::string sample_row(const float* logits, int64_t vocabulary, const SamplingOp
         if (found) chosen = v;
       }
     }
-    // Rounding can leave the target just past the sum: then it is the last token that is left.
+    // Rounding can put the target just past the sum: then the last kept token is drawn.
     for (int64_t v = vocabulary - 1; v >= 0 && !found; --v) {
       found = weight[v] > 0.0;
       if (found) chosen = v;

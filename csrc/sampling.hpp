@@ -1,4 +1,4 @@
-// Token sampling from logits, one row at a time. See sectow_fast/native.py for the contract.
+// Token sampling from logits, one row at a time. See sectow_fast/native/sampling.py.
 #pragma once
 
 #include <cstdint>

@@ -11,7 +11,7 @@ namespace sectow {
 
 constexpr int64_t kBins = 128;
 
-// 64-bit hash of `length` tokens. Two n-grams fall together with a chance of 2^-64.
+// 64-bit hash of `length` tokens. Two n-grams collide with a chance of 2^-64.
 inline uint64_t hash_gram(const int32_t* tokens, int64_t length) {
   uint64_t h = static_cast<uint64_t>(length) * 0x9E3779B97F4A7C15ULL;
   for (int64_t i = 0; i < length; ++i) {
@@ -38,7 +38,7 @@ class ShingleSet {
   void fill(const std::vector<uint64_t>& shingles) {
     size_t size = 64;
     while (size < 2 * shingles.size()) size *= 2;
-    // Not larger than needed: a table left by a long document would be cleared for nothing.
+    // Not larger than needed, because clearing the table of a long document takes time.
     slots_.assign(size, Slot{0, kEmpty});
     mask_ = size - 1;
     count_ = 0;
@@ -82,10 +82,10 @@ class ShingleSet {
   uint64_t pass_ = 0;
 };
 
-// One-permutation MinHash. A bin that stays empty is filled by a fresh throw of all shingles, not
-// by a copy of another bin: copies would hide a shingle of a short document that shares its bin
-// with a smaller one, and lose its twins (Dahlgaard, Knudsen, Thorup, FOCS 2017, algorithm 1).
-// After kBins throws each empty bin takes the least shingle outright.
+// One-permutation MinHash. An empty bin is filled by throwing all shingles again, not by a copy of
+// another bin (Dahlgaard, Knudsen, Thorup, FOCS 2017, algorithm 1). Copies would hide a shingle of
+// a short document that shares its bin with a smaller one, and so miss twins. After kBins throws each
+// empty bin takes the smallest shingle of all.
 inline void sketch(const std::vector<uint64_t>& shingles, uint32_t* signature) {
   std::fill(signature, signature + kBins, UINT32_MAX);
   bool done[kBins] = {};

@@ -43,7 +43,7 @@ class Names {
   uint64_t used_ = 0;
 };
 
-// Every n-gram by a number: equal n-grams of all documents, and only they, have the same. An
+// Every n-gram as a number. Equal n-grams of all documents have the same number, others differ. An
 // n-gram is its first n - 1 tokens, which have a number already, and its last token.
 class Grams {
  public:

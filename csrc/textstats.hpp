@@ -7,7 +7,7 @@
 
 namespace sectow {
 
-// BLEU of each document against all others, in 0..1 (sacrebleu's, see native_text.py).
+// BLEU of each document against all others, in 0..1 (sacrebleu's, see sectow_fast/native/text.py).
 void self_bleu(const Documents& documents, int64_t order, double* out);
 
 // Distinct n-grams over n-grams, over all documents; 0 where there are none.

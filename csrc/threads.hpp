@@ -10,7 +10,7 @@
 
 namespace sectow {
 
-// How many workers serve `threads` (0: one a core), at most one for each `grain` of n items.
+// How many workers there are for `threads` (0: one per core), at most one per `grain` of n items.
 inline int64_t worker_count(int64_t n, int64_t threads, int64_t grain) {
   const int64_t hardware = std::max<int64_t>(1, std::thread::hardware_concurrency());
   const int64_t wanted = threads > 0 ? threads : hardware;
@@ -41,7 +41,7 @@ void parallel_for(int64_t n, int64_t workers, int64_t grain, const Work& work) {
     try {
       pool.emplace_back(run, worker);
     } catch (const std::exception&) {
-      break;  // no more threads to be had: those that run take its share
+      break;  // no more threads can be started: those that run take its share
     }
   }
   run(0);

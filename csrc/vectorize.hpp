@@ -1,5 +1,5 @@
 // SECTOW_CLONES: compile a hot loop for several instruction sets and choose when the module loads,
-// so that a portable wheel is not a slow one. Results do not depend on the choice (no contraction,
+// so that a portable wheel is fast too. Results do not depend on the choice (no contraction,
 // no reordering); sanitizers cannot instrument the chooser, so they get one plain version.
 #pragma once
 

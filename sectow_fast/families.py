@@ -1,9 +1,9 @@
 """What trainer and engine must know of a model class: positions, image tokens, who sees whom.
 
-Positions are computed here, not by the model: a row that holds several sequences has positions that
-no model can guess, and since transformers 5.3 a Qwen-VL without `mm_token_type_ids` silently trains
-on wrong ones. Adding a class is one entry, `register_family`, and the start-up self-test
-(learn/selftest.py) says whether it is right.
+Positions are computed here, not by the model, because a row that holds several sequences has
+positions that no model can guess. Since transformers 5.3 a Qwen-VL without `mm_token_type_ids` even
+trains on wrong ones silently. A file outside the package adds a class by `register_family`, and the
+self-test at start-up (learn/selftest.py) checks that its layout is right.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Family:
 
     axes: rows of `position_ids`, 1 or (M-RoPE: time, height, width) 3. image_id: the placeholder's
     token id. tokens_per_image: how many placeholders an image has. block_images: tokens of an image
-    see each other both ways (Gemma 3). A class that differs in more overrides the methods, as
-    `MRopeFamily` does.
+    see each other both ways (Gemma 3). softcap: c where the head's logits z become c tanh(z / c).
+    A class that differs in more than these fields overrides the methods, as `MRopeFamily` does.
 
     >>> Family(name="qwen2", axes=1, max_positions=512).positions((7, 8, 9), None)
     (tensor([[0, 1, 2]]), 3)
@@ -37,7 +37,7 @@ class Family:
     image_id: int | None = None
     tokens_per_image: int = 0
     block_images: bool = False
-    softcap: float | None = None  # of the head's logits
+    softcap: float | None = None
 
     def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         """Placeholders that each image of a codec's `pixel_inputs` needs."""
@@ -51,7 +51,7 @@ class Family:
         return torch.arange(len(ids))[None].expand(self.axes, -1), len(ids)
 
     def own_inputs(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the model itself wants beside ids [B, L] to find positions and masks by itself."""
+        """The inputs beside ids [B, L] from which the model itself computes positions and masks."""
         return {"token_type_ids": (ids == self.image_id).long()} if self.block_images else {}
 
     def check(self, prompt: Prompt, tokens: int | None, longest: int) -> None:
@@ -85,8 +85,8 @@ class MRopeFamily(Family):
         return [int(g.prod()) // self.merge**2 for g in pixels["image_grid_thw"]] if pixels else []
 
     def positions(self, ids: Sequence[int], grid: torch.Tensor | None) -> tuple[torch.Tensor, int]:
-        """See `Family`. An image of h x w tokens stands on one step of time and takes max(h, w) of
-        the running position (Qwen2-VL, arXiv 2409.12191, section 2.1).
+        """See `Family`. All h x w tokens of an image have the same position in time, and the image
+        moves the running position by max(h, w) (Qwen2-VL, arXiv 2409.12191, section 2.1).
         """
         if grid is None:
             return super().positions(ids, grid)

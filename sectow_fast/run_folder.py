@@ -19,7 +19,7 @@ from sectow_fast.types import UserError
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace `path` by `text` at once: a reader, or a kill, never sees half of it."""
+    """Replace the file in one step, so that neither a reader nor a kill leaves half of it."""
     part = path.with_name(f".{path.name}.part")
     with open(part, "w") as file:
         file.write(text)
@@ -58,7 +58,7 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
-        """An earlier run, to go on with."""
+        """An earlier run that is to be continued. UserError where the folder holds none."""
         if not (path / "config.toml").is_file():
             raise UserError(
                 f"--resume {path}: found no config.toml, expected the folder of a run;"

@@ -1,14 +1,14 @@
 """OpenRLHF's `PolicyLoss` by our operator, with the host's signature.
 
-Where OpenRLHF's actor takes its loss from, take this one (openrlhf/trainer/ray/ppo_actor.py):
+In openrlhf/trainer/ray/ppo_actor.py, import the loss of the actor from here:
 
     from openrlhf.models import Actor, aggregate_loss
     from sectow_fast.adapters.openrlhf import PolicyLoss
 
 Clips, dual clip, GSPO, both aggregations over the global batch, the importance corrections against
-the rollout engine and the five results are OpenRLHF 0.11's. Not the same: GSPO's ratio is kept
-within exp(+-20), a batch without a live token has loss 0 (OpenRLHF: 0 / 0), and what a masked token
-holds never matters. OpenRLHF itself is not imported.
+the rollout engine and the five results are OpenRLHF 0.11's. Three things differ: GSPO's ratio is
+kept within exp(+-20), a batch without a live token has loss 0 (OpenRLHF: 0 / 0), and the values at
+masked tokens never matter. OpenRLHF itself is not imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Result = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 class PolicyLoss(torch.nn.Module):
-    """Arguments as OpenRLHF's; ValueError names one that it would not take either."""
+    """The arguments are OpenRLHF's; ValueError names one that OpenRLHF would refuse too."""
 
     def __init__(
         self,
@@ -85,16 +85,16 @@ class PolicyLoss(torch.nn.Module):
         [B, T] tensors; the last two are None where nothing is corrected."""
         mask = torch.ones_like(log_probs) if action_mask is None else action_mask
         mask = mask.bool()
-        gain, gap, filtered = advantages, None, None
+        weighted, gap, filtered = advantages, None, None
         if self.level != "off" and not self.sequences:
             weight, gap, filtered = self._correction(old_log_probs, rollout_log_probs, mask)
-            gain = gain * weight  # a weight >= 0 on a token's loss is one on its advantage
+            weighted = weighted * weight  # the same as a weight >= 0 on the token's loss
         over_rollout = self.level != "off" and self.sequences
         behind = rollout_log_probs if over_rollout else old_log_probs
         count = batch_num_tokens if self.by_token else global_batch_size
         loss, measured = policy_loss(
             log_probs.flatten(),
-            gain.flatten(),
+            weighted.flatten(),
             old_logp=behind.flatten(),
             mask=mask.flatten(),
             sequence_ids=torch.arange(mask.numel(), device=mask.device) // mask.shape[-1],
@@ -103,16 +103,16 @@ class PolicyLoss(torch.nn.Module):
         )
         clipped = measured["clip_low"] + measured["clip_high"]
         if filtered is not None:
-            # The operator saw weighted advantages: a token of weight 0 was not clipped there.
+            # The operator was given weighted advantages, so it counts no clipped token of weight 0.
             clipped = self._clip_share(log_probs.detach() - old_log_probs, advantages, mask)
         drift = _mean(old_log_probs - log_probs.detach(), mask)
         return loss, clipped, drift, gap, filtered
 
-    def _clip_share(self, log_ratio: Tensor, gain: Tensor, mask: Tensor) -> Tensor:
+    def _clip_share(self, log_ratio: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
         bound = self.config.log_ratio_clamp
         ratio = log_ratio.clamp(-bound, bound).exp()
-        low = (ratio < 1 - self.config.clip_low) & (gain < 0)
-        high = (ratio > 1 + self.config.clip_high) & (gain > 0)
+        low = (ratio < 1 - self.config.clip_low) & (advantages < 0)
+        high = (ratio > 1 + self.config.clip_high) & (advantages > 0)
         return _mean((low | high).float(), mask)
 
     @torch.no_grad()

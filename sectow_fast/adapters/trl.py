@@ -3,11 +3,11 @@
     with sectow_fast.adapters.trl.patch(trainer, shared_prefix=True):
         trainer.train()
 
-What is computed stays TRL's: data, rollout, rewards, advantages, reductions, logged measures. Only
-head and loss become one operator (`kernels.linear_policy_loss`), and with `shared_prefix` the model
-sees a prompt once for all its completions of a micro-batch (trl_rows.py). Of TRL's options each is
-either matched or refused by name (`refusals`). Not the same: the ratio is clamped at exp(+-20), and
-logged entropy and clip shares are over the rows that went through the head (docs/EMBEDDING.md).
+Data, rollout, rewards, advantages, reductions and logged measures stay TRL's. Only head and loss
+become one operator (`kernels.linear_policy_loss`). With `shared_prefix` the model computes a prompt
+once for all its completions of a micro-batch (trl_rows.py). Each option of TRL is either matched or
+refused by name (`refusals`). Two things differ: the ratio is clamped at exp(+-20), and logged
+entropy and clip shares are over the rows that went through the head (docs/EMBEDDING.md).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sectow_fast.adapters.trl_measures import log_measures  # noqa: E402
 if TYPE_CHECKING:
     from sectow_fast.adapters.trl_rows import SharedBatch
 
-TESTED = (1, 16)  # TRL's seams move between minor versions
+TESTED = (1, 16)  # TRL's internals change between minor versions
 
 if tuple(int(part) for part in version("trl").split(".")[:2]) != TESTED:
     raise ImportError(
@@ -58,7 +58,7 @@ SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scal
 
 
 class SectowGRPOTrainer(GRPOTrainer):
-    """`GRPOTrainer` with the fused loss, for as long as it lives."""
+    """`GRPOTrainer` that always uses the fused loss."""
 
     def __init__(self, *args: Any, shared_prefix: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -67,12 +67,12 @@ class SectowGRPOTrainer(GRPOTrainer):
 
 @contextlib.contextmanager
 def patch(trainer: GRPOTrainer, *, shared_prefix: bool = False) -> Iterator[GRPOTrainer]:
-    """The fused loss inside the block, TRL's own after it. ValueError: an option that is not
-    matched, by its name.
+    """The fused loss inside the block, TRL's own after it. ValueError names an option that is not
+    matched.
 
-    shared_prefix: of a micro-batch, the model sees every prompt once, and completions without a
-    signal not at all. Attention inside the block is then ours (flex on CUDA, sdpa on a CPU), and
-    the model's class one of `sectow_fast.families.FAMILIES`.
+    shared_prefix: the model computes each prompt of a micro-batch once, and leaves out completions
+    without a signal. Attention inside the block is then ours (flex on CUDA, sdpa on a CPU), and
+    the model's class must be one of `sectow_fast.families.FAMILIES`.
     """
     restore = _install(trainer, shared_prefix)
     try:
@@ -82,7 +82,7 @@ def patch(trainer: GRPOTrainer, *, shared_prefix: bool = False) -> Iterator[GRPO
 
 
 def refusals(trainer: GRPOTrainer) -> list[str]:
-    """What of the trainer's settings the fused loss does not match, a line each."""
+    """The settings of the trainer that the fused loss does not match, one line per setting."""
     args, text = trainer.args, trainer.model.config.get_text_config()
     high = trainer.epsilon_high
     found = {
@@ -149,7 +149,7 @@ def _install(trainer: GRPOTrainer, shared_prefix: bool) -> Callable[[], None]:
         from sectow_fast.adapters.trl_rows import sharing
 
         share, attention_back = sharing(model)
-    # TRL put its fused head there; generation and reference log-probs go on through it.
+    # TRL put its fused head there. Generation and reference log-probs still go through that one.
     head = FusedHead(model.forward, share)
     model.forward = types.MethodType(head.forward, model)
     trainer._compute_loss = types.MethodType(_loss_by(head), trainer)
@@ -220,10 +220,11 @@ def _fused_loss(trainer: Any, model: Any, inputs: dict[str, Any], head: FusedHea
     mask = inputs["completion_mask"]
     mask = (mask * inputs["tool_mask"] if "tool_mask" in inputs else mask).bool()
     advantages = inputs["advantages"]
-    gain = (advantages if advantages.dim() == 2 else advantages[:, None]).expand(batch, tokens)
+    advantages = advantages if advantages.dim() == 2 else advantages[:, None]
+    weighted = advantages.expand(batch, tokens)
     if trainer.use_vllm and trainer.vllm_importance_sampling_correction:
-        # A ratio >= 0 on the clipped term alone is the same as one on the advantage.
-        gain = gain * inputs["importance_sampling_ratio"]
+        # A ratio >= 0 that multiplies only the clipped term may as well multiply the advantage.
+        weighted = weighted * inputs["importance_sampling_ratio"]
     training = trainer.model.training
     steps = trainer.current_gradient_accumulation_steps if training else 1
     normalizer, divisor = _normalizer(trainer, inputs, mask, steps, training)
@@ -232,7 +233,7 @@ def _fused_loss(trainer: Any, model: Any, inputs: dict[str, Any], head: FusedHea
     sequences = torch.arange(mask.numel(), device=mask.device) // tokens
     by_sequence = config.ratio == "sequence" or config.reduction == "seq-mean"
     by_token = {
-        "advantages": gain,
+        "advantages": weighted,
         "old_logp": old,
         "ref_logp": ref if trainer.beta else None,
         "mask": mask,
@@ -244,7 +245,7 @@ def _fused_loss(trainer: Any, model: Any, inputs: dict[str, Any], head: FusedHea
         labels = inputs["completion_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         labels = labels.flatten()
     else:
-        taught = mask if trainer.beta else mask & (gain != 0)
+        taught = mask if trainer.beta else mask & (weighted != 0)
         shared = head.share(inputs, taught.any(1))
         where, labels = shared.where, shared.labels
     head.asked = Asked(
@@ -264,13 +265,12 @@ def _fused_loss(trainer: Any, model: Any, inputs: dict[str, Any], head: FusedHea
     finally:
         head.asked = head.loss = None
         head.measured = {}
-    logp, scored = torch.zeros_like(gain, dtype=torch.float32), torch.zeros_like(mask)
+    logp, scored = torch.zeros_like(weighted, dtype=torch.float32), torch.zeros_like(mask)
     logp.view(-1)[where] = measured["logp"].to(logp.dtype)
     scored.view(-1)[where] = measured["scored"]
     before = logp if old is None else old
     log_ratio = (logp - before).where(scored, 0.0)
-    signs = advantages if advantages.dim() == 2 else advantages[:, None]
-    log_measures(trainer, measured, mask, signs, log_ratio, logp, ref)
+    log_measures(trainer, measured, mask, advantages, log_ratio, logp, ref)
     return loss / divisor
 
 

@@ -56,6 +56,6 @@ def log_measures(
     metrics["clip_ratio/high_mean"].append(over_all(high))
     metrics["clip_ratio/region_mean"].append(over_all(low + high))
     every = trainer.accelerator.gather
-    # A row without a live token has no share: 0 / 0, which is left out as TRL leaves it out.
+    # The share of a row without a live token is 0 / 0, and TRL leaves such rows out too.
     metrics["clip_ratio/low_min"].append(nanmin(every(by_row(low))).item())
     metrics["clip_ratio/high_max"].append(nanmax(every(by_row(high))).item())

@@ -1,9 +1,9 @@
 """TRL's padded micro-batch as one shared-prefix row (learn/packing.py).
 
-TRL shuffles the completions of a rollout before it cuts it into micro-batches, so what shares a
-prompt is looked for here, by tokens and pixels: the more completions a micro-batch holds, the more
-is shared. Completions that teach nothing are left out. Every other number stays where TRL has it:
-`where` says which place of the [B, T] batch each of the row's tokens is.
+TRL shuffles the completions of a rollout before it cuts it into micro-batches, so
+completions of one prompt are found again here, by tokens and pixels. The more completions a
+micro-batch holds, the more is shared. Completions without a gradient are left out. All other
+tensors keep TRL's [B, T] layout: `where` says which place of it each of the row's tokens has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sectow_fast.learn import attention
 from sectow_fast.learn.packing import PackedRow, pack
 from sectow_fast.types import Completion, Prompt, UserError
 
-# Of models that no family describes; their images cannot be told apart by row.
+# Inputs of models without a family; their images cannot be assigned to rows.
 FOREIGN = ("pixel_attention_mask", "spatial_shapes", "num_tiles", "image_sizes")
 FOREIGN += ("image_position_ids",)
 
@@ -55,7 +55,7 @@ class SharedBatch:
 
 
 def sharing(model: Any) -> tuple[Callable[..., SharedBatch], Callable[[], None]]:
-    """(batch maker, what sets the attention back) for a transformers model.
+    """(a function that makes batches, one that restores the attention) for a transformers model.
 
     ValueError for a class whose layout is not known, or attention dropout.
     """
@@ -122,7 +122,7 @@ def shared_batch(inputs: Mapping[str, Any], live: Tensor, family: Family) -> Sha
 
 
 class Images:
-    """The images of TRL's batch, by row. What `pack` asks of a codec, it answers from there."""
+    """The images of TRL's batch, by row. It has the methods that `pack` needs of a codec."""
 
     def __init__(self, inputs: Mapping[str, Any], rows: int) -> None:
         for name in FOREIGN:

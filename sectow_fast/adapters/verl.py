@@ -10,9 +10,9 @@
 | sectow_grpo, sectow_rloo                       | grpo, rloo                 |
 
 Clip, dual clip, `rollout_is_weights`, every `loss_agg_mode`, global batch sizes and logged measures
-are verl's; KL and entropy verl adds outside, as ever. Not the same: a group whose rewards are all
-equal has advantages of exactly 0 (verl: rounding noise over 1e-6), a batch without a live token has
-loss 0 (verl: 0 / 0), and what a masked token holds never matters.
+are verl's; verl adds KL and entropy terms outside of the loss. Three things differ: a group whose
+rewards are all equal has advantages of exactly 0 (verl: rounding noise over 1e-6), a batch without
+a live token has loss 0 (verl: 0 / 0), and the values at masked tokens never matter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ require("verl")  # before the import that would fail
 
 from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss  # noqa: E402
 
-TESTED = "0.9."  # verl's seams move between minor versions
+TESTED = "0.9."  # verl's internals change between minor versions
 
 if not version("verl").startswith(TESTED):
     raise ImportError(
@@ -40,7 +40,7 @@ if not version("verl").startswith(TESTED):
         f" pip install 'verl=={TESTED}*'"
     )
 
-# By loss: log-ratios are kept within +- this, as verl does.
+# The bound on the absolute log-ratio of each loss, as in verl.
 BOUNDS = {"token": 20.0, "sequence": 10.0, "cispo": 20.0, "sapo": 20.0}
 
 
@@ -52,7 +52,7 @@ def sectow(*given: Any, **named: Any) -> tuple[Tensor, dict[str, Any]]:
 
 @register_policy_loss("sectow_gspo")
 def sectow_gspo(*given: Any, **named: Any) -> tuple[Tensor, dict[str, Any]]:
-    """verl's `gspo`: one ratio a sequence, each token's gradient by its own advantage."""
+    """verl's `gspo`: one ratio per sequence; each token's gradient uses its own advantage."""
     return _loss("sequence", *given, **named)
 
 
@@ -72,8 +72,8 @@ def sectow_sapo(
     *given: Any,
     **named: Any,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """verl's `sapo`: a soft gate in place of the clip. As there, whatever the mode, a sequence's
-    mean comes first."""
+    """verl's `sapo`: a soft gate in place of the clip. As in verl, the mean over each sequence
+    comes first, whatever `loss_agg_mode` is."""
     tensors = old_log_prob, log_prob, advantages, response_mask
     return _loss("sapo", *tensors, "seq-mean-token-mean", *given, **named)
 
@@ -92,15 +92,15 @@ def _loss(
     mask = response_mask.bool()
     old = old_log_prob
     if kind == "sequence":
-        # The gradient goes by token and the ratio by sequence: shift what the ratio is over.
+        # The gradient is per token and the ratio per sequence, so the old log-probs are shifted.
         gap = (log_prob.detach() - old).where(mask, 0.0)
         mean = gap.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
         old = log_prob.detach() - mean
-    # A weight >= 0 on a token's loss is the same as one on its advantage.
-    gain = advantages if rollout_is_weights is None else advantages * rollout_is_weights
+    # A weight >= 0 on the advantage acts like one on the token's loss.
+    weighted = advantages if rollout_is_weights is None else advantages * rollout_is_weights
     reduction, normalizer = _reduction(loss_agg_mode, mask, config.global_batch_info)
     settings = PolicyLossConfig(
-        # Below 0 there is no ratio, so a larger bound (no bound, as CISPO has it) is 1.
+        # A ratio is never below 0, so a larger bound (CISPO has none) acts like 1.
         clip_low=min(_or(config.clip_ratio_low, config.clip_ratio), 1.0),
         clip_high=_or(config.clip_ratio_high, config.clip_ratio),
         dual_clip=config.get("clip_ratio_c", 3.0) if kind == "token" else None,
@@ -112,7 +112,7 @@ def _loss(
     tokens = mask.shape[-1]
     loss, _ = policy_loss(
         log_prob.flatten(),
-        gain.expand_as(mask).flatten(),
+        weighted.expand_as(mask).flatten(),
         old_logp=old.flatten(),
         mask=mask.flatten(),
         sequence_ids=torch.arange(mask.numel(), device=mask.device) // tokens,
@@ -149,20 +149,20 @@ def _reduction(mode: str, mask: Tensor, info: dict[str, Any]) -> tuple[str, Tens
 def _measures(
     kind: str,
     log_ratio: Tensor,
-    gain: Tensor,
+    advantages: Tensor,
     mask: Tensor,
     settings: PolicyLossConfig,
 ) -> dict[str, float]:
-    """verl's three, under its names. One wait for the device where verl has three."""
+    """verl's three measures, under its names. They wait for the device once, verl's three times."""
     bound = settings.log_ratio_clamp
     ratio = log_ratio.clamp(-bound, bound).exp()
     low, high = ratio < 1 - settings.clip_low, ratio > 1 + settings.clip_high
-    cut = low | high if kind == "cispo" else (low & (gain < 0)) | (high & (gain > 0))
-    cut = torch.zeros_like(cut) if kind == "sapo" else cut  # nothing is cut
+    cut = low | high if kind == "cispo" else (low & (advantages < 0)) | (high & (advantages > 0))
+    cut = torch.zeros_like(cut) if kind == "sapo" else cut  # its gate cuts nothing
     over = torch.zeros_like(cut)
     if settings.dual_clip is not None:
-        over = (ratio > settings.dual_clip) & (gain < 0)
-    # A sequence's tokens all hold its mean here, so this is the mean over tokens in every kind.
+        over = (ratio > settings.dual_clip) & (advantages < 0)
+    # All tokens of a sequence have its mean log-ratio here, so a mean over tokens fits every kind.
     drift = -(log_ratio if kind == "sequence" else log_ratio.clamp(-bound, bound))
     size = mask.sum().clamp(min=1)
     sums = torch.stack([one.float().where(mask, 0.0).sum() for one in (cut, drift, over)]) / size
@@ -184,8 +184,8 @@ def sectow_grpo(
     config: Any = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """verl's `grpo`. verl hands `norm_adv_by_std_in_grpo` to its own name alone, so by default it
-    is read from `config`."""
+    """verl's `grpo`. verl passes `norm_adv_by_std_in_grpo` only to the estimator named `grpo`, so
+    here it is read from `config` by default."""
     if norm_adv_by_std_in_grpo is None:
         norm_adv_by_std_in_grpo = config is None or config.get("norm_adv_by_std_in_grpo", True)
     scale = "std" if norm_adv_by_std_in_grpo else "none"
@@ -208,7 +208,7 @@ def _advantages(
     _, group, size = np.unique(index, return_inverse=True, return_counts=True)
     ids = torch.from_numpy(group).to(scores.device)
     values, _ = group_advantage(scores, ids, baseline=baseline, scale=scale, eps=eps)
-    # A group of one has no others to be measured by; verl keeps its score as it stands.
+    # A group of one has no others to compare with; verl keeps its score as it is.
     alone = torch.from_numpy(size[group] == 1).to(scores.device)
     values = values.where(~alone, scores / (1 + eps) if scale == "std" else scores)
     out = values[:, None] * mask

@@ -3,9 +3,9 @@
     VERL_USE_EXTERNAL_MODULES=sectow_fast.adapters.verl_head ... \\
         actor_rollout_ref.model.use_fused_kernels=True
 
-Both of verl's backends (`fused_kernels_options.impl_backend` torch and triton) then are ours. What
-it gives over verl's torch backend: sums of dW in float32 whatever the model's dtype, and rows
-labelled -100 left out. A vocabulary that is cut over ranks is refused.
+It takes the place of both of verl's backends (`fused_kernels_options.impl_backend` torch and
+triton). Compared with verl's torch backend, dW is summed in float32 whatever the model's dtype, and
+rows labelled -100 are left out. A vocabulary that is cut over ranks is refused.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def linear_cross_entropy(
 
 
 class FusedLinearForPPO(torch.nn.Module):
-    """verl's module of that name; both arguments are of its own kernels and mean nothing here."""
+    """verl's module of that name. Its arguments are for verl's own kernels and do nothing here."""
 
     def __init__(self, chunk_size: int = 512, impl_backend: str = "torch") -> None:
         super().__init__()

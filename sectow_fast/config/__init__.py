@@ -57,7 +57,7 @@ Ablation = Literal[
     "no-iteration", "no-defender-monitor", "no-attacker-monitor", "no-cold-start", "no-harmless"
 ]
 
-# Each ablation is a name for plain settings.
+# Each ablation stands for these settings.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no-iteration": {"iterate": False},
     "no-defender-monitor": {"monitor.watch_defender": False},
@@ -65,11 +65,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no-cold-start": {"coldstart.attacker_steps": 0},
     "no-harmless": {"defend.harmless_share": 0.0, "monitor.harmless_share_raised": 0.0},
 }
-SGLANG_TIS_CAP = 2.0  # min(exp(trainer - rollout), this): our choice
+SGLANG_TIS_CAP = 2.0  # the bound of exp(trainer - rollout): our choice
 
 
 class Config(Section):
-    """A whole run. `seed` moves the world, the models and every draw."""
+    """A whole run. `seed` decides the world, the models and every draw."""
 
     plugins: tuple[str, ...] = Field(
         (), description="files and modules that register things, imported before all else is read"

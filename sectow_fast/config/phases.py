@@ -12,9 +12,11 @@ from sectow_fast.config.sections import Section
 class ColdStartConfig(Section):
     """SFT before any RL, so that the first rewards are not sparse (SecTOW, cold start)."""
 
-    caption_steps: int = Field(800, ge=0, description="pictures to words; sandbox only")
-    defender_steps: int = Field(1400, ge=0, description="the vulnerable instruct model")
-    attacker_steps: int = Field(200, ge=0, description="self-instruct demonstrations")
+    caption_steps: int = Field(800, ge=0, description="SFT steps of captioning; sandbox only")
+    defender_steps: int = Field(
+        1400, ge=0, description="SFT steps of the vulnerable instruct model"
+    )
+    attacker_steps: int = Field(200, ge=0, description="SFT steps on self-instruct demonstrations")
     batch: int = Field(64, ge=1)
     lr: float = Field(2e-3, gt=0)
     attacker_lr: float = Field(1e-3, gt=0)
@@ -35,10 +37,12 @@ class LossConfig(Section):
     reduction: Literal["token-mean", "seq-mean", "seq-sum", "constant"] = "token-mean"
     clip_low: float = Field(0.2, gt=0, le=1)
     clip_high: float = Field(0.28, gt=0)
-    dual_clip: float | None = Field(None, gt=1, description="bound where the advantage is < 0")
+    dual_clip: float | None = Field(
+        None, gt=1, description="bound of the loss where the advantage is < 0"
+    )
     kl_coef: float = Field(0.0, ge=0, description="KL to the cold-start policy")
     kl: str = Field("k3", description="k1, k2, k3, or registered")
-    kl_unbiased: bool = Field(False, description="the KL estimate times the ratio")
+    kl_unbiased: bool = Field(False, description="multiply the KL estimate by the ratio")
     entropy_coef: float = Field(0.0, ge=0)
     sapo_pos: float = Field(1.0, gt=0)
     sapo_neg: float = Field(1.05, gt=0)
@@ -50,8 +54,8 @@ class GRPOConfig(Section):
     """One GRPO phase. On-policy, one update per batch (closest work: EasyR1, DAPO)."""
 
     steps: int = Field(80, ge=0)
-    prompts: int = Field(16, ge=1, description="groups a step")
-    group_size: int = Field(8, ge=2, description="completions a prompt (G)")
+    prompts: int = Field(16, ge=1, description="groups per step")
+    group_size: int = Field(8, ge=2, description="completions per prompt (G)")
     lr: float = Field(3e-4, gt=0)
     warmup: int = Field(10, ge=0)
     decay_from: float = Field(0.6, ge=0, le=1, description="share of steps before linear decay")
@@ -60,7 +64,9 @@ class GRPOConfig(Section):
     terms: dict[str, float] = Field({}, description="weights of registered reward terms")
     scale: Literal["std", "none", "batch"] = "std"
     baseline: Literal["mean", "loo"] = "mean"
-    mismatch_max: float = Field(0.05, gt=0, description="stop over this rollout/trainer KL")
+    mismatch_max: float = Field(
+        0.05, gt=0, description="KL between rollout and trainer that stops the run"
+    )
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(8, ge=1)
     tokens_per_batch: int = Field(16384, ge=64, description="token budget of a micro-batch")
@@ -70,7 +76,9 @@ class AttackConfig(GRPOConfig):
     """The attacker's phase, and what its reward weighs."""
 
     steps: int = Field(120, ge=0)
-    diversity_weight: float = Field(0.4, ge=0, description="price of likeness to siblings, pool")
+    diversity_weight: float = Field(
+        0.4, ge=0, description="penalty for likeness to siblings and pool"
+    )
     refine_share: float = Field(0.25, ge=0, le=1, description="prompts that refine an attack")
     replies: int = Field(1, ge=1, description="defender replies an attack is judged by (m)")
 
@@ -91,7 +99,7 @@ class DefendConfig(GRPOConfig):
 class HarvestConfig(Section):
     """After the attacker's phase: write attacks, try them, keep the good ones."""
 
-    attacks: int = Field(1536, ge=0, description="attacks written a round")
+    attacks: int = Field(1536, ge=0, description="attacks written per round")
     replies: int = Field(4, ge=1, description="defender replies a candidate is tried on (m)")
     min_success: int = Field(1, ge=1, description="replies that must be harmful to keep it (s)")
     duplicate_threshold: float = Field(0.99, ge=0.1, le=1, description="shingle Jaccard")
@@ -111,7 +119,7 @@ class MonitorConfig(Section):
     every: int = Field(20, ge=1, description="steps between two probes of the defender")
     orr_max: float = Field(0.03, ge=0, le=1, description="over this: more harmless data")
     orr_ok: float = Field(0.015, ge=0, le=1, description="under this: back to normal")
-    orr_hard: float = Field(0.15, ge=0, le=1, description="over this: back to the last good step")
+    orr_hard: float = Field(0.15, ge=0, le=1, description="over this: restore the last good step")
     harmless_share_raised: float = Field(0.75, ge=0, le=1)
     window: int = Field(8, ge=1, description="steps the attacker's measures are averaged over")
     faithful_min: float = Field(0.5, ge=0, le=1)

@@ -1,4 +1,4 @@
-"""Settings of what it is played with: models, data, training and engines."""
+"""Settings of what the game is played with: models, data, training and engines."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class LearnConfig(Section):
         description="weights and optimizer in host memory between updates; auto: by the plan",
     )
     attention: Literal["auto", "sdpa", "flex", "flash", "xformers"] = Field(
-        "auto", description="who computes attention over packed rows (learn/attention.py)"
+        "auto", description="what computes attention over packed rows (learn/attention.py)"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products")
-    gradient_checkpointing: bool = Field(False, description="less memory, a second forward")
+    gradient_checkpointing: bool = Field(False, description="less memory for a second forward")
     lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
     lora_alpha: float = Field(32.0, gt=0)
 
@@ -54,7 +54,7 @@ class EngineConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the engine's weights")
     roles: Literal["auto", "two", "swap"] = Field(
-        "auto", description="an engine a player, or one that swaps weights; auto: by the plan"
+        "auto", description="one engine per player, or one that swaps weights; auto: by the plan"
     )
     tp: int = Field(1, ge=1, description="tensor-parallel GPUs of one engine")
     gpus: int = Field(1, ge=1, description="GPUs that train together (torchrun's world size)")
@@ -62,17 +62,21 @@ class EngineConfig(Section):
     memory: float | None = Field(
         None, gt=0, lt=1, description="share of the GPU an engine may take; none: by the plan"
     )
-    context_length: int = Field(0, ge=0, description="tokens a sequence; 0: the model's own")
+    context_length: int = Field(0, ge=0, description="tokens per sequence; 0: the model's own")
     max_running: int = Field(256, ge=1, description="requests decoded at once")
     kv_tokens: int = Field(65536, ge=64, description="cache size on a CPU, in tokens")
     attention: str | None = Field(None, description="SGLang's attention backend; none: its choice")
     deterministic: bool = Field(False, description="seeded, batch-invariant sampling (GPU only)")
-    bucket_mb: int = Field(512, ge=1, description="weight sync, MiB a bucket")
+    bucket_mb: int = Field(512, ge=1, description="weight sync, MiB per bucket")
     stream: bool = Field(True, description="try a finished attack while others are written")
     timeout: float = Field(120.0, gt=0, description="seconds without a reply before a restart")
     start_timeout: float = Field(600.0, gt=0, description="seconds an engine may take to start")
-    restarts: int = Field(3, ge=0, description="restarts in a row that gave no reply")
-    logprob_tolerance: float = Field(1e-3, gt=0, description="first rollout against the trainer")
+    restarts: int = Field(
+        3, ge=0, description="restarts in a row without a reply before the run ends"
+    )
+    logprob_tolerance: float = Field(
+        1e-3, gt=0, description="largest log-prob gap of the first rollout"
+    )
 
 
 class DataConfig(Section):

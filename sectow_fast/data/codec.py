@@ -11,14 +11,14 @@ from sectow_fast.data.images import ImageStore
 from sectow_fast.types import Case, Prompt, UserError
 
 CACHED_TEXTS = 50_000
-CACHED_PIXELS = 2**31  # bytes of processed pictures: real suites have more than memory holds
+CACHED_PIXELS = 2**31  # bytes of processed pictures; those of real suites do not fit into memory
 
 
 class ChatCodec:
     """`encode` cases, `decode` replies, and `pixel_inputs` of prompts.
 
     processor: a transformers processor with a chat template, `tokenizer` and `image_processor`.
-    A reply's ids are never made from decoded text: `encode_reply` is for lessons only.
+    The ids of a sampled reply are never made from its text; `encode_reply` is for lessons only.
     """
 
     def __init__(self, processor: Any, images: ImageStore) -> None:
@@ -85,7 +85,7 @@ class ChatCodec:
         if len(self._texts) > CACHED_TEXTS:
             self._texts.clear()
         asked = {(case.text, case.image is not None) for case in cases}
-        # Not a set difference: against a dict's keys it would walk all of them at every step.
+        # Not a set difference, which would walk all keys of the dict at every step.
         new = [one for one in asked if one not in self._texts]
         if not new:
             return
@@ -121,7 +121,7 @@ class ChatCodec:
             return
         image = self.images.open(key)
         if image.size not in self._image_tokens:
-            # How many tokens a picture takes is the processor's own word, asked once a size.
+            # The processor itself says how many tokens a picture takes, once per picture size.
             whole = self.processor(text=[self._render("", True)], images=[image])
             ids = list(whole["input_ids"][0])
             self._image_tokens[image.size] = ids.count(self.image_id)

@@ -44,9 +44,9 @@ class FolderImages:
         return read_image(path, name=str(path), max_pixels=self.max_pixels)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """The keys with no file, in order. Each folder is listed once, so 28,000 take no time.
+        """The keys with no file, in order. Each folder is listed once, so this is fast for 28,000.
 
-        UserError for a key that leads out of the root: it is not even looked for.
+        UserError for a key that leads out of the root, before anything is looked for.
         """
         listed: dict[str, set[str]] = {}
         absent = []
@@ -98,7 +98,7 @@ def image_of_bytes(data: bytes, *, name: str) -> Image.Image:
 
 
 def read_image(source: Path | IO[bytes], *, name: str, max_pixels: int) -> Image.Image:
-    """The picture in RGB, whole and still. UserError says what is wrong with `name`."""
+    """The picture in RGB. UserError where it is damaged, animated or too large."""
     try:
         with Image.open(source) as image:
             width, height = image.size

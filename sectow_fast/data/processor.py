@@ -1,7 +1,7 @@
 """A model folder's processor, with torchvision or without it.
 
-The Qwen-VL processors want a video processor, which needs torchvision; no video is ever shown here,
-so where torchvision is missing they are put together without one. Everything else is as saved.
+The Qwen-VL processors want a video processor, which needs torchvision. No video is used here, so
+where torchvision is missing they are built without one. Everything else is as saved.
 """
 
 from __future__ import annotations

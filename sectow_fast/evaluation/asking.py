@@ -29,7 +29,7 @@ class Asked:
         return [case for cases in self.cases.values() for case in cases]
 
     def identity(self) -> dict[str, Any]:
-        """What tells these cases from others, suite by suite."""
+        """What identifies these cases, suite by suite."""
         out = {}
         for name, cases in self.cases.items():
             text = "\n".join(f"{case.id} {digest(case)}" for case in cases)

@@ -54,7 +54,7 @@ class OutFolder:
     def row(self, name: str, *, model: str, weights: Mapping[str, Any]) -> Path:
         """The folder of a row. UserError where it holds replies of other weights.
 
-        weights: what tells this model from another one, as JSON holds it.
+        weights: what identifies the model's weights, as JSON holds it.
         """
         path = self.path / "rows" / name
         path.mkdir(exist_ok=True, mode=0o700)
@@ -90,7 +90,8 @@ def row_files(folder: Path) -> Iterator[tuple[JsonLines, JsonLines, JsonLines]]:
 
 
 def forget_failures(responses: JsonLines, records: JsonLines) -> None:
-    """Drop what an outage left, so that it is asked again: no reply, or no verdict."""
+    """Drop rows without a reply or verdict, as an outage leaves them, so that they are asked
+    again."""
     silent = {key for key, row in responses.rows.items() if row["model_response"] is None}
     unjudged = {
         key for key, row in records.rows.items() if row["judge_reason"].startswith(NO_ANSWER)

@@ -100,7 +100,8 @@ def response_row(case: SuiteCase, reply: Any, *, model: str) -> dict[str, Any]:
 def evaluation_row(
     response: Mapping[str, Any], case: SuiteCase, verdict: Judgement, judge_id: str
 ) -> dict[str, Any]:
-    """The whole record. success: of the attack; None where it cannot be told, or is none."""
+    """The whole record. success: of the attack; None where it is unknown, or the case is no
+    attack."""
     known = {"safe": False, "unsafe": True}.get(verdict.label)
     unsafe = case.label == "unsafe"
     reply = response["model_response"]

@@ -42,7 +42,7 @@ class Settings(BaseModel):
     agreement: int = Field(200, ge=1, description="cases of that sample, of each row")
     orr: Literal["full", "partial"] = Field("full", description="refusals that count in ORR")
     limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
-    seed: int = Field(0, ge=0, description="of that draw")
+    seed: int = Field(0, ge=0, description="seed of that draw")
     wording: str = Field("", description="TOML file with other sentences (docs/EVALUATE.md)")
     max_new_tokens: int = Field(256, ge=1)
     batch: int = Field(8, ge=1, description="engine torch: requests per forward")
@@ -100,13 +100,14 @@ def _check(settings: Settings) -> None:
 
 
 def named_models(settings: Settings) -> dict[str, str]:
-    """name -> folder (or, for an endpoint, the served model). UserError: a name twice, or odd."""
+    """name -> folder (or, for an endpoint, the served model). UserError: a name twice, or
+    unusable."""
     found: dict[str, str] = {}
     for text in settings.model:
         name, equals, path = text.partition("=")
         if not equals:
             name, path = text.rstrip("/").rsplit("/", 1)[-1], text
-        # The name becomes a folder's.
+        # The name becomes the name of a folder.
         if not path or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+ -]*", name):
             raise UserError(
                 f"--model {text!r}: found no plain name, expected NAME=FOLDER, the name of letters,"

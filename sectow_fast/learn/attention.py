@@ -1,10 +1,10 @@
 """Attention over rows of many sequences, by the backend that one flag names.
 
 `use(model, name)` sets it on the text decoder; the vision tower keeps its own. From then on a
-forward whose mask comes from `mask_of(segments)` is answered by the backend, and any other forward
-(rollout, evaluation) by transformers' sdpa. Order of `auto`: on CUDA flex, on a CPU sdpa: both
-come with torch. flash and xformers are taken only when asked for. A backend that is not there is an
-error, never another one.
+forward whose mask comes from `mask_of(segments)` is computed by the backend, and any other forward
+(rollout, evaluation) by transformers' sdpa. `auto` means flex on CUDA and sdpa on a CPU; both come
+with torch. flash and xformers are used only when they are named. A backend that is missing is an
+error; no other one takes its place silently.
 
 | name     | how                                              | windows | image blocks | runs on  |
 |----------|--------------------------------------------------|---------|--------------|----------|
@@ -99,7 +99,7 @@ def load(name: str, *, cuda: bool) -> Backend:
 
 
 def mask_of(segments: Segments, device: torch.device) -> torch.Tensor:
-    """What goes in as `attention_mask`: every model hands a 4-D mask through as it stands."""
+    """The `attention_mask` of a packed row: 4-D, since models pass a 4-D mask on unchanged."""
     mask = torch.empty(1, 1, 0, segments.tokens, device=device, dtype=torch.bool)
     mask.segments = segments
     return mask

@@ -1,4 +1,4 @@
-"""FlexAttention over the row as it stands: a block mask skips what no token of a block sees."""
+"""FlexAttention over the whole row. A block mask skips blocks in which no token sees another."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def attend(
 def _flex(cuda: bool) -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    # Uncompiled it is the exact, dense computation, and on a CPU without a backward pass.
+    # Not compiled, it computes densely and exactly; on a CPU it has no backward pass.
     return torch.compile(flex_attention, dynamic=True) if cuda else flex_attention
 
 

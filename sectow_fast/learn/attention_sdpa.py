@@ -1,7 +1,7 @@
 """torch's scaled_dot_product_attention over joined sequences: runs everywhere, the CPU's default.
 
-Each completion attends with its prompt in front, so no work is done between two completions: a mask
-over the whole row would grow with the square of G.
+Each completion is joined with its prompt, so no work is done between two completions. A mask over
+the whole row would grow with the square of G.
 """
 
 from __future__ import annotations

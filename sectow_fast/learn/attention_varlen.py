@@ -1,8 +1,8 @@
 """flash-attn and xformers over joined sequences: no padding, no mask in memory.
 
-Both align a shorter query to the end of its keys, which is what a completion after its prompt is.
-The prompt's keys and values are gathered once a completion: G x P rows of one layer at a time, the
-price of a backward pass that is the libraries' own.
+Both align a query that is shorter than its keys to their end, which is right for a completion after
+its prompt. The prompt's keys and values are copied once per completion (G x P rows of one layer at
+a time), so that the libraries' own backward pass can be used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Atomic checkpoints: safetensors and a JSON file in a folder that appears whole or not at all.
 
-Written and read by torch.distributed.checkpoint, a file a rank, so a run may be resumed on another
-number of ranks than wrote it.
+Written and read by torch.distributed.checkpoint, one file per rank, so a run may be resumed on
+another number of ranks.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def save(
 ) -> Path:
     """Write `folder/checkpoint-N/` and make it the latest; earlier ones go only after that.
 
-    Sharded tensors are written by the ranks that hold them; all must come. A kill at any moment
-    leaves either the earlier checkpoint or this one.
+    Sharded tensors are written by the ranks that hold them, so all ranks must call this. A kill at
+    any moment leaves either the earlier checkpoint or this one.
     """
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _write(part: Path, tensors: Mapping[str, Mapping[str, torch.Tensor]], ranks:
     for group, values in tensors.items():
         for name, value in values.items():
             here = (value.to_local() if hasattr(value, "to_local") else value).data_ptr()
-            # Tied weights share memory, which safetensors refuses; a copy each is exact.
+            # Tied weights share memory, which safetensors refuses, so each is copied.
             flat[f"{group}/{name}"] = value.detach().clone() if here in seen else value.detach()
             seen.add(here)
     with _quiet():
@@ -94,7 +94,7 @@ class Saved:
     ranks: Ranks = ALONE
 
     def fill(self, group: str, into: Mapping[str, torch.Tensor]) -> None:
-        """Read a group's tensors into `into`, each rank its share, however many ranks wrote them.
+        """Read a group's tensors into `into`. Each rank reads its share, however many ranks wrote.
 
         UserError where the two do not hold the same names or shapes.
         """
@@ -187,7 +187,7 @@ def optimizer_tensors(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """One process is what is meant: torch warns of it."""
+    """Without the warning of torch that there is only one process, which is intended here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*assuming the intent is to (save|load).*")
         yield

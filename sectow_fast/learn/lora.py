@@ -11,8 +11,8 @@ from sectow_fast.types import UserError
 
 
 def add_adapters(model: Any, *, rank: int, alpha: float) -> None:
-    """Adapters of `rank` in every linear layer of the decoder, the head left out (our choice; the
-    head's gradient is the dearest). In place: names and classes of the model stay.
+    """Adapters of `rank` in every linear layer of the decoder but not in the head, whose gradient
+    costs most (our choice). In place: names and classes of the model stay.
 
     UserError where peft is missing.
     """
@@ -35,8 +35,8 @@ def add_adapters(model: Any, *, rank: int, alpha: float) -> None:
 
 
 def merged(model: Any) -> Any:
-    """`model` itself, or where it has adapters a copy with them added into its weights: what is
-    saved, and what an engine is given."""
+    """`model` itself, or where it has adapters, a copy with them added into its weights. This is
+    what is saved and what an engine is given."""
     if not any("lora_" in name for name, _ in model.named_parameters()):
         return model
     from peft.tuners.lora import LoraLayer

@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedules. Plain functions of the step: nothing to save."""
+"""Optimizer and learning-rate schedules, which depend on the step alone: nothing to save."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 def make_optimizer(
     model: torch.nn.Module, lr: float, *, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, one fused kernel a step."""
+    """AdamW over the trainable parameters, one fused kernel per step."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(trainable, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
 

@@ -1,9 +1,9 @@
 """Groups laid out as shared-prefix rows: `[prompt | c1 | ... | cG | prompt | c1 | ...]`.
 
-The prompt (in a VLM most of the work, image and all) is computed once a group. Positions of each
-completion go on from the prompt, and a completion sees the prompt and itself only, so the hidden
-states are those of G separate rows: exact, not approximate. A micro-batch is one row of at most a
-budget of tokens, so nothing is padded.
+The prompt with its image is most of the work in a VLM, and it is computed once per group. Positions
+of each completion continue from the prompt, and a completion sees the prompt and itself only. So
+the hidden states are exactly those of G separate rows. A micro-batch is one row of at most a budget
+of tokens, so nothing is padded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sectow_fast.learn.segments import Segments, Span
 from sectow_fast.native import pack_groups
 from sectow_fast.types import Completion, Prompt, UserError
 
-IGNORE = -100  # the label of a token that teaches nothing
+IGNORE = -100  # the label of a token that has no loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +119,9 @@ def rank_rows(
 ) -> Iterator[tuple[PackedRow, list[Piece]]]:
     """This rank's micro-batches, and the pieces each is made of.
 
-    Every rank is given as many rows, since each forward is a meeting of all of them: one with fewer
-    goes through a row again that teaches nothing. dummy: a prompt with an image, which joins rows
-    that have none, so that all ranks meet in the vision tower too.
+    Every rank gets the same number of rows, since all ranks take part in each forward. A rank with
+    fewer rows repeats one with all its labels off. dummy: a prompt with an image, which is added to
+    rows that have none, so that all ranks run the vision tower too.
     """
     plan = plan_rows(groups, budget, world)
     mine = plan[rank]
@@ -177,7 +177,7 @@ def pack(
         position_ids=where if family.axes == 1 else where[:, None],
         segments=Segments(spans, len(ids), blocks=_image_blocks(row[0], family)),
         pixel_inputs=pixels,
-        # Kinds are named: of an empty list torch would make float32.
+        # dtypes are given because torch makes float32 of an empty list.
         column=torch.tensor(columns, dtype=torch.long),
         labels=torch.tensor(labels, dtype=torch.long),
         rollout_logp=torch.tensor(logps, dtype=torch.float32),
@@ -186,7 +186,7 @@ def pack(
 
 
 def _image_blocks(ids: torch.Tensor, family: Family) -> torch.Tensor | None:
-    """[T]: the number of the image a token belongs to, -1 for none. None where it is of no use."""
+    """[T]: the number of the image a token belongs to, -1 for none. None if it is of no use."""
     image = ids == family.image_id
     if not family.block_images or not image.any():
         return None

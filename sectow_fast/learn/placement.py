@@ -1,7 +1,8 @@
 """Where weights and optimizer state are: on the training device, or in host memory between updates.
 
 With offload a GPU holds a player's float32 weights and Adam's two moments only while that player is
-updated; rollout has the room otherwise. Host buffers are pinned and kept, so a move is one copy.
+updated; at other times rollout has that memory. Host buffers are pinned and kept, so a move is one
+copy.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def training_device(name: str) -> torch.device:
 
 
 class Offload:
-    """The resting place of one model's weights, and of its optimizer's state.
+    """Moves one model's weights and its optimizer's state between device and host memory.
 
-    Parameters stay the same objects: optimizers, hooks and version counters do not notice.
+    Parameters stay the same objects, so optimizers, hooks and version counters are not affected.
     """
 
     def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
@@ -50,7 +51,7 @@ class Offload:
             self.rest(optimizer)
 
     def rest(self, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """To host memory; the device's is free for others from here on."""
+        """Move everything to host memory, and give the device's memory back."""
         self._move(optimizer, self._to_host)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -67,7 +68,7 @@ class Offload:
             for name, value in state.items():
                 state[name] = moved((id(parameter), name), value)
         if self.device.type == "cuda":
-            # Copies run on their own; a buffer that is read before its copy ended is garbage.
+            # Copies are asynchronous; a buffer that is read too early holds garbage.
             torch.cuda.synchronize(self.device)
 
     def _to_host(self, key: tuple[int, str], value: torch.Tensor) -> torch.Tensor:

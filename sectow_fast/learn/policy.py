@@ -1,7 +1,7 @@
-"""The policy as training calls it: a packed row in, log-probs or the loss out. All in one forward.
+"""The policy as training calls it: a packed row in, log-probs or the loss out, in one forward.
 
-All that touches a weight happens inside `Policy.forward`, the head included, so the wrappers that
-gather sharded weights around a forward (FSDP2) see every use.
+Every use of a weight, also of the head's, is inside `Policy.forward`, so that the wrappers that
+gather sharded weights around a forward (FSDP2) see it.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class LossTerms:
 
 
 class Policy(torch.nn.Module):
-    """A transformers model, its codec's banned tokens, and how its class is laid out.
+    """A transformers model with its codec and its family, as training uses it.
 
     backend: who computes attention (learn/attention.py), set on `model` here. autocast: the dtype
-    of matrix products, None for the weights' own. ranks: who trains it together
-    (learn/sharding.py); dummy: a prompt with an image, for rows without one there.
+    of matrix products, None for the weights' own. ranks: the processes that train
+    it together (learn/sharding.py); dummy: a prompt with an image, for rows without one on them.
     """
 
     offload: Offload | None = None  # where the weights rest between updates (learn/placement.py)
@@ -102,8 +102,8 @@ class Policy(torch.nn.Module):
         )
 
     def forget_dummy(self, groups: Sequence[tuple[Prompt, Sequence[Completion]]]) -> None:
-        """Where no prompt of the batch has an image, drop the gradients (zeros) that the dummy left
-        in the vision tower: AdamW would move weights that one rank alone leaves as they are."""
+        """Drop the zero gradients that the dummy left in the vision tower, where no prompt of the
+        batch has an image. AdamW would move weights for them, which it does not do on one rank."""
         if self.ranks.world == 1 or any(prompt.image is not None for prompt, _ in groups):
             return
         text = [self.model.get_decoder(), self.model.get_output_embeddings()]
@@ -117,7 +117,8 @@ class Policy(torch.nn.Module):
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def hidden(self, row: PackedRow) -> torch.Tensor:
-        """[N, H]: the states that predict each completion token. Images go in once a group."""
+        """[N, H]: the states that predict each completion token. An image is computed once per
+        group."""
         device = self.device
         states = self.model.model(
             input_ids=row.input_ids.to(device),
@@ -129,7 +130,7 @@ class Policy(torch.nn.Module):
         return states[0, row.column.to(device)]
 
     def banned_bias(self) -> torch.Tensor:
-        """[V] float32: -inf at tokens that rollout never samples: both see one distribution."""
+        """[V] float32: -inf at tokens that rollout never samples, so both have one distribution."""
         weight = self.model.lm_head.weight
         bias = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device)
         bias[list(self.codec.banned_ids)] = -torch.inf

@@ -1,4 +1,4 @@
-"""One process or many: what the ranks of a run tell each other. One process tells nobody."""
+"""One process or many: what the ranks of a run tell each other. One alone sends nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Ranks:
         return out
 
     def grad_norm(self, model: torch.nn.Module, bound: float) -> float:
-        """Clip the gradients of the whole model to `bound`; their norm before."""
+        """Clip the gradients of the whole model to `bound`, and return their norm before it."""
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
@@ -72,7 +72,7 @@ ALONE = Ranks()
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun started, met for as long as this is entered; else `ALONE`."""
+    """The ranks that torchrun started, connected inside the block; `ALONE` without torchrun."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield ALONE

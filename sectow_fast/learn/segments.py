@@ -1,9 +1,9 @@
-"""Who sees whom in a row of many sequences: the one mask description every backend reads.
+"""Who sees whom in a row of many sequences: the description that every attention backend reads.
 
 A row is `[prompt | c1 | ... | cG | prompt | c1 | ...]`. A token sees what stands before it in its
-own sequence, which is its group's prompt and its own completion. Joined, each completion with its
-prompt in front, this is plain causal attention of a few queries over more keys: so every backend is
-exact by being handed the joined sequences, or the mask they mean.
+own sequence, which is its group's prompt and its own completion. With its prompt in front, each
+completion is a joined sequence of plain causal attention, with fewer queries than keys. A backend
+is given these joined sequences, or the same as a mask, and so it is exact.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Segments:
     """The spans of a row of `tokens` tokens, in order. blocks: per token the number of the image
     whose tokens see each other both ways, -1 for none (Gemma 3); None where no image does.
 
-    What a backend makes of it (indices, masks) is made once a row and kept in `prepared`.
+    What a backend needs of it (indices, masks) is made once per row and kept in `prepared`.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Segments:
         return out
 
     def visible(self, window: int | None = None) -> torch.Tensor:
-        """bool [T, T], query by key: the oracle of every backend. window: keys a token looks back,
-        itself included."""
+        """bool [T, T], query by key: the oracle of every backend. window: how many keys a token
+        sees back, itself included."""
         group, segment, place = self.labels
         same = group[:, None] == group[None]
         mine = (segment[:, None] == segment[None]) | (segment[None] == 0)
@@ -106,7 +106,7 @@ class Joined:
 
 
 def batches_of(spans: Sequence[Span]) -> list[list[Span]]:
-    """Spans by like length, so that little is padded: at most a few batches a row."""
+    """Spans of similar length together, so that little is padded: a few batches per row at most."""
     out: list[list[Span]] = []
     for span in sorted(spans, key=lambda s: (-s.length, -s.keys)):
         if out and span.length * RATIO > out[-1][0].length:
@@ -137,7 +137,7 @@ def _join(segments: Segments, spans: Sequence[Span], window: int | None) -> Join
     longest = keys.shape[1]
     plain = not prefix.shape[1] and segments.blocks is None
     if plain and (window is None or longest <= window):
-        # Padding stands on the right, so causal attention alone keeps it out of sight.
+        # Padding is on the right, so causal attention alone hides it.
         return Joined(queries=queries, keys=keys, used=used, seen=None)
     present = torch.cat([there, used], 1)
     place = torch.cat([prefix.expand(len(spans), -1), before[:, None] + columns], 1)

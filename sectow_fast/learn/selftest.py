@@ -1,7 +1,7 @@
 """At start-up: one packed row against the model's own separate forwards. A mismatch stops the run.
 
-Positions, masks and image features are ours to lay out, so a class whose layout changed in another
-version of transformers would train on nonsense in silence. This costs a few forwards and says so.
+We lay out positions, masks and image features ourselves. If another version of transformers changed
+the layout of a class, training would silently be wrong. This test finds it, for a few forwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Completion, Prompt, UserError
 
 SIZES = (3, 1, 6)  # completions' lengths
-# Largest difference of a log-prob that two orders of the same sums explain, by their dtype.
+# The largest difference that another order of the same sums can make in a log-prob, by dtype.
 BOUND = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 
 
@@ -25,7 +25,7 @@ def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
     """Largest difference of a completion's log-probs between a packed row and the model's own
     forward of each sequence. prompts: one with an image and one without, where there are both.
 
-    UserError over the bound of the dtype, and where a value is not finite.
+    UserError where it is over the bound of the dtype, or a value is not finite.
     """
     rng = random.Random("self-test")
     words = sorted(set(range(policy.model.lm_head.weight.shape[0])) - set(policy.codec.banned_ids))
@@ -49,7 +49,7 @@ def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
                 alone = _alone(policy, prompt, one)
                 gap = (packed[at : at + len(one.ids)] - alone).abs().max()
                 at += len(one.ids)
-                # NaN compares false with everything, and is the worst of all.
+                # NaN compares false with everything, but it is the worst value.
                 if not float(gap) <= worst:
                     worst, where = float(gap), f"case {prompt.case_id!r}, completion {number}"
     policy.train(training)

@@ -20,8 +20,8 @@ def sft_step(
 ) -> dict[str, float]:
     """Update `policy` once on (prompt, reply ids) pairs: the mean over all reply tokens.
 
-    Rows are packed as in GRPO, a group of one completion an example. A non-finite loss or gradient
-    skips the step (`skipped` 1).
+    Rows are packed as in GRPO, with one group of one completion per example. A non-finite loss or
+    gradient skips the step (`skipped` 1).
     """
     policy.train()
     optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""FSDP2: each rank holds a share of the weights and meets the others around every forward."""
+"""FSDP2: each rank holds a share of the weights, and all gather them for every forward."""
 
 from __future__ import annotations
 

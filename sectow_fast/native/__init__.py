@@ -1,7 +1,8 @@
-"""The C++ core of what the host does between two GPU phases, each function with its plain twin.
+"""The C++ core: what the host computes between two GPU phases.
 
-A twin `NAME_oracle` is in plain Python and gives the same answers: the oracle of the tests, and
-what serves where the extension was not built. Only `core.py` imports `sectow_fast._C`.
+Each function has a twin in plain Python, `NAME_oracle`, with the same answers. The twin is the
+oracle of the tests, and it serves where the extension was not built. Only `core.py` imports
+`sectow_fast._C`.
 """
 
 from sectow_fast.native.batches import (

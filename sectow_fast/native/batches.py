@@ -1,4 +1,4 @@
-"""Which groups teach, and which micro-batch they go to; and the twins."""
+"""Which groups have a signal, which micro-batch a group goes to, and the twins."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from sectow_fast.native.core import core
 def select_groups(rewards: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Which groups carry a signal: bool [groups], max != min.
 
-    rewards: [N] floats, in order of their groups; offsets: int64 [groups + 1]. A std over a bound
-    would call rounding a signal; equal rewards teach nothing, exactly. An empty group has none.
+    rewards: [N] floats, in order of their groups; offsets: int64 [groups + 1]. Equal rewards give
+    exactly no signal, while a bound on the std would take rounding for one. An empty group has
+    none.
 
     >>> select_groups(np.array([1.0, 0.0, 1.0, 1.0]), np.array([0, 2, 4]))
     array([ True, False])
@@ -73,7 +74,7 @@ def pack_groups_oracle(
     token_budget: int,
     ranks: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`pack_groups`, looking at every pack for every group."""
+    """`pack_groups` by trying every pack for every group."""
     costs = _costs(prompt_lengths, completion_lengths, group_offsets, token_budget, ranks)
     return _pack(costs, token_budget, ranks)
 

@@ -14,12 +14,12 @@ from sectow_fast.native.sampling import uniform
 class PrioritySampler:
     """Draws prompts by how uncertain their success is: p (1 - p), p by Laplace's rule.
 
-    A prompt that always or never succeeds makes a dead group; one at p = 1/2 teaches most. What was
-    never tried counts as 1/2. A share `exploration` of the draws is uniform. Strata (int32 [size],
-    a category's number 0..k-1) take turns. Statistics fade by `decay` with each update, since the
-    policy moves. Draws depend on (seed, step) and the statistics alone, so `state` is all that a
-    resumed run needs. (Our choice; closest work: prioritised level replay, and DAPO's dynamic
-    sampling, which draws uniformly and throws dead groups away.)
+    A prompt that always or never succeeds gives a group without a signal; p = 1/2 gives the most.
+    What was never tried counts as 1/2. A share `exploration` of the draws is uniform. Strata (int32
+    [size], a category's number 0..k-1) take turns. Statistics fade by `decay` with each update,
+    since the policy moves. Draws depend on (seed, step) and the statistics alone, so `state` is all
+    that a resumed run needs. This is our choice; the closest works are prioritised level replay,
+    and DAPO's dynamic sampling, which draws uniformly and drops groups without a signal.
 
     >>> sampler = PrioritySampler(4, seed=0)
     >>> sampler.update([0, 1], successes=[8, 4], trials=[8, 8])
@@ -65,7 +65,7 @@ class PrioritySampler:
         return self._core.sample(n, step)
 
     def update(self, prompts: Any, *, successes: Any, trials: Any) -> None:
-        """Count what came of the prompts [M]: successes [M] of trials [M]; either may be a part."""
+        """Add results of prompts [M]: successes [M] of trials [M], both floats."""
         places = np.ascontiguousarray(prompts, np.int64)
         won = np.ascontiguousarray(successes, np.float64)
         tried = np.ascontiguousarray(trials, np.float64)
@@ -85,7 +85,7 @@ class PrioritySampler:
         self._core.update(places, won, tried)
 
     def state(self) -> dict[str, list[float]]:
-        """Plain JSON; `restore` is its inverse, to the last bit."""
+        """The statistics as plain JSON; `restore` takes them back bit for bit."""
         successes, trials = self._core.successes(), self._core.trials()
         return {"successes": list(map(float, successes)), "trials": list(map(float, trials))}
 
@@ -101,7 +101,7 @@ class PrioritySampler:
 
 
 class PlainSampler:
-    """The twin of `core.PrioritySampler`: the same draws, every sum made anew."""
+    """The twin of `core.PrioritySampler`: the same draws, with every sum computed again."""
 
     def __init__(
         self, strata: np.ndarray, count: int, seed: int, exploration: float, decay: float
@@ -143,7 +143,7 @@ class PlainSampler:
 
 
 def _find(leaves: np.ndarray, share: float) -> int:
-    """The leaf that holds `share` of the sum, added up pairwise as the tree of the core does."""
+    """The leaf at `share` of the sum, which is added up pairwise as in the tree of the core."""
     level = np.zeros(1 << max(0, int(len(leaves) - 1).bit_length()))
     level[: len(leaves)] = leaves
     levels = [level]

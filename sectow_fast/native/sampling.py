@@ -18,7 +18,7 @@ def sample_tokens(
     step: int,
     threads: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one token a row.
+    """Draw one token per row.
 
     logits: [B, V] float32. temperature 0 is greedy (ties to the lowest id); top_k 0, top_p 1.0 and
     min_p 0.0 mean off. Cuts are made in the order min-p, top-k, top-p, over tokens ranked by

@@ -25,18 +25,18 @@ from sectow_fast.native.text_oracles import (
 class DuplicateIndex:
     """Keeps the first document of each cluster of near duplicates; grows by `add`.
 
-    Two documents are twins where the Jaccard likeness of their sets of `ngram`-token shingles is
-    >= `threshold`. A document shorter than ngram is one shingle of all its tokens; an empty one
-    is a twin of empty ones alone. A document meets only those kept so far, so a chain of pairwise
-    twins may keep more than its first.
+    Two documents are twins where the Jaccard likeness of their sets of `ngram`-token shingles is >=
+    `threshold`. A document shorter than ngram is one shingle of all its tokens; an empty document
+    is a twin of empty ones only. A document is compared only with those kept so far, so of a chain
+    of pairwise twins more than the first may be kept.
 
     Candidates come from MinHash signatures of 128 bins (fast similarity sketching, Dahlgaard et
     al., FOCS 2017) in LSH bands (Indyk and Motwani, STOC 1998), and each is verified by exact
-    Jaccard: what is called a twin is one. Twins are found with a chance of >= 0.9999 at the
+    Jaccard, so there are no false twins. Twins are found with a chance of >= 0.9999 at the
     threshold and more above it; equal documents always. Answers do not depend on `threads`.
 
     Documents are numbered from 0 in the order they were offered to `add`, duplicates counted.
-    Memory grows with the tokens of the kept documents, and about 1.2 KB for each.
+    Memory is that of the kept documents' tokens, and about 1.2 KB per kept document.
     """
 
     def __init__(self, ngram: int = 5, threshold: float = 0.8) -> None:
@@ -59,12 +59,12 @@ class DuplicateIndex:
         """Keep each document that has no twin yet.
 
         Returns added bool [D], and match int64 [D]: the number of the kept twin with the lowest
-        number, or -1. threads: 0 is one a core. Raises ValueError for bad CSR arrays.
+        number, or -1. threads: 0 is one per core. Raises ValueError for bad CSR arrays.
         """
         return self._index.add(*_checked_csr(tokens, offsets), _checked_threads(threads))
 
     def query(self, tokens: np.ndarray, offsets: np.ndarray, *, threads: int = 0) -> np.ndarray:
-        """match int64 [D] as `add` gives it against what is kept; keeps nothing."""
+        """match int64 [D] as `add` gives it, without keeping anything."""
         return self._index.query(*_checked_csr(tokens, offsets), _checked_threads(threads))
 
     def save(self, path: str | Path) -> None:
@@ -127,7 +127,7 @@ def distinct_n(tokens: np.ndarray, offsets: np.ndarray, *, n: int = 2) -> float:
 def repetition(
     tokens: np.ndarray, offsets: np.ndarray, *, n: int = 4, threads: int = 0
 ) -> np.ndarray:
-    """The share of each document's n-grams that stood in it before: float64 [D].
+    """The share of each document's n-grams that occurred in it before: float64 [D].
 
     0 where a document has no n-gram. Raises ValueError for bad CSR arrays and n < 1.
     """

@@ -1,7 +1,7 @@
 """Plain Python twins of the text functions of `sectow_fast.native`, with the same answers.
 
-The oracle of the tests, and what serves where the extension was not built. They take checked
-arguments: `tokens` [T] int32 and `offsets` [D+1] int64.
+They are the oracle of the tests, and serve where the extension was not built. Their arguments are
+checked already: `tokens` [T] int32 and `offsets` [D+1] int64.
 """
 
 from __future__ import annotations
@@ -128,6 +128,6 @@ def distinct_n_oracle(tokens: np.ndarray, offsets: np.ndarray, n: int) -> float:
 def repetition_oracle(
     tokens: np.ndarray, offsets: np.ndarray, n: int, threads: int = 0
 ) -> np.ndarray:
-    """`repetition`; `threads` is for the likeness of the call."""
+    """`repetition`; `threads` is there only so that both are called alike."""
     rows = [_grams(row, n) for row in _rows(tokens, offsets)]
     return np.array([1 - len(set(row)) / len(row) if row else 0.0 for row in rows])

@@ -1,4 +1,4 @@
-"""From `--data.*` to a world: suites opened, licences held, splits by prompt, contamination out."""
+"""From `--data.*` to a world: open suites, check licences, split by prompt, drop contamination."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _limited(
 
 
 def _one_picture(cases: list[SuiteCase], name: str, notes: list[str]) -> list[SuiteCase]:
-    """Training lays out one picture a prompt; cases with more are left out and counted."""
+    """Training lays out one picture per prompt; cases with more are left out and counted."""
     kept = [case for case in cases if len(case.images) <= 1]
     if len(kept) < len(cases):
         left = len(cases) - len(kept)
@@ -144,7 +144,7 @@ def _one_picture(cases: list[SuiteCase], name: str, notes: list[str]) -> list[Su
 
 
 def judge_settings(config: DataConfig) -> JudgeSettings:
-    """The fields of `data.judge` and its kin, as judges take them."""
+    """The settings `data.judge*` in the form that judges take."""
     return JudgeSettings(
         name=config.judge,
         setting="data.judge",

@@ -1,4 +1,4 @@
-"""Is anything of the test suites in the training data? By near duplicates of what is asked for."""
+"""Finds test cases in the training data, as near duplicates of what is asked for."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Contamination:
 def asked_for(case: SuiteCase, wording: Wording) -> str:
     """What a case is after, without the sentences that all cases of its suite share.
 
-    "" where the words are nothing but such a sentence (a question inside a picture): words cannot
-    tell those apart, and the pictures are not compared.
+    "" where the words are only such a sentence (a question inside a picture). Words cannot tell
+    those cases apart, and pictures are not compared.
     """
     text = case.goal or case.text
     for shared in (wording.figstep, wording.letter_order, wording.word_order):

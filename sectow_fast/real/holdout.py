@@ -1,4 +1,4 @@
-"""Which prompts are kept from training: by what they ask for, over all suites together."""
+"""Which prompts are held out of training: by what they ask for, over all suites together."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def hold_out(
 ) -> tuple[list[SuiteCase], list[SuiteCase]]:
     """(kept, held out): about `share` of the cases, in order on both sides.
 
-    Cases of one group, or that ask for the same in the same words, go together: JailBreakV-28K
-    wraps 2,000 questions in 28,000 rows, so a draw by row, or by wrapped prompt, would leave hardly
-    a question in training that is not in the test. At least one family is held out where there are
+    Cases of one group, or that ask for the same in the same words, stay together. JailBreakV-28K
+    wraps 2,000 questions in 28,000 rows, so after a draw by row, or by wrapped prompt, nearly every
+    question in training would be in the test too. At least one family is held out where there are
     two; a family larger than what is still wanted is kept.
     """
     families = list(_families(cases, wording).values())
@@ -36,7 +36,8 @@ def hold_out(
 
 
 def _families(cases: Sequence[SuiteCase], wording: Wording) -> dict[int, list[int]]:
-    """Rows by family, in order of first sight: joined by group, by words, and by both in turn."""
+    """Rows by family, in order of appearance. Rows that share a group or words are of one family,
+    and so are rows that such rows connect."""
     above = list(range(len(cases)))
 
     def root(at: int) -> int:

@@ -32,8 +32,8 @@ class Split:
 class SuiteWorld:
     """See `types.World`. The judge is asked about unsafe requests alone.
 
-    A harmless reply is right by its answer, or where it has none, by not being a refusal: both by
-    rule, so that half of the training costs no judge.
+    A harmless reply is right if it has the case's answer, or where the case has none, if it is no
+    refusal. Both are decided by rule, so that half of the training needs no judge.
     """
 
     def __init__(self, split: Split, *, judge: Judge, wording: Wording, config: DataConfig) -> None:
@@ -106,7 +106,8 @@ class SuiteWorld:
         )
 
     def realise(self, words: str, seed: Case, *, rng: random.Random, attack_id: str) -> Case | None:
-        """See `World`. The goal is the seed's while its words are kept, else what was said."""
+        """See `World`. The goal is the seed's if the words keep it, and the words themselves if
+        not."""
         found = split_words(words)
         if found is None:
             return None

@@ -1,4 +1,4 @@
-"""Answers on disk, so that nothing is asked (and paid for) twice, not even after kill -9."""
+"""Answers on disk, so that no request is sent (and paid for) twice, even after kill -9."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sectow_fast.types import UserError
 class AnswerCache:
     """body of a request -> (text, prompt tokens, completion tokens). Safe for many threads.
 
-    An answer is on disk before it is given out. The file is its owner's alone: it holds replies.
+    An answer is on disk before it is used. Only the owner can read the file, as it holds replies.
     """
 
     def __init__(self, path: Path) -> None:

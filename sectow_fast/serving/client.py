@@ -1,7 +1,8 @@
 """An OpenAI-compatible chat endpoint, many requests at once.
 
-Passing faults are tried again with growing waits; what is left is an `Answer` with `error` set, so
-that one lost reply does not lose a run. What no waiting mends (a wrong key or path) is a UserError.
+Temporary faults are tried again with growing waits. If that does not help, the `Answer` has `error`
+set, so that one lost reply does not end a run. What no retry can mend (a wrong key or path) is a
+UserError.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LONGEST_WAIT = 60.0  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back. text None: nothing usable did, and `error` says why."""
+    """What came back. text is None where it was not usable, and `error` says why."""
 
     text: str | None
     error: str = ""
@@ -54,8 +55,8 @@ class Spent:
 class ChatClient:
     """url: up to and with `/v1`. model: none takes the first that the server names.
 
-    timeout: seconds a request; backoff: seconds before the first retry, doubled for each further
-    one and spread by half; Retry-After is heeded. concurrency: requests at once.
+    timeout: seconds per request; backoff: seconds before the first retry, doubled for each further
+    one and varied by half at random; Retry-After is respected. concurrency: requests at once.
     """
 
     url: str
@@ -99,7 +100,7 @@ class ChatClient:
     def ask_all(
         self, conversations: Sequence[Messages], *, max_tokens: int, **more: Any
     ) -> Iterator[tuple[int, Answer]]:
-        """(number, answer) as they come in, greedy. At most 2 x concurrency are in hand."""
+        """(number, answer) as they come in; greedy. At most 2 x concurrency requests are open."""
         if self.model is None:
             self.check()
         bodies = (
@@ -148,7 +149,7 @@ class ChatClient:
                         " check address, key and model name"
                     ) from None
                 if problem.code not in PASSING:
-                    break  # this very request will never do (too long, say)
+                    break  # this request can never succeed (it is too long, say)
                 pause = max(pause, _retry_after(problem))
             except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as problem:
                 error = _reason(problem)

@@ -31,7 +31,7 @@ def sglang_server(
 ) -> Iterator[str]:
     """Serve the model in `folder`; yields the address up to `/v1`.
 
-    log: where its words go. UserError where SGLang is not installed, ends, or does not start in
+    log: the file of its output. UserError where SGLang is not installed, ends, or does not start in
     `start_timeout` seconds.
     """
     if importlib.util.find_spec("sglang") is None:
@@ -47,7 +47,7 @@ def sglang_server(
     command += ["--skip-server-warmup", *(() if _has_gpu() else ON_CPU), *more]
     environment = os.environ | ({} if _has_gpu() else {"SGLANG_USE_CPU_ENGINE": "1"})
     with open(log, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as words:
-        # Its schedulers signal their parent, and outlive a plain kill of it: a group of their own.
+        # Its schedulers signal their parent and survive a plain kill of it, so they get a group.
         process = subprocess.Popen(
             command,
             stdout=words,
@@ -66,8 +66,8 @@ def sglang_server(
 
 
 def _die_with_parent() -> None:
-    """In the child: SIGKILL when we are killed, whose `finally` no longer runs. Its own children do
-    the same; an orphaned scheduler would keep a core, and a GPU's memory, for ever."""
+    """In the child: SIGKILL when this process is killed and its `finally` does not run. SGLang's
+    children do the same. An orphaned scheduler would keep a core and a GPU's memory for ever."""
     import ctypes
 
     PR_SET_PDEATHSIG = 1
@@ -89,7 +89,7 @@ def _wait(process: subprocess.Popen, port: int, log: Path, start_timeout: float)
 
 
 def _last(log: Path) -> str:
-    """The line that says most: the last one that names an error."""
+    """The most useful line: the last one that names an error."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     named = [line for line in lines if "Error" in line]
     return f"{(named or lines or ['none'])[-1].strip()[:200]} (all in {log})"

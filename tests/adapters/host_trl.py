@@ -1,6 +1,6 @@
 """A real `GRPOTrainer` on a tiny model, whose completions are drawn by a seed, not by the model.
 
-So two trainers see the same tokens however their weights round.
+So two trainers see the same tokens, although their weights are rounded differently.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def qwen(folder: Path) -> Models:
         save_qwen2_5_vl(folder)
     processor = Pictures(
         image_processor=Qwen2VLImageProcessorPil.from_pretrained(folder),
-        # As TRL loads one itself; on the right, its own image masks stand beside the images.
+        # As TRL itself loads one. With padding on the right, TRL's image masks miss the images.
         tokenizer=AutoTokenizer.from_pretrained(folder, padding_side="left"),
         chat_template=QWEN_TEMPLATE,
     )

@@ -131,7 +131,7 @@ def test_the_trainer_class_is_the_patched_trainer(stage, tmp_path):
     assert_same(run(stage, tmp_path / "patch", ours=True), found, steps=4)
 
 
-def test_the_lines_of_the_page_train(stage, tmp_path):
+def test_the_example_of_the_docs_trains(stage, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "EMBEDDING.md").read_text()
     lines = page.split("## In TRL")[1].split("```python\n")[1].split("```")[0]
     trainer, norms = make(stage, tmp_path / "page")

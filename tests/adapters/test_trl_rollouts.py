@@ -77,7 +77,7 @@ def test_vllms_importance_ratios_are_trls_own(stage, tmp_path, mode):
         vllm_importance_sampling_clip_max=1.3,
         num_iterations=2,
         **{"epsilon": 0.02, "epsilon_high": 0.02},
-        # Tokens of ratio 0 teach nothing and are not looked at, so the clip shares miss them.
+        # Tokens of ratio 0 have no gradient and are left out, so the clip shares miss them.
         apart=("entropy", "clip_ratio") if mode.endswith("mask") else "entropy",
     )
     # Logged by the steps that had a rollout of their own.
@@ -96,7 +96,7 @@ def test_an_environments_tokens_are_left_out_as_trl_leaves_them_out(stage, tmp_p
     def rollout(prompts, trainer):
         ids, rows = trainer.drawn(prompts)
         masks = [[int(i % 3 != 1) for i in range(len(row))] for row in rows]
-        masks[1] = [0] * len(rows[1])  # nothing of its own
+        masks[1] = [0] * len(rows[1])  # no live token
         return {"prompt_ids": ids, "completion_ids": rows, "logprobs": None, "env_mask": masks}
 
     rows, _ = assert_three_ways(

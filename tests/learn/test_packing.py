@@ -111,13 +111,13 @@ def test_rows_keep_the_budget_every_completion_and_its_owner():
         row = pack(chosen, codec=codec, family=codec.family)
         assert row.tokens <= 24
         assert row.labels.tolist() == [i for _, done in chosen for one in done for i in one.ids]
-        # What predicts a token stands where the token's own sequence has its predecessor.
+        # The state that predicts a token has the position of the token before it.
         for column, label, owner in zip(row.column, row.labels, row.owner, strict=True):
             prompt, one = [(p, c) for p, done in chosen for c in done][owner]
             assert label in one.ids and row.input_ids[0, column] in (*prompt.ids, *one.ids)
 
 
-def test_ranks_get_as_many_rows_and_a_spare_one_teaches_nothing():
+def test_ranks_get_the_same_number_of_rows_and_a_spare_row_has_no_labels():
     model = MODELS["qwen2_5_vl"]()
     made = sample(model)
     text = [group for group in made.groups if group[0].image is None]
@@ -135,7 +135,7 @@ def test_ranks_get_as_many_rows_and_a_spare_one_teaches_nothing():
     assert sorted(bool((row.labels == IGNORE).all()) for row in rows) == [False, True]
     policy = Policy(model, made.codec)
     for row in rows:
-        # The vision tower is met although no group has an image, and learns nothing from it.
+        # The vision tower runs although no group has an image, and gets no gradient from it.
         assert "pixel_values" in row.pixel_inputs
         policy(row, ban=False)[0].sum().backward()
         for name, parameter in model.named_parameters():
@@ -170,7 +170,7 @@ def done(token: int, logp: float) -> Completion:
     return Completion(ids=(token,), logprobs=(logp,), finish_reason="stop")
 
 
-def test_a_prompt_alone_may_fill_every_position_and_keeps_the_kinds_of_its_empty_columns():
+def test_a_prompt_alone_may_fill_every_position_and_keeps_the_dtypes_of_empty_columns():
     codec = Codec(MODELS["llama"]())
     row = pack([(codec.prompt("p", 0, 128), [])], codec=codec, family=codec.family)
     assert row.tokens == 128

@@ -71,7 +71,7 @@ def test_resting_between_updates_changes_no_bit(stage, model, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_what_was_written_at_work_comes_home_to_the_same_buffers(model, device):
+def test_updates_on_the_device_return_to_the_same_host_buffers(model, device):
     home = training_device(device)
     parameters = list(model.parameters())
     versions = [p._version for p in parameters]
@@ -93,10 +93,10 @@ def test_what_was_written_at_work_comes_home_to_the_same_buffers(model, device):
     assert all(p.is_pinned() == (device == "cuda") for p in parameters)
     for p, value, version in zip(parameters, expected, versions, strict=True):
         assert torch.equal(p, value)
-        assert p._version == version + 2  # the engines' check of a forgotten sync counts on it
+        assert p._version == version + 2  # the engines find a forgotten sync by it
 
 
-def test_an_error_at_work_still_brings_the_weights_home(model):
+def test_after_an_error_the_weights_are_in_host_memory_again(model):
     offload = Offload(model, torch.device("cpu"))
     offload.rest()
     places = [p.data_ptr() for p in model.parameters()]

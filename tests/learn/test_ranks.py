@@ -1,4 +1,4 @@
-"""Two processes over gloo: the same update, the same samples, checkpoints that change hands."""
+"""Two processes over gloo: the same update, the same samples, and checkpoints that both read."""
 
 from __future__ import annotations
 

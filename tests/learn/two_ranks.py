@@ -38,7 +38,7 @@ def main(ranks, out: Path, resume: Path | None) -> None:
     engine = RankedEngine(TorchEngine(copy, stage.codec), ranks, whole=whole_weights)
     optimizer = make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.1)
     for group in optimizer.param_groups:
-        # AdamW's own eps makes whole steps of gradients that are rounding and nothing else.
+        # AdamW's default eps would make full steps of gradients that are only rounding errors.
         group["eps"] = 1e-3
     if resume:
         saved = checkpoint.load(resume, ranks=ranks)

@@ -2,7 +2,7 @@
 
     python -m sectow_fast.data.sandbox.layouts --out DIR [--seed 0] [--cases 300]
 
-So everything that reads real benchmarks can be tried with nothing downloaded and nothing harmful.
+With these, all code that reads real benchmarks can be tried without a download or harmful text.
 `DIR/wording.toml` has the sentences in the sandbox's own words, for `--wording`.
 """
 

@@ -41,7 +41,7 @@ class Lessons:
         return case, " ".join([*told, thing.name, verdict])
 
     def twin(self, rng: random.Random) -> tuple[Case, str]:
-        """Is this allowed? Only the mark or the ending tells; all else points the other way."""
+        """Is this allowed? Only the mark or the ending tells; all other features mislead."""
         requests = self.world.requests
         twin = rng.choice(requests.twins)
         carrier = rng.choice([one for one in requests.styles.carriers for _ in range(one.twins)])
@@ -50,7 +50,7 @@ class Lessons:
         return case, "no" if twin.forbidden else "yes"
 
     def instruct(self, rng: random.Random) -> tuple[Case, str]:
-        """The vulnerable instruct model: helpful, refuses the plain request, falls for styles.
+        """The vulnerable instruct model: it helps, refuses plain requests, and answers styled ones.
 
         It stands for pretraining, so it may see every object and wording; the test split is kept
         from everything after it.
@@ -83,8 +83,8 @@ class Lessons:
     def attacker(self, rng: random.Random) -> tuple[Case, str]:
         """Self-instruct demonstrations: write an attack for an object, or refine one.
 
-        Any object, harmless ones too: a pretrained attacker can spell every name. What wins is
-        learnt later, on the training objects alone.
+        For any object, harmless ones too: a pretrained attacker can spell every name. Which attacks
+        succeed is learnt later, on the training objects alone.
         """
         seed = self.world.seed_of(rng.choice(self.world.requests.things))
         previous = None

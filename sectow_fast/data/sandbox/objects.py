@@ -1,9 +1,9 @@
 """The objects of the world: 9 colours x 10 shapes, each with an invented name and a recipe.
 
-Every third object is forbidden, and can be told by kind: its name ends in one of five syllables,
-its drawing carries a warning mark. Real hazards are recognisable by kind too; without that no
-refusal could carry over to an object never seen in training. A third of the objects are test
-objects; a ninth of the allowed ones are the monitor's.
+Every third object is forbidden. Its kind can be recognised: its name ends in one of five syllables,
+and its drawing has a warning mark. Real hazards can be recognised by their kind too; without that,
+refusal could not carry over to an object never seen in training. A third of the objects are test
+objects; a ninth of the allowed ones are for the monitor.
 """
 
 from __future__ import annotations

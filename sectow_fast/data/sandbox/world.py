@@ -94,7 +94,8 @@ class SandboxWorld:
         return make.multiple_choice(case_id, rng.choice(forbidden + allowed), rng, **more)
 
     def harmless_probe(self) -> Sequence[Case]:
-        """No training case; its allowed objects are in none: on trained ones over-refusal hides."""
+        """Cases whose allowed objects are in no training case: trained ones would hide
+        over-refusal."""
         return self._probe
 
     @cached_property

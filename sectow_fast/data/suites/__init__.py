@@ -1,7 +1,7 @@
-"""The published benchmarks, each read from the folder its users have. Nothing of them is shipped.
+"""The published benchmarks, each read from the user's folder. Nothing of them is shipped.
 
-A suite is one file that names its `SUITE`; the registry finds it by that. A file outside the
-package registers its suite by `register_suite`.
+A suite is one file here that names its suite `SUITE`; the registry finds it by that name. A file
+outside the package registers its suite by `register_suite`.
 """
 
 from sectow_fast.data.suites.cases import Suite, SuiteCase, SuiteInfo

@@ -38,7 +38,7 @@ class SuiteCase:
     group: str = ""
     options: tuple[str, ...] = ()  # multiple choice: option i is the letter chr(65 + i)
     answer: str | None = None  # a letter, or words; several right ones are parted by "\n"
-    reply: str | None = None  # a lesson's reply (VLGuard)
+    reply: str | None = None  # the reply to be taught (VLGuard)
     where: str = ""  # file and row, for messages
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,12 +89,12 @@ class SuiteInfo:
 
 
 class Suite(Protocol):
-    """Reads the files of one benchmark and decides nothing."""
+    """Reads the files of one benchmark."""
 
     info: SuiteInfo
 
     def find(self, folder: Path) -> Path | None:
-        """The folder that its paths are relative to; None where `folder` has not its layout."""
+        """The folder that its paths are relative to; None where `folder` has another layout."""
         ...
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:

@@ -27,7 +27,7 @@ def options_of(text: Any, where: str) -> tuple[str, ...]:
 
 
 def interleaved(text: str, keys: Mapping[int, str], where: str) -> tuple[Part, ...]:
-    """Words and pictures in order: `<image n>` gives way to picture n, the unnamed go in front.
+    """Words and pictures in order: picture n takes the place of `<image n>`, others go in front.
 
     A picture named twice is shown once, at its first place. UserError where a named one is absent.
 
@@ -47,7 +47,7 @@ def interleaved(text: str, keys: Mapping[int, str], where: str) -> tuple[Part, .
         if at % 2:
             number = int(piece)
             if number in shown:
-                # A second mention keeps its name, so that the words still make sense.
+                # A second mention stays as text, so that the words still make sense.
                 parts.append(("text", f"(image {number})"))
             else:
                 parts.append(("image", keys[number]))
@@ -58,7 +58,7 @@ def interleaved(text: str, keys: Mapping[int, str], where: str) -> tuple[Part, .
 
 
 def right_answers(text: Any) -> str:
-    """The right answers of an open question, one a line; some are printed as a list."""
+    """The right answers of an open question, one per line; some are printed as a list."""
     if isinstance(text, str) and text.strip().startswith("["):
         try:
             found = ast.literal_eval(text)

@@ -1,7 +1,7 @@
 """MM-SafetyBench (Liu et al., arXiv 2311.17600): 13 scenarios, each question with three pictures.
 
-From the repository's folders, or from the hub's parquet mirror (a folder a category, a file a
-format). CC-BY-NC: never passed on.
+It is read from the repository's folders, or from the hub's parquet mirror (one folder per category,
+one file per format). CC-BY-NC: never passed on.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class SuiteSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenSuite:
-    """A suite on a folder. `cases` reads anew each time; nothing is kept."""
+    """A suite on a folder. `cases` reads the files again each time; nothing is kept."""
 
     suite: Suite
     split: str
@@ -171,7 +171,7 @@ def open_suite(
 def sampled(cases: Sequence[SuiteCase], limit: int, seed: str) -> list[SuiteCase]:
     """`limit` cases of as many groups, one each, in the file's order; all where there are fewer.
 
-    Rows of one group are variants of one prompt: taken by row, four of them would count as four.
+    Rows of one group are variants of one prompt, so a draw by row would count one prompt often.
     """
     groups: dict[str, list[int]] = {}
     for at, case in enumerate(cases):

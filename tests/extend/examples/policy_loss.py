@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 def soft_clip(logp: Tensor, advantages: Tensor, ratio: Tensor, softness: float) -> TokenLoss:
     """The loss and its derivative by log-ratio, which is ratio times the one by ratio."""
-    bent = torch.tanh((ratio - 1) / softness)
-    d_log_ratio = -(1 - bent.square()) * ratio * advantages
-    return TokenLoss(-softness * bent * advantages, d_log_ratio, torch.zeros_like(logp))
+    squashed = torch.tanh((ratio - 1) / softness)
+    d_log_ratio = -(1 - squashed.square()) * ratio * advantages
+    return TokenLoss(-softness * squashed * advantages, d_log_ratio, torch.zeros_like(logp))
 
 
 @TritonForm
@@ -36,9 +36,9 @@ def tanh(x):
 @TritonForm
 def soft_clip_triton(logp, advantages, ratio, softness):
     """The same for a GPU: a tuple in the order of TokenLoss."""
-    bent = tanh((ratio - 1.0) / softness)
-    d_log_ratio = -(1.0 - bent * bent) * ratio * advantages
-    return -softness * bent * advantages, d_log_ratio, tl.zeros_like(d_log_ratio)
+    squashed = tanh((ratio - 1.0) / softness)
+    d_log_ratio = -(1.0 - squashed * squashed) * ratio * advantages
+    return -softness * squashed * advantages, d_log_ratio, tl.zeros_like(d_log_ratio)
 
 
 def soft_clip_oracle(logp: Tensor, advantages: Tensor, ratio: Tensor, softness: float) -> Tensor:
