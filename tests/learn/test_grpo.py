@@ -44,7 +44,7 @@ def test_rollout_and_trainer_log_probs_agree(stage, model):
     assert metrics["clip_low"] == metrics["clip_high"] == 0
 
 
-def test_the_gate_stops_a_run_whose_rollout_lies(stage, model):
+def test_a_run_whose_rollout_log_probs_are_wrong_is_stopped(stage, model):
     groups = rolled(stage, model)
     lying = [
         dataclasses.replace(
