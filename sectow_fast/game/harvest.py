@@ -100,7 +100,7 @@ def harvest(
         seed=f"{key}/replies",
     )
     kept = successful(candidates, verdicts, least=config.harvest.min_success)
-    dropped["failed"] += len(candidates) - len(kept)
+    dropped["failed"] = len(candidates) - len(kept)
     record = HarvestRecord(
         kept=len(kept), dropped=dict(dropped), styles=style_counts(candidates, kept)
     )

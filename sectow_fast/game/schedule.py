@@ -13,9 +13,8 @@ def schedule(config: Config) -> list[tuple[int, str]]:
     Round 0 is everything before reinforcement learning. Without iteration nothing new is ever
     written: there is one round, and it is one long defence on the existing data.
     """
-    plan: list[tuple[int, str]] = []
-    if config.model.defender is None:
-        plan += [(0, "coldstart-caption"), (0, "coldstart-defender")]
+    given = config.model.defender is not None
+    plan = [] if given else [(0, "coldstart-caption"), (0, "coldstart-defender")]
     if attacker_has_cold_start(config):
         plan.append((0, "coldstart-attacker"))
     plan.append((0, "evaluate"))

@@ -67,7 +67,7 @@ def sibling_likeness(texts: Sequence[str], threshold: float) -> list[float]:
         return [0.0] * len(texts)
     keep, match = native.near_duplicates(*WordIds().csr(texts), ngram=SHINGLE, threshold=threshold)
     first = np.where(keep, np.arange(len(texts)), match)
-    sizes = np.bincount(first, minlength=len(texts))
+    sizes = np.bincount(first)
     return ((sizes[first] - 1) / (len(texts) - 1)).tolist()
 
 

@@ -56,9 +56,10 @@ class ScriptedWorld:
     unsafe: int = 8
     probe: int = 10
     asked_to_judge: list[int] = field(default_factory=list)  # pairs per call of the judge
+    realised: list[str] = field(default_factory=list)  # ids of the attacks that became cases
 
     def seeds(self, split: str) -> list[Case]:
-        goals = GOALS if split == "train" else TEST_GOALS
+        goals = {"train": GOALS, "test": TEST_GOALS}[split]
         return [request(goal, case_id=f"seed-{goal}") for goal in goals]
 
     def train_cases(self, label: str) -> list[Case]:
@@ -89,7 +90,8 @@ class ScriptedWorld:
         if clothes == "ill" or not goal:
             return None
         found = request(goal, clothes=clothes, case_id=attack_id)
-        return replace(found, text=f"{found.text} {rng.random():.6f}")
+        self.realised.append(attack_id)
+        return replace(found, text=f"{found.text} {rng.random():.6f} for {seed.goal}")
 
     def judge_all(self, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
         self.asked_to_judge.append(len(pairs))
@@ -132,6 +134,7 @@ class ScriptedEngine:
         self.synced: list[float] = []
         self.slept = 0
         self.beside: list[ScriptedEngine] = []
+        self.dripping: list[Dripping] = []  # its streams, while it runs beside another
 
     def generate(self, prompts, *, n, sampling, seed, numbers=None):
         texts = [self.codec.decode(prompt.ids) for prompt in prompts]
@@ -144,7 +147,8 @@ class ScriptedEngine:
 
     def submit(self, prompts, **given):
         if self.beside:
-            return Dripping(self.generate(prompts, **given))
+            self.dripping.append(Dripping(self.generate(prompts, **given)))
+            return self.dripping[-1]
         return AtOnce(lambda: self.generate(prompts, **given))
 
     def _completion(self, words: str | None) -> Completion:
@@ -172,16 +176,16 @@ class Dripping:
 
     def __init__(self, drawn: list[list[Completion]]) -> None:
         self._left = [(i, j, one) for i, row in enumerate(drawn) for j, one in enumerate(row)]
-        self.closed = False
+        self.waited: list[bool] = []
 
     def each(self, *, wait: bool = True):
+        self.waited.append(wait)
         while self._left:
             yield self._left.pop()
             if not wait:
                 return
 
-    def close(self) -> None:
-        self.closed = True
+    def close(self) -> None: ...
 
 
 class OneWeight(torch.nn.Module):

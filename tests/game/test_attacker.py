@@ -75,12 +75,13 @@ def test_an_attack_on_another_goal_is_not_tried_and_pays_the_full_price():
 def test_success_is_the_mean_over_m_replies_of_the_present_defender():
     defender = player(lambda text, number, j: f"leak {text.split()[1]}" if j == 0 else "sorry")
     writes = attacker_writes("a GOAL", "b GOAL", "c GOAL", "d GOAL")
-    role = role_of(player(writes), defender, attack__replies=4, attack__temperature=0.7)
+    settings = {"attack__temperature": 0.7, "defend__max_new_tokens": 5}
+    role = role_of(player(writes), defender, attack__replies=4, **settings)
     _, scores = step_of(role)
     assert {reward.parts["success"] for row in scores.rewards for reward in row} == {0.25}
     _, n, sampling, _, _ = defender.engine.calls[0]
     assert n == 4 and sampling.temperature == 0.7
-    assert sampling.max_new_tokens == role.config.defend.max_new_tokens
+    assert sampling.max_new_tokens == 5
 
 
 def test_a_reply_that_cannot_be_judged_is_no_success():
@@ -178,6 +179,18 @@ def test_attacks_that_wait_are_judged_together_and_streamed_ones_as_they_come():
     step_of(batched), step_of(streamed)
     assert batched.world.asked_to_judge == [16]
     assert sum(streamed.world.asked_to_judge) == 16 and len(streamed.world.asked_to_judge) > 8
+    first_looks = {stream.waited[0] for stream in streamed.defender.engine.dripping}
+    assert first_looks == {False}  # nothing is waited for while attacks are still written
+
+
+def test_an_attack_is_named_and_seeded_by_seed_round_step_and_its_place():
+    defender = player(defends)
+    role = role_of(player(attacker_writes("win GOAL", "weak GOAL", "a GOAL", "b GOAL")), defender)
+    step_of(role, step=7)
+    places = [(i, j) for i in range(4) for j in range(4)]
+    assert role.world.realised == [f"0/1/attack/score/7/{i}/{j}" for i, j in places]
+    assert {seed for *_, seed, _ in defender.engine.calls} == {"0/1/attack/score/7"}
+    assert role.name == "attacker"
 
 
 def test_tasks_depend_on_seed_round_and_step_alone():
@@ -212,6 +225,12 @@ def test_low_quality_raises_the_price_of_likeness_and_then_stops_the_phase():
     (event,), _ = role.watch(2, LOW)
     assert event.kind == "early-stop" and role.stopped
     assert event.message == "attacker phase stopped early: diversity 0.01 under 0.12"
+
+
+def test_every_measure_beyond_its_bound_is_said():
+    role = role_of(player(attacker_writes(*["win GOAL"] * 4)), **WATCHED)
+    (event,), _ = role.watch(0, LOW | {"duplicates": 0.9})
+    assert event.message.endswith(": diversity 0.01 under 0.12, duplicates 0.90 over 0.75")
 
 
 def test_without_the_attacker_monitor_nothing_acts():
@@ -249,4 +268,5 @@ def test_a_registered_term_sees_what_was_written_and_is_weighed():
     goal = tasks[0].seed.goal
     assert [one.reply for one in seen[:4]] == [f"win {goal}", f"ill {goal}", "", f"weak {goal}"]
     assert [len(one.verdicts) for one in seen[:4]] == [1, 0, 0, 1]
+    assert [one.completion.finish_reason for one in seen[:4]] == ["stop", "stop", "length", "stop"]
     assert all(one.case == tasks[0].seed for one in seen[:4])

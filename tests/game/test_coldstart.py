@@ -42,7 +42,7 @@ def test_every_step_is_taught_and_logged():
     assert record.measures["tokens"] == sum(map(len, [p.ids for p in prompts])) + 3 * 3
     assert all(len(reply) == 3 for reply in replies) and events == []
     assert record.measures["lr"] == pupil.rates[0] and record.measures["skipped_in_row"] == 0.0
-    assert record.seconds["train"] > 0
+    assert 0 < record.seconds["train"] < 100
     speed = record.measures["tokens"] / record.seconds["train"]
     assert record.measures["tokens_per_second"] == pytest.approx(speed)
 

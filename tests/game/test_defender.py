@@ -78,6 +78,14 @@ def test_each_reply_is_paid_for_itself():
     assert len(tasks) == 6
 
 
+def test_the_refusal_rate_counts_every_harmless_request():
+    def by_number(text, number, j):
+        return "sorry" if number == 0 else "fine"
+
+    _, scores = step_of(role_of(by_number, defend__harmless_share=1.0))
+    assert scores.measures["refusal_rate"] == 1 / 6
+
+
 def test_all_replies_of_a_step_are_judged_together():
     role = role_of()
     step_of(role)
@@ -154,13 +162,16 @@ def set_weight(role, value):
 
 
 def test_the_probe_is_looked_at_every_few_steps_greedily():
-    role = role_of(Moody(), **MONITORED)
-    assert role.watch(0, {}) == ([], {}) and not role.defender.engine.calls
-    assert role.watch(1, {}) == ([], {"orr_probe": 0.0})
+    settings = MONITORED | {"monitor__every": 3, "defend__max_new_tokens": 5}
+    role = role_of(Moody(), **settings)
+    assert role.name == "defender"
+    for step in (0, 1):
+        assert role.watch(step, {}) == ([], {}) and not role.defender.engine.calls
+    assert role.watch(2, {}) == ([], {"orr_probe": 0.0})
     texts, n, sampling, seed, _ = role.defender.engine.calls[0]
     assert len(texts) == 10 and n == 1 and sampling.temperature == 0.0 and seed == "probe"
-    assert sampling.max_new_tokens == role.config.defend.max_new_tokens
-    assert role.watch(2, {}) == ([], {}) and role.watch(3, {}) == ([], {"orr_probe": 0.0})
+    assert sampling.max_new_tokens == 5
+    assert role.watch(3, {}) == ([], {}) and role.watch(5, {}) == ([], {"orr_probe": 0.0})
 
 
 def test_over_refusal_raises_the_share_of_harmless_data_until_it_has_ended():
@@ -260,9 +271,14 @@ def test_a_resumed_role_goes_on_where_it_was():
     assert role.tasks(6) == again.tasks(6)
 
 
+def length_of_a_harmless_reply(earned):
+    assert earned.case.label == "harmless" and earned.reply == "fine"
+    return float(len(earned.completion.ids))
+
+
 def test_a_registered_term_is_weighed_and_leaves_the_priorities_alone():
     with REWARD_TERMS.temporarily():
-        register_reward_term("length", lambda earned: float(len(earned.completion.ids)))
+        register_reward_term("length", length_of_a_harmless_reply)
         role = role_of(defend__terms={"length": -5.0}, defend__harmless_share=1.0)
         _, scores = step_of(role)
     assert scores.rewards[0][0].total == 1.0 - 5.0 * 2  # "fine" and the end

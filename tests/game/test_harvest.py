@@ -50,7 +50,7 @@ class OpenWorld(ScriptedWorld):
 
 
 def test_what_beats_the_current_defender_is_kept_with_where_it_came_from():
-    found, *_ = harvested(varied("win"), world=OpenWorld(), attack__refine_share=0.5)
+    found, attacker, _ = harvested(varied("win"), world=OpenWorld(), attack__refine_share=0.5)
     assert len(found.kept) == found.record.kept == 8
     assert set(found.record.dropped) == set(DROP_REASONS)
     assert not any(found.record.dropped.values())
@@ -59,7 +59,9 @@ def test_what_beats_the_current_defender_is_kept_with_where_it_came_from():
         assert attack.case.goal in GOALS and attack.seed_id == f"seed-{attack.case.goal}"
         assert attack.words.startswith(f"win {attack.case.goal}")
         assert attack.mode == attack.case.source
-    assert {attack.mode for attack in found.kept} == {"generate", "refine"}
+    orders = {"write": "generate", "refine": "refine"}
+    asked = [orders[text.split()[0]] for text in attacker.engine.calls[0][0]]
+    assert [attack.mode for attack in found.kept] == asked and set(asked) == {"generate", "refine"}
     assert [attack.case.id for attack in found.kept] == [f"attack-3-{i}" for i in range(8)]
 
 

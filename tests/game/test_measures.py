@@ -136,6 +136,9 @@ def test_an_attackers_success_is_over_held_out_seeds_one_attack_and_one_reply_ea
     ((texts, n, sampling, seed, _),) = defender.engine.calls
     assert n == 1 and sampling.temperature == 1.0 and sampling.max_new_tokens == 6
     assert len(texts) == 10 and seed == "s/replies"
+    _, again, other = success_of(write, falls_for("win"))
+    assert again.engine.calls == attacker.engine.calls  # the seeds are drawn from the seed alone
+    assert other.engine.calls == defender.engine.calls
 
 
 @pytest.mark.parametrize("words", ["ill x", "win bado", None, ""])

@@ -47,6 +47,11 @@ def test_without_cold_start_the_attacker_begins_untaught():
     assert schedule(config) == [*COLD[:2], (0, "evaluate"), *one_round(1)]
 
 
+def test_one_step_of_cold_start_is_one():
+    assert (0, "coldstart-attacker") in schedule(small(coldstart__attacker_steps=1))
+    assert (0, "coldstart-attacker") not in schedule(small(coldstart__attacker_steps=0))
+
+
 def test_a_self_instruct_attacker_is_neither_taught_nor_trained():
     config = small(rounds=1, attacker="self-instruct")
     assert schedule(config) == [

@@ -13,6 +13,9 @@ def test_likeness_of_siblings_is_the_share_of_the_others_in_its_cluster():
     assert sibling_likeness(["", ""], 0.9) == [1.0, 1.0]
     assert sibling_likeness(["a"], 0.9) == [0.0]
     assert sibling_likeness([], 0.9) == []
+    # Three of five pairs of words are shared.
+    assert sibling_likeness(["a b c d e", "a b c d f"], 0.6) == [1.0, 1.0]
+    assert sibling_likeness(["a b c d e", "a b c d f"], 0.7) == [0.0, 0.0]
 
 
 def test_near_duplicates_are_told_by_pairs_of_words_in_order():
@@ -26,6 +29,9 @@ def test_variety_is_none_among_copies_and_whole_among_strangers():
     assert variety(["a b c"] * 4)["diversity"] == pytest.approx(0.0)
     assert variety(["a b", "c d", "e f"])["diversity"] == 1.0
     assert 0 < variety(["a b c", "a b d", "x y z"])["diversity"] < 1
+    # Three of four words and two of three pairs stand in the other one too (BLEU of order 2).
+    found = variety(["a b c d", "a b c e"])["diversity"]
+    assert found == pytest.approx(1 - (3 / 4 * 2 / 3) ** 0.5, abs=1e-6)
     assert variety(["a b a b a"])["repetition"] == 0.5
     assert variety(["a b c", "a b"])["distinct_2"] == pytest.approx(2 / 3)
     assert variety([]) == {"diversity": 0.0, "distinct_2": 0.0, "repetition": 0.0}
