@@ -10,5 +10,7 @@ def requests(*replies: str) -> list[JudgeRequest]:
 
 
 def verdicts(judge, *replies: str):
-    found = dict(judge.judge(requests(*replies)))
-    return [found[i] for i in range(len(replies))]
+    """Each request's verdict; a judge gives every number once, in any order."""
+    found = sorted(judge.judge(requests(*replies)), key=lambda pair: pair[0])
+    assert [number for number, _ in found] == list(range(len(replies)))
+    return [verdict for _, verdict in found]

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from sectow_fast.judges import GUARD_FORMATS, GuardFormat, Judgement, JudgeRequest
-from sectow_fast.judges.formats import register_guard_format
+from sectow_fast.judges import (
+    GUARD_FORMATS,
+    GuardFormat,
+    Judgement,
+    JudgeRequest,
+    formats,
+    register_guard_format,
+)
+from sectow_fast.registry import Registry
 from sectow_fast.types import UserError
 
 
@@ -34,6 +41,7 @@ from sectow_fast.types import UserError
             "Controversial: PII, Other",
         ),
         ("qwen3guard", "Safety: Safe\nRefusal: No", "safe", "none", "Safe"),
+        ("qwen3guard", "Verdict\nSafety: Safe\nRefusal: No", "safe", "none", "Safe"),
         ("llama-guard", "\n\nsafe", "safe", "none", "safe"),
         ("llama-guard", "unsafe\nS1,S10", "unsafe", "none", "unsafe S1,S10"),
         ("llama-guard", "unsafe\n S1 , S2 \n", "unsafe", "none", "unsafe S1 , S2"),
@@ -102,6 +110,13 @@ def test_a_guard_is_shown_the_request_and_the_reply_as_a_conversation():
             {"role": "user", "content": "fold it"},
             {"role": "assistant", "content": "twice"},
         ]
+
+
+def test_a_registered_format_is_got_by_its_name(monkeypatch):
+    monkeypatch.setattr(formats, "GUARD_FORMATS", Registry("guard format"))
+    mine = GuardFormat(name="mine", max_tokens=1, parse=None)
+    register_guard_format(mine)
+    assert formats.GUARD_FORMATS.get("mine") is mine
 
 
 def test_a_taken_format_name_is_refused():

@@ -12,9 +12,11 @@ from sectow_fast.judges import (
     EndpointJudge,
     JudgeSettings,
     RuleJudge,
+    make,
     make_judge,
     register_judge,
 )
+from sectow_fast.registry import Registry
 from sectow_fast.types import UserError
 
 GOOD = {
@@ -87,6 +89,22 @@ def test_what_is_missing_or_unknown_is_named_as_the_user_spells_it(given, words)
 def test_a_setting_without_a_place_is_called_judge():
     with pytest.raises(UserError, match=r"^judge: found 'jury'"):
         make_judge(JudgeSettings(name="jury"))
+    with pytest.raises(UserError, match=r"^judge_format: found 'song'"):
+        make_judge(JudgeSettings(format="song"))
+
+
+def test_an_endpoint_that_serves_another_model_is_refused(serve):
+    url, _ = serve([[200, json.dumps(GOOD), {}]])
+    with pytest.raises(UserError, match="serves toy-guard, expected 'another'"):
+        make_judge(JudgeSettings(name="endpoint", url=url, model="another"))
+
+
+def test_a_registered_judge_is_made_from_the_settings(monkeypatch):
+    monkeypatch.setattr(make, "JUDGES", Registry("judge"))
+    register_judge("mine", lambda settings: (RuleJudge(), settings))
+    settings = JudgeSettings(name="mine", model="words.txt")
+    judge, given = make_judge(settings)
+    assert isinstance(judge, RuleJudge) and given is settings
 
 
 def test_a_taken_name_is_refused():

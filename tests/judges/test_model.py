@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
+import torch
 from asked import verdicts
 
 from sectow_fast.judges import GUARD_FORMATS, JudgeRequest
@@ -15,7 +18,7 @@ from sectow_fast.types import UserError
 QWEN3GUARD = GUARD_FORMATS.get("qwen3guard")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def judge(guard):
     return ModelJudge(guard, QWEN3GUARD)
 
@@ -77,6 +80,26 @@ def test_a_tokenizer_that_knows_nothing_of_the_words_is_named(judge):
 
     with pytest.raises(UserError, match="makes no token of a conversation"):
         GuardCodec(Deaf()).encode([], "0")
+
+
+def test_code_in_a_guards_folder_is_not_run(tmp_path, guard):
+    folder = shutil.copytree(guard, tmp_path / "x")
+    (folder / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    auto = {"AutoModelForCausalLM": "theirs.Model", "AutoTokenizer": ["theirs.Tokenizer", None]}
+    for name in ("config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(settings | {"auto_map": auto}))
+    assert verdicts(ModelJudge(folder, QWEN3GUARD), "use red")[0].label == "unsafe"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_no_safetensors_are_not_loaded(tmp_path, guard):
+    folder = shutil.copytree(guard, tmp_path / "x")
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        ModelJudge(folder, QWEN3GUARD)
 
 
 def test_a_folder_that_is_no_guard_is_named(tmp_path, guard):

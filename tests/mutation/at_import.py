@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.machinery
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import pytest
 from mutants import Mutant
+from rooms import Room
 
 
 class _First:
@@ -36,7 +37,7 @@ def options(folder: str) -> list[str]:
 
 
 def import_job(
-    mutant: Mutant | None, tests: Sequence[str], costs: Mapping[str, float], folder: str
+    mutant: Mutant | None, room: Room, costs: Mapping[str, float], folder: str
 ) -> Callable[[], str]:
     """What a fork does: import with the mutant in place (None: as it is), run the room's tests."""
 
@@ -51,7 +52,9 @@ def import_job(
 
             importlib.machinery.SourceFileLoader.get_code = changed
         first = _First(costs)
-        code = pytest.main([*options(folder), "-x", *tests], plugins=[first])
+        tests = [f"{room.root}/{one}" for one in room.tests]
+        root = f"--rootdir={room.root}"
+        code = pytest.main([*options(folder), "-x", root, *tests], plugins=[first])
         if code not in (0, 1, 2):
             raise RuntimeError(f"pytest ended with code {code}")
         return first.failed or ("pytest failed" if code else "")

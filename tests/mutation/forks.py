@@ -27,12 +27,13 @@ class Result:
 
 
 def in_forks(
-    jobs: Sequence[tuple[float, Callable[[], str]]], *, at_once: int
+    jobs: Sequence[tuple[float, Callable[[], str]]], *, at_once: int, folder: str
 ) -> Iterator[tuple[int, Result]]:
     """Run each job in a fork of its own; (number, result) as they end.
 
-    A job is (seconds of CPU it may take, what to do); it returns the test that failed, or "".
-    RuntimeError where a fork fails for another reason than a failed test.
+    A job is (seconds of CPU it may take, what to do); it returns the test that failed, or "". Each
+    works in `folder`, since a mutant may write a file to where it should not. RuntimeError where a
+    fork fails for another reason than a failed test.
     """
     running: dict[int, tuple[int, float, int]] = {}
     waiting = list(enumerate(jobs))[::-1]
@@ -43,7 +44,7 @@ def in_forks(
             pid = os.fork()
             if pid == 0:
                 os.close(read)
-                _fork_body(work, write, int(limit))
+                _fork_body(work, write, int(limit), folder)
             os.close(write)
             running[pid] = (number, time.monotonic() + WAITS * limit, read)
         time.sleep(0.003)
@@ -62,10 +63,11 @@ def in_forks(
             yield number, _result(late, code, words)
 
 
-def _fork_body(work: Callable[[], str], write: int, seconds: int) -> None:
+def _fork_body(work: Callable[[], str], write: int, seconds: int, folder: str) -> None:
     code = BROKEN
     try:
         os.setsid()
+        os.chdir(folder)
         quiet = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(quiet, stream)

@@ -29,8 +29,8 @@ class Seen:
 class Warm:
     """A pytest plugin: in place of pytest's loop over tests, the loop over mutants."""
 
-    def __init__(self, mutants: Sequence[Mutant], *, at_once: int) -> None:
-        self.mutants, self.at_once = mutants, at_once
+    def __init__(self, mutants: Sequence[Mutant], *, at_once: int, folder: str) -> None:
+        self.mutants, self.at_once, self.folder = mutants, at_once, folder
         self.results: dict[int, Result] = {}
         self.seconds = 0.0
         self.late: list[int] = []  # mutants that must be in place before the import
@@ -58,7 +58,8 @@ class Warm:
         gc.freeze()
         # No mutant, in a fork: what fails here would fail for every mutant.
         everything = [items[i] for i in order]
-        for _, result in in_forks([(600.0, lambda: _first_failure(everything))], at_once=1):
+        whole = [(600.0, lambda: _first_failure(everything))]
+        for _, result in in_forks(whole, at_once=1, folder=self.folder):
             if result.status != "survived":
                 raise pytest.UsageError(f"the tests fail in a fork without any mutant: {result}")
         lives = {file: _live(file) for file in files}
@@ -78,7 +79,7 @@ class Warm:
             limit = MINIMUM + SLOWER * sum(again[i].seconds for i in chosen)
             jobs.append((limit, _job([items[i] for i in chosen], swaps)))
             numbers.append(number)
-        for i, result in in_forks(jobs, at_once=self.at_once):
+        for i, result in in_forks(jobs, at_once=self.at_once, folder=self.folder):
             self.results[numbers[i]] = result
         return True
 

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and each fork would load them
 
 import pytest
 from at_import import import_job, options
@@ -49,7 +50,7 @@ class Found(NamedTuple):
 
 
 def in_functions(room: Room, mutants: Sequence[Mutant], at_once: int, folder: str) -> Found:
-    plugin = Warm(mutants, at_once=at_once)
+    plugin = Warm(mutants, at_once=at_once, folder=folder)
     code = pytest.main([*options(folder), *room.tests], plugins=[plugin])
     if code != 0:
         raise SystemExit(f"{', '.join(room.tests)}: pytest ended with code {code}")
@@ -87,10 +88,10 @@ def run_room(name: str, room: Room, *, at_once: int, folder: str) -> dict[str, o
     gc.freeze()
     limit = 4 * MINIMUM + 3 * sum(found.costs.values())
     jobs = [
-        (limit, import_job(mutant, room.tests, found.costs, folder))
+        (limit, import_job(mutant, room, found.costs, folder))
         for mutant in (None, *(mutants[i] for i in rest))
     ]
-    for number, result in in_forks(jobs if rest else [], at_once=at_once):
+    for number, result in in_forks(jobs if rest else [], at_once=at_once, folder=folder):
         if number:
             results[rest[number - 1]] = result
         elif result.status != "survived":
