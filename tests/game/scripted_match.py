@@ -46,6 +46,8 @@ class ScriptedCast:
         self.attacker, self.defender = attacker, defender
         self.frozen = frozen or defender
         self.said: list[str] = []
+        self.metrics = {"skipped": 0.0, "tokens": 1.0}  # of every update
+        self.given: list[Any] = []  # each phase's GRPO settings, or its rate where it is supervised
         self.learners: list[ScriptedLearner] = []
 
     def fork_attacker(self):
@@ -58,12 +60,13 @@ class ScriptedCast:
         return self.frozen
 
     def learner(self, player, config):
-        self.learners.append(ScriptedLearner(player))
+        self.given.append(config)
+        self.learners.append(ScriptedLearner(player, self.metrics))
         return self.learners[-1]
 
     @contextlib.contextmanager
     def pupil(self, player, *, lr):
-        yield self.learner(player, None)
+        yield self.learner(player, lr)
 
 
 @dataclass
