@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sectow_fast.config import Config
+from sectow_fast.judges import GUARD_FORMATS, JUDGES
+from sectow_fast.protocols import Stage
 
 
-def make_stage(config: Config) -> Any:
-    """The stage of `match.Match`. UserError where data or models are not as they must be."""
+def make_stage(config: Config) -> Stage:
+    """The stage of a run. UserError where names, data or models are not as they must be."""
+    JUDGES.get(config.data.judge, setting="data.judge")
+    GUARD_FORMATS.get(config.data.judge_format, setting="data.judge_format")
     if config.data.unsafe or config.data.harmless or config.data.test:
         from sectow_fast.real.stage import RealStage
 

@@ -40,7 +40,7 @@ ALLOWED = {
     "keeper": {"game", "learn", "match", "players", "report", "run_folder"},
     "tug": {"game", "learn", "match"},
     "real": {"data", "game", "judges", "native", "serving"},
-    "stages": {"data", "real"},
+    "stages": {"data", "judges", "real"},
     "plan": {"engine", "game", "learn", "players", "stages"},
     "train": {"cli", "kernels", "keeper", "learn", "match", "plan", "players", "report"}
     | {"run_folder", "settings", "stages", "tug"},

@@ -169,6 +169,9 @@ def test_the_resumed_configuration_is_the_runs_own(whole):
         (["--resume", "/nowhere"], "found no config.toml"),
         (["--engine.kind", "sglang", "--engine.deterministic", "true"], "engine."),
         (["--engine.kind", "vllm"], "engine.kind: found 'vllm'"),
+        (["--data.judge", "jury"], "data.judge: found 'jury'"),
+        (["--attack.loss.ratio", "tokn"], "attack.loss.ratio: found 'tokn'"),
+        (["--attack.clip_low", "0.1"], "did you mean --attack.loss.clip_low?"),
         (["--model.defender", "/nowhere"], "model.defender /nowhere: found no config.json"),
     ],
 )
