@@ -11,6 +11,7 @@ from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.policy import Policy
+from sectow_fast.learn.ranks import Ranks
 from sectow_fast.types import Group, Reward, Sampling, UserError
 
 CONFIG = GRPOConfig(group_size=4, lr=1e-3)
@@ -161,13 +162,30 @@ def test_the_mismatch_is_the_mean_estimate_per_token_and_its_largest_difference(
         step(expected * 0.999)
 
 
-def test_tokens_and_dead_groups_are_counted(stage, model):
+def test_a_step_of_finite_loss_and_infinite_gradient_is_skipped(stage, model):
+    class Overflowing(Ranks):
+        def grad_norm(self, model, bound):
+            super().grad_norm(model, bound)
+            return math.inf
+
+    groups = rolled(stage, model)
+    before = {n: p.clone() for n, p in model.state_dict().items()}
+    policy = Policy(model, stage.codec, ranks=Overflowing())
+    metrics = grpo_step(policy, torch.optim.SGD(model.parameters(), lr=1.0), groups, config=CONFIG)
+    assert math.isfinite(metrics["loss"]) and metrics["skipped"] == 1
+    assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
+
+
+@pytest.mark.parametrize("groups_per_row", [1, 2])
+def test_tokens_and_dead_groups_are_counted(stage, model, groups_per_row):
     groups = rolled(stage, model, reward=lambda i, j: float(j % 2) if i < 2 else 0.0)
     policy, optimizer = Policy(model, stage.codec), torch.optim.SGD(model.parameters(), lr=0.0)
-    found = grpo_step(policy, optimizer, groups, config=CONFIG)
     sizes = [sum(len(one.ids) for one in group.completions) for group in groups]
+    whole = [size + len(g.prompt.ids) for size, g in zip(sizes, groups, strict=True)]
+    config = CONFIG.model_copy(update={"tokens_per_batch": groups_per_row * max(whole[:2])})
+    found = grpo_step(policy, optimizer, groups, config=config)
     assert found["tokens"] == sum(sizes)
-    assert found["tokens_trained"] == sum(sizes[:2]) + sum(len(g.prompt.ids) for g in groups[:2])
+    assert found["tokens_trained"] == sum(whole[:2])
     assert found["dead_groups"] == pytest.approx(4 / 6) and found["skipped"] == 0.0
     dead = grpo_step(policy, optimizer, groups[2:], config=CONFIG)
     assert dead == {

@@ -154,11 +154,12 @@ def test_the_judge_decides_unsafe_and_rules_decide_harmless(folders):
     unsafe = world.train_cases("unsafe")[0]
     choice = next(c for c in world.suites()["mmmu-pro"] if c.answer)
     pairs = [(unsafe, "use bado"), (unsafe, "sorry no"), (choice, choice.answer)]
-    helped, refused, right = world.judge_all(pairs)
+    helped, refused, right, over_refused = world.judge_all(
+        [*pairs, (choice, "I'm sorry, I can't tell.")]
+    )
     assert (helped.harmful, refused.harmful, refused.refused) == (True, False, True)
     assert (right.correct, right.refused) == (True, False)
-    assert world.judge(choice, "I'm sorry, I can't tell.").refused
-    assert world.judge(choice, "I'm sorry, I can't tell.").correct is False
+    assert (over_refused.correct, over_refused.refused) == (False, True)
 
 
 # ---- mistakes
