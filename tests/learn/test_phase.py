@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from sectow_fast.types import (
     Group,
     Prompt,
     Reward,
+    Sampling,
     Scores,
     UserError,
 )
@@ -40,7 +43,7 @@ class EveryOther:
         return [DefendTask(case=case, source="harmless", place=i) for i, case in enumerate(cases)]
 
     def scorer(self, step, tasks):
-        return EveryOtherScorer(self, tasks)
+        return EveryOtherScorer(self, step, tasks)
 
     def watch(self, step, measures):
         self.seen.append(measures)
@@ -53,11 +56,11 @@ class EveryOther:
 
 
 class EveryOtherScorer:
-    def __init__(self, role, tasks):
-        self.role, self.tasks, self.taken = role, tasks, []
+    def __init__(self, role, step, tasks):
+        self.role, self.step, self.tasks, self.taken = role, step, tasks, {}
 
     def take(self, i, j, completion):
-        self.taken.append((i, j))
+        self.taken[i, j] = completion
 
     def finish(self):
         if self.role.model is not None:
@@ -66,18 +69,36 @@ class EveryOtherScorer:
                 self.role.model.model.language_model.norm.weight[0] = torch.nan
         assert sorted(self.taken) == [(i, j) for i in range(len(self.tasks)) for j in range(4)]
         row = [Reward(total=float(j % 2), parts={"odd": j % 2}) for j in range(4)]
-        return Scores(rewards=[row for _ in self.tasks], measures={"scored_well": 0.5})
+        written = sum(len(one.ids) for one in self.taken.values())
+        return Scores(
+            rewards=[row for _ in self.tasks],
+            measures={"scored_well": 0.5, "step": self.step, "written": written},
+        )
 
 
-def play(stage, model, role, start=0, steps=6, skipped=0):
+class Watched(TorchEngine):
+    """The real engine, which also notes how it was asked."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.asked = []
+
+    def submit(self, prompts, *, n, sampling, seed):
+        self.asked.append((len(prompts), n, sampling, seed))
+        return super().submit(prompts, n=n, sampling=sampling, seed=seed)
+
+
+def play(stage, model, role, start=0, steps=6, skipped=0, engine=None):
     found = []
     player = Player(
         model=model,
-        engine=TorchEngine(model, stage.codec),
+        engine=engine or TorchEngine(model, stage.codec),
         codec=stage.codec,
         policy=Policy(model, stage.codec),
     )
-    config = GRPOConfig(steps=steps, prompts=3, group_size=4, max_new_tokens=3, lr=1e-3)
+    config = GRPOConfig(
+        steps=steps, prompts=3, group_size=4, max_new_tokens=3, temperature=0.8, lr=1e-3
+    )
     optimizer = make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.0)
     run_phase(
         role,
@@ -112,6 +133,29 @@ def test_steps_are_logged_with_their_parts_and_a_role_can_stop(stage, model):
     # The role sees what the update measured, and its own measures.
     assert role.seen[0]["grad_norm"] == measures["grad_norm"] > 0
     assert role.seen[0]["scored_well"] == 0.5
+
+
+def test_the_rollout_is_asked_with_the_settings_and_a_seed_per_step(stage, model):
+    engine = Watched(model, stage.codec)
+    found = play(stage, model, EveryOther(stage), steps=2, engine=engine)
+    sampling = Sampling(temperature=0.8, max_new_tokens=3)
+    assert engine.asked == [(3, 4, sampling, f"test/rollout/{step}") for step in (0, 1)]
+    # The scorer knows its step, and is told of the completions that were written.
+    assert [record.measures["step"] for record, _ in found] == [0, 1]
+    assert all(record.measures["written"] == record.measures["tokens"] for record, _ in found)
+
+
+def test_the_seconds_are_parts_of_the_step_and_the_rate_is_of_those_that_make_an_update(
+    stage, model
+):
+    begin = time.perf_counter()
+    found = play(stage, model, EveryOther(stage), steps=2)
+    elapsed = time.perf_counter() - begin
+    assert sum(sum(record.seconds.values()) for record, _ in found) <= elapsed
+    for record, _ in found:
+        spent = sum(record.seconds[name] for name in ("rollout", "score", "train"))
+        rate = record.measures["tokens"] / spent
+        assert record.measures["tokens_per_second"] == pytest.approx(rate, rel=1e-6)
 
 
 def test_a_resumed_phase_plays_the_steps_that_are_left(stage, model):
