@@ -126,7 +126,8 @@ def group_advantage(
     checks.check_rows("rewards", rewards, count, device)
     checks.check_rows("group_ids", group_ids, count, device, kind="int")
     if (group_ids is None) == (group_size is None):
-        raise ValueError("give exactly one of group_ids and group_size")
+        given = "neither" if group_ids is None else "both"
+        raise ValueError(f"group_ids, group_size: found {given}, expected exactly one of them")
     if group_size is not None and (group_size < 1 or count % group_size):
         raise ValueError(f"group_size: found {group_size}, expected a divisor of {count}")
     checks.check_choice("baseline", baseline, BASELINES)

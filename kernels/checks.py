@@ -6,6 +6,9 @@ for the device, and the kernels answer NaN instead.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -94,9 +97,14 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: found {value}, expected a finite number > 0")
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(choices)}")
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """ValueError names the choices, and the nearest one if one is near."""
+    if value in choices:
+        return
+    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    expected = f"one of {', '.join(choices)}" if choices else "none"
+    raise ValueError(f"{name}: found {value!r}, expected {expected}{hint}")
 
 
 def check_labels(labels: Tensor, live: Tensor, vocabulary: int, ignore_index: int) -> None:

@@ -17,7 +17,7 @@ from .logprob_triton import (
 )
 from .loss_config import PolicyLossConfig
 from .loss_terms import RowResults, TokenInputs
-from .loss_triton import loss_options, token_terms_part
+from .loss_triton import kernel_arguments, token_terms_part
 
 
 @triton.jit
@@ -146,7 +146,7 @@ def loss_rows_triton(
             HAS_ROLLOUT=inputs.rollout_logp is not None,
             GRADIENT=gradient,
             **head_options(bias, softcap, logits),
-            **loss_options(config, has_ref=inputs.ref_logp is not None),
+            **kernel_arguments(config, has_ref=inputs.ref_logp is not None),
             **row_shape(vocabulary),
         )
     return results

@@ -15,7 +15,6 @@ from . import checks
 from .loss_forms import KLEstimate, PolicyLoss
 from .loss_registry import (
     FIELDS,
-    check_known,
     declared_options,
     kl_estimate_named,
     policy_loss_named,
@@ -74,7 +73,9 @@ class PolicyLossConfig:
         checks.check_choice("reduction", self.reduction, REDUCTIONS)
         declared = declared_options(self.ratio, self.kl)
         for name, value in self.options.items():
-            check_known(f"options of ratio {self.ratio!r} and kl {self.kl!r}", name, declared)
+            checks.check_choice(
+                f"options of ratio {self.ratio!r} and kl {self.kl!r}", name, declared
+            )
             if not math.isfinite(value):
                 raise ValueError(f"options[{name!r}]: found {value}, expected a finite number")
         filled = {name: float(self.options.get(name, declared[name])) for name in declared}

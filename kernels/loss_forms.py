@@ -96,7 +96,8 @@ def _check_forms(what: str, made: PolicyLoss | KLEstimate, shared: tuple[str, ..
         if not isinstance(default, float) or not math.isfinite(default):
             raise ValueError(f"{what}, numbers[{name!r}]: found {default!r}, expected a float")
     if made.triton is not None and not isinstance(made.triton, TritonForm):
-        raise ValueError(f"{what}, triton: expected a function under @TritonForm")
+        found = type(made.triton).__name__
+        raise ValueError(f"{what}, triton: found a {found}, expected a function under @TritonForm")
     wanted = [*shared, *made.numbers]
     forms = {"torch": made.torch, "oracle": made.oracle}
     if made.triton is not None:

@@ -10,10 +10,9 @@ A file of yours registers its own, and no file here changes:
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import TypeVar
 
+from .checks import check_choice
 from .kl_estimates import K1, K2, K3
 from .loss_cispo import CISPO
 from .loss_clip import SEQUENCE, TOKEN
@@ -50,13 +49,13 @@ def register_kl_estimate(estimate: KLEstimate) -> KLEstimate:
 
 def policy_loss_named(name: str) -> PolicyLoss:
     """ValueError names the nearest known name."""
-    check_known("ratio", name, _policy_losses)
+    check_choice("ratio", name, _policy_losses)
     return _policy_losses[name]
 
 
 def kl_estimate_named(name: str) -> KLEstimate:
     """ValueError names the nearest known name."""
-    check_known("kl", name, _kl_estimates)
+    check_choice("kl", name, _kl_estimates)
     return _kl_estimates[name]
 
 
@@ -78,15 +77,6 @@ def declared_options(ratio: str, kl: str) -> dict[str, float]:
     """`loss_options` of one loss and one KL estimate, in a fixed order."""
     numbers = {**policy_loss_named(ratio).numbers, **kl_estimate_named(kl).numbers}
     return {name: default for name, default in numbers.items() if name not in FIELDS}
-
-
-def check_known(setting: str, name: str, known: Iterable[str]) -> None:
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    expected = f"one of {', '.join(known)}" if known else "none"
-    raise ValueError(f"{setting}: found {name!r}, expected {expected}{hint}")
 
 
 def _register(kind: str, table: dict[str, Form], form: Form) -> Form:

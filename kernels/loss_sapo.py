@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     import triton.language as tl
 
 
+def _gates(advantages: Tensor, sapo_pos: float, sapo_neg: float) -> Tensor:
+    """tau [N] in the dtype of the advantages; `torch.where` of two floats would be float32."""
+    return torch.full_like(advantages, sapo_neg).masked_fill(advantages > 0, sapo_pos)
+
+
 def sapo_loss(
     logp: Tensor, advantages: Tensor, ratio: Tensor, sapo_pos: float, sapo_neg: float
 ) -> TokenLoss:
-    tau = torch.where(advantages > 0, sapo_pos, sapo_neg).to(logp.dtype)
+    tau = _gates(advantages, sapo_pos, sapo_neg)
     x = tau * (ratio - 1)
     loss = -(4 / tau) * x.sigmoid() * advantages
     # The sigmoid's derivative as a product of two sigmoids: 1 - sigmoid would cancel far out.
@@ -31,7 +36,7 @@ def sapo_loss(
 def sapo_oracle(
     logp: Tensor, advantages: Tensor, ratio: Tensor, sapo_pos: float, sapo_neg: float
 ) -> Tensor:
-    tau = torch.where(advantages > 0, sapo_pos, sapo_neg)
+    tau = _gates(advantages, sapo_pos, sapo_neg)
     return -torch.sigmoid(tau * (ratio - 1)) * 4 / tau * advantages
 
 

@@ -141,7 +141,7 @@ def policy_loss_kernel(
     tl.store(kl_out + at, kl, mask=here)
 
 
-def loss_options(config: PolicyLossConfig, *, has_ref: bool) -> dict:
+def kernel_arguments(config: PolicyLossConfig, *, has_ref: bool) -> dict:
     """The configuration as arguments of a kernel: numbers at run time, forms compiled in."""
     policy, estimate = config.policy_loss, config.kl_estimate
     return {
@@ -192,7 +192,7 @@ def token_terms_triton(
                 entropy_in=logp if entropy is None else entropy,
                 **{f"{name}_out": tensor for name, tensor in terms._asdict().items()},
                 count=len(logp),
-                **loss_options(config, has_ref=inputs.ref_logp is not None),
+                **kernel_arguments(config, has_ref=inputs.ref_logp is not None),
                 HAS_ROLLOUT=inputs.rollout_logp is not None,
                 HAS_ENTROPY=entropy is not None,
                 B=block,

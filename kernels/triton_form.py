@@ -23,6 +23,14 @@ class TritonForm:
     """
 
     def __init__(self, function: Callable[..., object]) -> None:
+        """ValueError where the function reads variables of a function around it."""
+        outer = function.__code__.co_freevars
+        if outer:
+            raise ValueError(
+                f"@TritonForm {function.__qualname__}: found variables of the function around it"
+                f" ({', '.join(outer)}), expected arguments and names of the module only; define"
+                " it at the top of its file"
+            )
         self.function = function
 
     @functools.cached_property

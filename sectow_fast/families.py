@@ -126,7 +126,8 @@ def family_of(model: Any) -> Family:
     if name not in FAMILIES:
         raise UserError(
             f"model class {type(model).__name__} (model_type {name!r}): found no known layout,"
-            f" expected one of {', '.join(FAMILIES.names())}; its positions would be a guess"
+            f" expected one of {', '.join(FAMILIES.names())}; its positions would be a guess;"
+            " add its layout by register_family in a file given by --plugins"
         )
     return FAMILIES.get(name)(model.config)
 

@@ -6,8 +6,9 @@
 Data, rollout, rewards, advantages, reductions and logged measures stay TRL's. Only head and loss
 become one operator (`kernels.linear_policy_loss`). With `shared_prefix` the model computes a prompt
 once for all its completions of a micro-batch (trl_rows.py). Each option of TRL is either matched or
-refused by name (`refusals`). Two things differ: the ratio is clamped at exp(+-20), and logged
-entropy and clip shares are over the rows that went through the head (docs/EMBEDDING.md).
+refused by name (`refusals`). Three things differ (docs/EMBEDDING.md): ratios are bounded by
+exp(20); the logged entropy is a mean over the rows that went through the head; tokens whose vLLM
+ratio is masked to 0 are left out, so the logged clip shares do not count them.
 """
 
 from __future__ import annotations

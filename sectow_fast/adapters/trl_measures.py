@@ -41,8 +41,11 @@ def log_measures(
         kl = drift.exp() - drift - 1
         kl = kl * log_ratio.exp() if trainer.args.use_bias_correction_kl else kl
         metrics["kl"].append(over_all(kl.where(mask, 0.0)))
-    entropy = trainer.accelerator.gather(measured["entropy"].detach().reshape(1))
-    metrics["entropy"].append(entropy.nanmean().item())
+    # A rank's mean weighs as much as the rank has rows.
+    scored = measured["scored"].sum().float()
+    sums = torch.stack([measured["entropy"].detach().float() * scored, scored])
+    total, rows = trainer.accelerator.reduce(sums, reduction="sum")
+    metrics["entropy"].append((total / rows.clamp(min=1.0)).item())
     if trainer.loss_type == "sapo":
         return
     ratio = log_ratio.exp()

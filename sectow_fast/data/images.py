@@ -46,7 +46,7 @@ class FolderImages:
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys with no file, in order. Each folder is listed once, so this is fast for 28,000.
 
-        UserError for a key that leads out of the root, before anything is looked for.
+        UserError for a key that leads out of the root; that key is not looked for.
         """
         listed: dict[str, set[str]] = {}
         absent = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from sectow_fast.engine.streams import AtOnce
 from sectow_fast.types import Completion, Prompt, Sampling
 
 
-class InProcessEngine:
+class InProcessEngine(ABC):
     """An `Engine` but for `generate`. Trainer and engine share `model`: `sync` copies nothing.
 
     A subclass writes `generate`, and puts `self.weight_version` into its completions.
@@ -20,6 +21,7 @@ class InProcessEngine:
         self.model, self.codec = model, codec
         self.weight_version = 0
 
+    @abstractmethod
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -30,7 +32,6 @@ class InProcessEngine:
         numbers: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """Completions [prompts][n]; see `Engine`."""
-        raise NotImplementedError(f"{type(self).__name__} has no generate")
 
     def submit(
         self,
@@ -60,9 +61,12 @@ class InProcessEngine:
 
     def sleep(self) -> None:
         """Nothing is held between two calls."""
+        return None
 
     def wake(self) -> None:
         """Nothing was given back."""
+        return None
 
     def close(self) -> None:
         """Nothing to end: the model belongs to the caller."""
+        return None

@@ -165,7 +165,7 @@ class StepSums:
         # NaN log-probs are left to the skip of non-finite steps, which counts them.
         if mismatch > self.mismatch_max:
             raise UserError(
-                f"rollout and trainer log-probs: found a mismatch of {mismatch:.3g} (KL a token,"
+                f"rollout and trainer log-probs: found a mismatch of {mismatch:.3g} (KL per token,"
                 f" largest difference {largest:.3g}), expected <= {self.mismatch_max:g}; look at"
                 " the engine's weights (was the last sync complete?), its precision, its"
                 " temperature and its image features"

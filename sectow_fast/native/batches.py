@@ -81,7 +81,9 @@ def pack_groups_oracle(
 
 def _costs(prompts: Any, completions: Any, offsets: Any, budget: int, ranks: int) -> np.ndarray:
     lengths = np.asarray(prompts)
-    values, ends = _checked_groups(completions, offsets, "completion_lengths", "iu")
+    values, ends = _checked_groups(
+        completions, offsets, "completion_lengths", "iu", where="group_offsets"
+    )
     _check_kind("prompt_lengths", lengths, "iu")
     if lengths.ndim != 1 or len(lengths) != len(ends) - 1:
         raise ValueError(
@@ -131,7 +133,7 @@ def _check_kind(name: str, array: np.ndarray, kinds: str) -> None:
 
 
 def _checked_groups(
-    values: Any, offsets: Any, name: str, kinds: str
+    values: Any, offsets: Any, name: str, kinds: str, *, where: str = "offsets"
 ) -> tuple[np.ndarray, np.ndarray]:
     array, ends = np.asarray(values), np.asarray(offsets)
     _check_kind(name, array, kinds)
@@ -139,14 +141,14 @@ def _checked_groups(
         raise ValueError(f"{name}: found shape {array.shape}, expected [N]")
     if ends.ndim != 1 or not np.issubdtype(ends.dtype, np.integer) or not len(ends):
         raise ValueError(
-            f"offsets: found {ends.dtype} of shape {ends.shape}, expected int64 [groups + 1]"
+            f"{where}: found {ends.dtype} of shape {ends.shape}, expected int64 [groups + 1]"
         )
     steps = np.diff(ends)
     if ends[0] != 0 or ends[-1] != len(array) or (len(steps) and steps.min() < 0):
         at = int(np.argmin(steps)) + 1 if len(steps) and steps.min() < 0 else len(ends) - 1
         at = 0 if ends[0] != 0 else at
         raise ValueError(
-            f"offsets[{at}]: found {ends[at]}, expected to rise from 0 to {len(array)}, the length"
+            f"{where}[{at}]: found {ends[at]}, expected to rise from 0 to {len(array)}, the length"
             f" of {name}"
         )
     array = np.ascontiguousarray(array, np.float64)

@@ -174,7 +174,7 @@ def test_one_name_has_one_default(soft_clip, form, default, message):
          r"advantages, ratio\), expected \(logp, advantages, ratio, width\)"),
         ({"numbers": {"width": None}}, r"numbers\['width'\]: found None, expected a float"),
         ({"triton": TritonForm(lambda logp, ratio: ratio)}, r"triton: found the arguments"),
-        ({"triton": plain}, r"triton: expected a function under @TritonForm"),
+        ({"triton": plain}, r"triton: found a function, expected a function under @TritonForm"),
         ({"over": "batch"}, r"over: found 'batch', expected token or sequence"),
     ],
 )  # fmt: skip
@@ -213,3 +213,13 @@ def test_configurations_are_values(soft_clip):
     assert config == replace(config) and hash(config) == hash(replace(config))
     assert config != replace(config, options={"softness": 0.6})
     assert PolicyLossConfig(ratio=soft_clip).options == {"softness": 0.3}
+
+
+def test_a_triton_form_that_reads_variables_around_it_is_refused():
+    width = 2.0
+
+    def closed_over(logp, advantages, ratio):
+        return width * logp
+
+    with pytest.raises(ValueError, match=r"closed_over: found variables .*\(width\)"):
+        TritonForm(closed_over)

@@ -43,7 +43,7 @@ def test_its_mistakes_are_told_with_file_and_row(plugin, folder):
 
 
 def test_without_the_plugin_it_is_unknown(folder):
-    with pytest.raises(UserError, match=r"suite 'mine': found no such suite"):
+    with pytest.raises(UserError, match=r"suite: found 'mine', expected one of"):
         open_suite(SuiteSpec.parse(f"mine={folder}"))
 
 

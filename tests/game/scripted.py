@@ -18,6 +18,7 @@ import torch
 from sectow_fast.config import Config
 from sectow_fast.engine.streams import AtOnce
 from sectow_fast.game.player import Player
+from sectow_fast.learn.phase import roll_out
 from sectow_fast.types import Attack, Case, Completion, Prompt, Sampling, Verdict
 
 GOALS = ("bado", "kilo", "rumi", "tafo")  # what training attacks are after
@@ -215,3 +216,18 @@ def small(**more: Any) -> Config:
         section, _, name = name.rpartition("__")
         (sections.setdefault(section, {}) if section else sections)[name] = value
     return Config.model_validate(sections)
+
+
+def step_of(role: Any, player: Player, *, group_size: int, step: int = 0) -> tuple[Any, Any]:
+    """(tasks, scores) of one step of a role, through the seam that training uses."""
+    tasks = role.tasks(step)
+    scorer = role.scorer(step, tasks)
+    roll_out(
+        player.engine,
+        player.codec.encode([task.case for task in tasks]),
+        scorer,
+        n=group_size,
+        sampling=Sampling(),
+        seed="s",
+    )
+    return tasks, scorer.finish()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import scripted
 from scripted import GOALS, ScriptedWorld, player, request, small
 
 from sectow_fast.game.attacker import AttackerRole
 from sectow_fast.game.rewards import REWARD_TERMS, register_reward_term
-from sectow_fast.learn.phase import roll_out
-from sectow_fast.types import Attack, Sampling
+from sectow_fast.types import Attack
 
 WINS = "win"  # the clothes that the scripted defender falls for
 
@@ -35,18 +35,9 @@ def role_of(attacker, defender=None, *, pool=(), world=None, **settings):
 
 
 def step_of(role, step=0):
-    """(tasks, scores) of one step, through the seam that training uses."""
-    tasks = role.tasks(step)
-    scorer = role.scorer(step, tasks)
-    roll_out(
-        role.attacker.engine,
-        role.attacker.codec.encode([task.case for task in tasks]),
-        scorer,
-        n=role.config.attack.group_size,
-        sampling=Sampling(),
-        seed="s",
+    return scripted.step_of(
+        role, role.attacker, group_size=role.config.attack.group_size, step=step
     )
-    return tasks, scorer.finish()
 
 
 def kept(goal, words):

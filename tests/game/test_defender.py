@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import scripted
 import torch
 from scripted import ScriptedWorld, player, request, small
 
 from sectow_fast.game.defender import DefenderRole
 from sectow_fast.game.rewards import REWARD_TERMS, register_reward_term
-from sectow_fast.learn.phase import roll_out
-from sectow_fast.types import Attack, Sampling
+from sectow_fast.types import Attack
 
 
 def helpful(text, number, j):
@@ -46,17 +46,9 @@ def role_of(reply=helpful, *, pool=(), world=None, **settings):
 
 
 def step_of(role, step=0):
-    tasks = role.tasks(step)
-    scorer = role.scorer(step, tasks)
-    roll_out(
-        role.defender.engine,
-        role.defender.codec.encode([task.case for task in tasks]),
-        scorer,
-        n=role.config.defend.group_size,
-        sampling=Sampling(),
-        seed="s",
+    return scripted.step_of(
+        role, role.defender, group_size=role.config.defend.group_size, step=step
     )
-    return tasks, scorer.finish()
 
 
 def test_replies_are_paid_by_label():

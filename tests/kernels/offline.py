@@ -44,7 +44,7 @@ REAL = ("inv_t", "cap", "eps")
 
 def forms(*, has_ref: bool = False, **options) -> dict:
     """Arguments of a loss kernel; its numbers, which are known at run time only, as their types."""
-    given = loss_triton.loss_options(PolicyLossConfig(**options), has_ref=has_ref)
+    given = loss_triton.kernel_arguments(PolicyLossConfig(**options), has_ref=has_ref)
     return given | {
         "coefficients": loss_triton.Coefficients(*("fp32",) * len(given["coefficients"])),
         "loss_numbers": ("fp32",) * len(given["loss_numbers"]),

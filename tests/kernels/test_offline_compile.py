@@ -1,4 +1,4 @@
-"""Every kernel and configuration compiles to a good binary for cards that are not here."""
+"""Every kernel, in the configurations of offline.py, compiles to a good binary for absent cards."""
 
 from __future__ import annotations
 

@@ -104,6 +104,32 @@ def test_linear_policy_loss(path, options, softcap):
     assert all(one.abs().max() > 0 for one in truth[1:])
 
 
+ABSENT = [
+    ("old_logp", "ref_logp", "rollout_logp"),  # the form in which the trainer makes its update
+    ("old_logp", "ref_logp"),
+    ("old_logp",),
+    ("ref_logp",),
+]
+
+
+@pytest.mark.parametrize("ratio", ["token", "cispo", "sapo"])
+@pytest.mark.parametrize("absent", ABSENT, ids="+".join)
+def test_linear_policy_loss_without_inputs_that_may_be_absent(path, absent, ratio):
+    config = PolicyLossConfig(
+        ratio=ratio,
+        kl_coef=0.0 if "ref_logp" in absent else 0.2,
+        tis_cap=None if "rollout_logp" in absent else 1.1,
+    )
+    oracle = loss_oracle.linear_policy_loss_oracle
+    case = {name: one for name, one in head_case().items() if name not in absent}
+    truth = fused(oracle, in_dtype(case, torch.float64), config)
+    plain = fused(oracle, in_dtype(case, torch.float32), config)
+    within_twice(
+        fused(linear_policy_loss, in_dtype(case, torch.float32), config), plain, truth, 2e-6
+    )
+    assert all(one.abs().max() > 0 for one in truth[1:])
+
+
 @pytest.mark.parametrize("vocabulary", [1, 7, 1000])
 @pytest.mark.parametrize("count", [0, 1, 17])
 def test_linear_policy_loss_at_odd_shapes_in_half(path, count, vocabulary):

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 import torch
 from sectow_fast.kernels.loss_oracle import policy_loss_oracle
+from sectow_fast.kernels.loss_registry import policy_loss_named
 from test_grpo import rolled
 
 from sectow_fast.config import GRPOConfig, LossConfig
-from sectow_fast.kernels import PolicyLossConfig
+from sectow_fast.kernels import PolicyLossConfig, loss_registry
 from sectow_fast.learn.grpo import advantages_of, grpo_step, loss_config, normalizer_of
 from sectow_fast.learn.policy import Policy
 
@@ -104,6 +105,13 @@ def test_a_loss_section_has_every_setting_of_the_kernels_with_its_default():
     assert loss_config(LossConfig()) == PolicyLossConfig()
     names = {field.name for field in dataclasses.fields(PolicyLossConfig)} - {"options"}
     assert set(LossConfig.model_fields) == names
+    # A number of a loss is either a field of the configuration or one of its options.
+    assert set(loss_registry.SHARED) | loss_registry.FIELDS == names | {"options"}
+    assert not set(loss_registry.SHARED) & loss_registry.FIELDS
+    for name in (*("token", "sequence", "cispo", "sapo"), *("k1", "k2", "k3")):
+        known = loss_registry.kl_estimate_named if name[0] == "k" else policy_loss_named
+        for number, default in known(name).numbers.items():
+            assert default == (getattr(PolicyLossConfig(), number) or 0.0), (name, number)
     changed = {"clip_low": 0.1, "dual_clip": 3.0, "kl": "k2", "reduction": "seq-sum"}
     assert loss_config(LossConfig(**changed)) == PolicyLossConfig(**changed)
     with pytest.raises(ValueError, match="ratio: found 'tokn'"):

@@ -160,6 +160,8 @@ def test_a_carrier_that_cannot_be_is_refused(change, message):
     ("change", "message"),
     [
         ({"name": "role"}, r"clothes 'role': found the name taken"),
+        ({"name": "rhyme+"}, r"clothes 'rhyme\+': found a name that is empty or has"),
+        ({"opening": " "}, r"clothes 'rhyme': found an empty opening"),
         ({"test_weak": ()}, r"clothes 'rhyme': found no wording in test_weak"),
         ({"test_weak": ("hey",)}, r"clothes 'rhyme': found the wording 'sing hey' again"),
         ({"opening": "pretend", "test_weak": ("king crown",)}, r"'pretend king crown' again"),
@@ -169,6 +171,11 @@ def test_clothes_that_cannot_be_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         register_clothes(replace(RHYME, **change))
     assert CLOTHES.names() == ["role", "persuasion", "template"]
+
+
+def test_stray_spaces_in_a_wording_are_of_no_matter():
+    spaced = replace(RHYME, opening=f" {RHYME.opening} ", test_weak=("ho  ho ",))
+    assert spaced.wordings("every")[-1].words == f"{RHYME.opening} ho ho"
 
 
 @pytest.mark.parametrize(

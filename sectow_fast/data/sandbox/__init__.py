@@ -6,17 +6,9 @@ A file outside the package adds an attack style by `register_carrier` or `regist
 from sectow_fast.data.sandbox.carriers import Carrier, register_carrier
 from sectow_fast.data.sandbox.clothes import ClothesKind, register_clothes
 from sectow_fast.data.sandbox.objects import Thing
-from sectow_fast.data.sandbox.suites import (
-    JAILBREAK_SUITES,
-    OVER_REFUSAL_SUITES,
-    UTILITY_SUITES,
-)
 from sectow_fast.data.sandbox.world import SandboxWorld
 
 __all__ = [
-    "JAILBREAK_SUITES",
-    "OVER_REFUSAL_SUITES",
-    "UTILITY_SUITES",
     "Carrier",
     "ClothesKind",
     "SandboxWorld",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sectow_fast.data.sandbox.clothes import CLOTHES
+from sectow_fast.data.sandbox.clothes import CLOTHES, check_name
 from sectow_fast.data.sandbox.objects import Thing
 from sectow_fast.data.sandbox.pictures import Paint, drawn, typographic
 from sectow_fast.registry import Registry
@@ -53,11 +53,8 @@ CARRIERS = Registry[Carrier]("carrier")
 
 def register_carrier(carrier: Carrier) -> Carrier:
     """Make a carrier known to every world built from now on. UserError names the bad field."""
+    check_name("carrier", carrier.name)
     where = f"carrier {carrier.name!r}"
-    if not carrier.name or set(carrier.name) & set("/+ "):
-        raise UserError(
-            f"{where}: found a name that is empty or has '/', '+' or ' ', expected none"
-        )
     for field, value in (("leak", carrier.leak), ("leak_dressed", carrier.leak_dressed)):
         if not 0 <= value <= 1:
             raise UserError(f"{where}: found {field} {value}, expected a share from 0 to 1")

@@ -53,7 +53,12 @@ class ClothesKind:
             (self.test_weak, False, True),
         )
         return tuple(
-            Clothes(kind=self.name, words=f"{self.opening} {words}", strong=strong, test=test)
+            Clothes(
+                kind=self.name,
+                words=" ".join(f"{self.opening} {words}".split()),
+                strong=strong,
+                test=test,
+            )
             for group, strong, test in groups
             for words in group
         )
@@ -70,8 +75,20 @@ class ClothesKind:
 CLOTHES = Registry[ClothesKind]("clothes")
 
 
+def check_name(kind: str, name: str) -> None:
+    """UserError where a name cannot be a part of a style's name, such as "role+typo"."""
+    if not name or set(name) & set("/+ "):
+        raise UserError(
+            f"{kind} {name!r}: found a name that is empty or has '/', '+' or ' ', expected one"
+            " without them"
+        )
+
+
 def register_clothes(kind: ClothesKind) -> ClothesKind:
-    """Make a kind known to every world built from now on. UserError: taken name, no wordings."""
+    """Make a kind known to every world built from now on. UserError names the bad field."""
+    check_name("clothes", kind.name)
+    if not kind.opening.strip():
+        raise UserError(f"clothes {kind.name!r}: found an empty opening, expected a word or more")
     for group in ("train_strong", "train_weak", "test_strong", "test_weak"):
         if not getattr(kind, group):
             raise UserError(f"clothes {kind.name!r}: found no wording in {group}, expected some")

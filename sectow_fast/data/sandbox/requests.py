@@ -190,7 +190,7 @@ def _written(
 
 
 def attack_words(thing: Thing, carrier: Carrier, clothes: Clothes | None) -> str:
-    """How an attacker writes a style: pictures are ordered by `<typo>` and `<draw>`."""
+    """How an attacker writes a style; a built-in picture is ordered by `<typo>` or `<draw>`."""
     body = carrier.write(thing)
     return f"{clothes.words} {body}" if clothes else body
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec
+from sectow_fast.data.processor import load_processor
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import build_model, build_processor, save_model
 from sectow_fast.data.sandbox.world import SandboxWorld
@@ -51,18 +52,12 @@ class SandboxStage:
                     f"model.{name} {folder}: found no config.json, expected a model's folder;"
                     " give one that save_pretrained wrote"
                 )
-            from transformers import AutoProcessor
-
-            loaded = AutoProcessor.from_pretrained(path)
-            if not getattr(loaded, "chat_template", None):
-                raise UserError(
-                    f"model.{name} {folder}: found no chat template, expected one"
-                    " (chat_template.jinja); use an instruct model, or add its template"
-                )
+            loaded = load_processor(path, role=f"model.{name}")
             if loaded.tokenizer.get_vocab() != own.tokenizer.get_vocab():
                 raise UserError(
                     f"model.{name} {folder}: found the vocabulary of another world, expected that"
-                    f" of seed {self.config.seed}; give the seed the model was trained with"
+                    f" of seed {self.config.seed}; give the seed"
+                    " and the plugins that the model was trained with"
                 )
         return own
 

@@ -11,7 +11,6 @@ from sectow_fast.data.suites.registry import (
     SuiteSpec,
     open_suite,
     register_suite,
-    suite_named,
     suites,
 )
 
@@ -24,6 +23,5 @@ __all__ = [
     "open_suite",
     "register_suite",
     "render_steps",
-    "suite_named",
     "suites",
 ]

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import random
@@ -48,16 +47,6 @@ def suites() -> dict[str, Suite]:
     """Every suite by its name, in the order of the names."""
     _register_built_in()
     return {name: SUITES.get(name) for name in sorted(SUITES.names())}
-
-
-def suite_named(name: str) -> Suite:
-    """UserError names the nearest known suite."""
-    known = suites()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(known)}"
-        raise UserError(f"suite {name!r}: found no such suite, expected a known one; {hint}")
-    return known[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +133,8 @@ def open_suite(
     spec: SuiteSpec, *, training: bool = False, wording: Wording | None = None
 ) -> OpenSuite:
     """The suite of a spec. UserError: unknown name or split, wrong folder, licence against it."""
-    suite = suite_named(spec.name)
+    _register_built_in()
+    suite = SUITES.get(spec.name, setting="suite")
     info = suite.info
     if training and not info.trains:
         raise UserError(
