@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import commands
 import layouts
 import numpy as np
 import pytest
@@ -216,15 +215,7 @@ def arguments(folders, qwen, *more) -> list[str]:
     ]
 
 
-def start(*words) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "sectow_fast.train", *map(str, words)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+start = partial(commands.start, "sectow_fast.train")
 
 
 def test_a_whole_run_on_a_tiny_qwen_and_resumed_after_kill_9(folders, qwen, tmp_path):

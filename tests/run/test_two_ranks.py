@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from test_run import ROOT, SMALL, run, wait_for
+from commands import ROOT
+from test_run import SMALL, run, wait_for
 
 
 def start_two(*arguments):
