@@ -13,6 +13,7 @@ from typing import Any
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec
 from sectow_fast.data.processor import load_processor
+from sectow_fast.judges import Told
 from sectow_fast.protocols import Lesson
 from sectow_fast.real.build import build_world
 from sectow_fast.real.world import SuiteWorld
@@ -59,7 +60,7 @@ class RealLessons:
 class RealStage:
     """The stage of `match.Match` for `--data.unsafe` and `--data.harmless`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, told: Told | None = None) -> None:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -81,7 +82,7 @@ class RealStage:
                     f"model.attacker {other}: found another vocabulary than the defender's,"
                     " expected the same: both share one codec"
                 )
-        built = build_world(config.data, seed=config.seed)
+        built = build_world(config.data, seed=config.seed, told=told)
         self.world, self.notes = built.world, built.notes
         self.measures = self.world.measures
         self.codec = ChatCodec(self.processor, built.images)

@@ -73,5 +73,5 @@ def main(ranks, out: Path, resume: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    with joined() as everyone:
+    with joined(timeout=60) as everyone:
         main(everyone, Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
