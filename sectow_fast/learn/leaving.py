@@ -91,7 +91,7 @@ class Lines:
         listen.start()
 
     def close(self) -> None:
-        """Take leave: this rank is done. Returns once all are; RankLeft where one fails meanwhile."""
+        """Take leave, and wait until all have. RankLeft where one of them fails instead."""
         with contextlib.suppress(OSError):
             self._up.send_bytes(b"")
         self._over.wait()

@@ -17,6 +17,13 @@ def trained(steps):
     return model, optimizer
 
 
+def save(folder, *, tensors, state):
+    """Write a checkpoint and wait for it."""
+    checkpoints = checkpoint.Checkpoints(folder)
+    checkpoints.save(tensors=tensors, state=state)
+    checkpoints.wait()
+
+
 def one_step(model, optimizer, step):
     x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
     model(x).square().sum().backward()
@@ -26,7 +33,7 @@ def one_step(model, optimizer, step):
 
 def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path):
     model, optimizer = trained(3)
-    checkpoint.save(
+    save(
         tmp_path,
         tensors={
             "model": model.state_dict(),
@@ -48,16 +55,16 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path):
 def test_only_the_latest_stays_and_leftovers_of_a_kill_are_cleaned(tmp_path):
     (tmp_path / ".part-000009").mkdir()
     for step in range(3):
-        checkpoint.save(tmp_path, tensors={"m": {"x": torch.ones(1) * step}}, state={"step": step})
+        save(tmp_path, tensors={"m": {"x": torch.ones(1) * step}}, state={"step": step})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000003", "latest"]
     assert checkpoint.load(tmp_path).state["step"] == 2
 
 
 def test_a_kill_before_the_pointer_moves_leaves_the_earlier_checkpoint(tmp_path):
-    checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(1)}}, state={"step": 0})
+    save(tmp_path, tensors={"m": {"x": torch.zeros(1)}}, state={"step": 0})
     (tmp_path / "checkpoint-000002").mkdir()  # renamed, but `latest` was not yet replaced
     assert checkpoint.load(tmp_path).state["step"] == 0
-    checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(1)}}, state={"step": 1})
+    save(tmp_path, tensors={"m": {"x": torch.zeros(1)}}, state={"step": 1})
     assert checkpoint.load(tmp_path).state["step"] == 1
 
 
@@ -65,8 +72,8 @@ def test_a_kill_before_the_pointer_moves_leaves_the_earlier_checkpoint(tmp_path)
 @pytest.mark.parametrize("left", [7, 60])
 def test_a_truncated_file_is_named(tmp_path, name, left):
     state = {"step": 0, "much": "x" * 99}
-    path = checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(99)}}, state=state)
-    (file,) = path.glob(name)
+    save(tmp_path, tensors={"m": {"x": torch.zeros(99)}}, state=state)
+    (file,) = tmp_path.glob(f"checkpoint-*/{name}")
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(UserError, match=file.name):
         checkpoint.load(tmp_path)
@@ -74,7 +81,7 @@ def test_a_truncated_file_is_named(tmp_path, name, left):
 
 @pytest.mark.parametrize("into", [{"x": torch.zeros(3)}, {"y": torch.zeros(2)}])
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, into):
-    checkpoint.save(tmp_path, tensors={"m": {"x": torch.zeros(2)}}, state={})
+    save(tmp_path, tensors={"m": {"x": torch.zeros(2)}}, state={})
     with pytest.raises(UserError, match="of m"):
         checkpoint.load(tmp_path).fill("m", into)
 

@@ -69,7 +69,9 @@ def main(ranks, out: Path, resume: Path | None) -> None:
         "model": model.state_dict(),
         "optimizer": checkpoint.optimizer_tensors(optimizer, model),
     }
-    checkpoint.save(out, tensors=tensors, state={"log": log}, ranks=ranks)
+    checkpoints = checkpoint.Checkpoints(out, ranks)
+    checkpoints.save(tensors=tensors, state={"log": log})
+    checkpoints.wait()
 
 
 if __name__ == "__main__":
