@@ -51,6 +51,8 @@ class Cause:
             words = "stopped at once; --resume goes on from the last checkpoint"
             return cls(rank=rank, code=130, words=f"{words}{where}", sure=True)
         words = f"rank {rank} failed: {type(error).__name__}: {error}"
+        if "Timed out" in str(error):  # gloo's words
+            words = f"rank {rank} waited for longer than learn.rank_timeout for one that is alive"
         return cls(rank=rank, code=1, words=words, sure=False)
 
     @classmethod
@@ -129,7 +131,8 @@ class Lines:
 
     def _end(self, cause: Cause | None, others: list[Connection], *, speaks: bool) -> None:
         if cause is not None and speaks:
-            print(f"error: {cause.words}", file=sys.stderr, flush=True)
+            before = "" if cause.code == 130 else "error: "
+            print(before + cause.words, file=sys.stderr, flush=True)
         message = b"" if cause is None else json.dumps(asdict(cause)).encode()
         for line in others:
             with contextlib.suppress(OSError):
