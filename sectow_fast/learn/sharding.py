@@ -64,4 +64,5 @@ def on_host(named: Iterable[tuple[str, torch.Tensor]], *, keep: bool) -> dict[st
                 continue
         whole = value.full_tensor() if hasattr(value, "full_tensor") else value
         out[name] = whole.detach().cpu() if keep else torch.empty(0)
+        del whole  # before the next one is gathered
     return out if keep else {}
