@@ -103,7 +103,7 @@ def _play(config: Config, options: Options, ranks: Ranks) -> int:
     from sectow_fast.tug import play
 
     check(config, ranks)
-    stage = make_stage(config, told=ranks.told if ranks.world > 1 else None)
+    stage = make_stage(config, told=ranks.told)
     # Every rank must have the first one's name for a new folder, which the clock gives.
     default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"
     path = Path(ranks.told(lambda: options.resume or options.out or default))
