@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from sectow_fast.learn import checkpoint
+from sectow_fast.learn.checkpoint import Checkpoints
 from sectow_fast.learn.phase import NonFiniteRun
 from sectow_fast.match import Match
 from sectow_fast.players import Players
@@ -33,6 +34,7 @@ from sectow_fast.run_folder import RunFolder, write_whole
 from sectow_fast.types import Event
 
 PLAYERS = ("defender", "attacker")
+PASSED_ON = 1.0  # seconds: torchrun passes Ctrl-C on to ranks that the terminal has told already
 
 
 class Interrupted(Exception):
@@ -50,8 +52,9 @@ class Keeper:
         self.log = MetricsLog(folder.path / "metrics.jsonl") if self.ranks.first else None
         self._before = 0.0  # seconds that earlier processes of this run took
         self._began = time.perf_counter()
-        self._asked_to_stop = False
-        if (folder.checkpoints / "latest").exists():
+        self._asked_at: float | None = None  # when a stop was asked for
+        self._checkpoints = Checkpoints(folder.checkpoints, self.ranks)
+        if self.ranks.told((folder.checkpoints / "latest").exists):
             self._resume()
         elif self.log:
             self.log.truncate(0)  # killed before its first checkpoint: the run begins anew
@@ -72,8 +75,12 @@ class Keeper:
         self._write(PhaseRecord(round=round, phase=name, seconds=seconds).as_row())
 
     def on_step(self, record: StepRecord, events: Sequence[Event]) -> None:
-        """Log and show a step; save where due; stop here where Ctrl-C was pressed."""
+        """Log and show a step; save where due; stop here where Ctrl-C was pressed.
+
+        UserError where a checkpoint could not be written in the background.
+        """
         match = self.match
+        self._checkpoints.check()
         record = dataclasses.replace(record, engine=self.players.engines.counts)
         self._write(record.as_row())
         self.console.step(record)
@@ -85,6 +92,7 @@ class Keeper:
         match.skipped = int(record.measures["skipped_in_row"])
         if self._stopping():
             self.save()
+            self._checkpoints.wait()
             raise Interrupted
         if match.step % match.config.save_every == 0 and match.step < record.steps:
             self.save()
@@ -104,6 +112,7 @@ class Keeper:
         self.players.end_training()
         self.save()
         if self._stopping():
+            self._checkpoints.wait()
             raise Interrupted
 
     @contextlib.contextmanager
@@ -125,7 +134,7 @@ class Keeper:
         return self._before + time.perf_counter() - self._began
 
     def save(self) -> None:
-        """An atomic checkpoint of everything the next step reads."""
+        """Begin an atomic checkpoint of everything the next step reads."""
         match = self.match
         tensors = {name: dict(self._player(name).model.state_dict()) for name in PLAYERS}
         training = self.players.training
@@ -137,7 +146,7 @@ class Keeper:
             "elapsed": self.elapsed,
             "metrics_bytes": self.log.bytes if self.log else 0,
         }
-        checkpoint.save(self.folder.checkpoints, tensors=tensors, state=state, ranks=self.ranks)
+        self._checkpoints.save(tensors=tensors, state=state)
 
     def _resume(self) -> None:
         saved = checkpoint.load(self.folder.checkpoints, ranks=self.ranks)
@@ -185,6 +194,7 @@ class Keeper:
 
     def finish(self) -> None:
         """Both players, loadable by transformers' Auto classes."""
+        self._checkpoints.wait()
         for name in PLAYERS:
             self.players.keep(self._player(name), self.folder.path / name)
         if not self.ranks.first:
@@ -202,17 +212,19 @@ class Keeper:
 
     def _stopping(self) -> bool:
         """Whether any rank was asked to: all stop after the same step, or the rest would wait."""
-        return bool(self.ranks.largest(float(self._asked_to_stop)))
+        return bool(self.ranks.largest(float(self._asked_at is not None)))
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[None]:
         """Ctrl-C ends the run after the current step; a second one at once (nothing is lost)."""
 
         def ask(signum: int, frame: Any) -> None:
-            if self._asked_to_stop:
+            now = time.monotonic()
+            if self._asked_at is None:
+                self._asked_at = now
+                self.console.note("stopping after this step")
+            elif self.ranks.world == 1 or now - self._asked_at > PASSED_ON:
                 raise KeyboardInterrupt
-            self._asked_to_stop = True
-            self.console.note("stopping after this step")
 
         before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.engine.kinds import EngineSetup
@@ -29,7 +30,7 @@ from sectow_fast.learn.placement import Offload, at_work, training_device
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing
-from sectow_fast.learn.sharding import shard, whole_weights
+from sectow_fast.learn.sharding import on_host, shard, whole_weights
 from sectow_fast.protocols import Stage
 from sectow_fast.types import Prompt, UserError
 
@@ -125,15 +126,24 @@ class Players:
         return self._round_zero
 
     def keep(self, player: Player, folder: Path) -> None:
-        """Save a player's model without shards and adapters. All ranks must come."""
-        model = player.model
+        """Save a player's model without shards and adapters. All ranks must come.
+
+        UserError where the folder cannot be written.
+        """
+        player.engine.sleep()  # whole tensors need a place on the device
+        model, weights = merged(player.model), None
         if self.ranks.world > 1:
-            weights = whole_weights(model)
-            if not self.ranks.first:
-                return
-            model = self._stage.defender()
-            model.load_state_dict(weights)
-        self._stage.save(merged(model), folder)
+            named = model.state_dict(keep_vars=True).items()
+            weights = on_host(named, keep=self.ranks.first)
+        if not self.ranks.first:
+            return
+        try:
+            self._stage.save(model, folder, weights=weights)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{folder}: the model could not be written ({error}); make room there and go on"
+                " with --resume"
+            ) from None
 
     def close(self) -> None:
         """End the engines; their processes outlive nothing of ours."""

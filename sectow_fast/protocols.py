@@ -98,8 +98,13 @@ class Stage(Protocol):
 
     def load(self, folder: Path) -> Any: ...
 
-    def save(self, model: Any, folder: Path) -> None:
-        """A folder that transformers' Auto classes load; it appears whole or not at all."""
+    def save(
+        self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        """A folder that transformers' Auto classes load; it appears whole or not at all.
+
+        weights: by the names of `model.state_dict()`, where they are not the model's own.
+        """
         ...
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:

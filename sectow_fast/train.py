@@ -76,14 +76,18 @@ def play_run(config: Config, options: Options) -> int:
     """Open the folder, play, report."""
     import torch
 
+    from sectow_fast.learn.leaving import RankLeft
     from sectow_fast.learn.ranks import joined
 
     if config.threads:
         torch.set_num_threads(config.threads)
     # On a GPU some operations of transformers have no deterministic form: torch names them once.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    with joined() as ranks:
-        return _play(config, options, ranks)
+    try:
+        with joined(timeout=config.learn.rank_timeout) as ranks:
+            return _play(config, options, ranks)
+    except RankLeft as left:
+        return left.code
 
 
 def _play(config: Config, options: Options, ranks: Ranks) -> int:
@@ -99,10 +103,10 @@ def _play(config: Config, options: Options, ranks: Ranks) -> int:
     from sectow_fast.tug import play
 
     check(config, ranks)
-    stage = make_stage(config)
+    stage = make_stage(config, told=ranks.told)
     # Every rank must have the first one's name for a new folder, which the clock gives.
     default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"
-    path = Path(ranks.gathered(options.resume or options.out or default)[0])
+    path = Path(ranks.told(lambda: options.resume or options.out or default))
     folder = RunFolder(path)
     if ranks.first:
         folder = RunFolder.reopen(path) if options.resume else RunFolder.create(path, config)
@@ -126,7 +130,9 @@ def _play(config: Config, options: Options, ranks: Ranks) -> int:
             keeper.finish()
             if ranks.first:
                 report = write_report(folder.path, reveal=config.reveal)
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if ranks.world > 1 and isinstance(stop, KeyboardInterrupt):
+            raise  # this rank alone: the others are told
         if ranks.first:
             print(
                 f"stopped; go on with: python -m sectow_fast.train --resume {folder.path}",

@@ -45,6 +45,9 @@ class LearnConfig(Section):
     gradient_checkpointing: bool = Field(False, description="less memory for a second forward")
     lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
     lora_alpha: float = Field(32.0, gt=0)
+    rank_timeout: float = Field(
+        1800.0, gt=0, description="seconds that ranks wait for one that is alive but does not come"
+    )
 
 
 class EngineConfig(Section):

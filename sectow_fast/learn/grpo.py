@@ -78,7 +78,8 @@ def grpo_step(
     Raises UserError where rollout and trainer disagree by more than `config.mismatch_max` (mean k3
     estimate of KL per token).
     """
-    advantages, signal = advantages_of(groups, config)
+    # A registered reward term may answer each rank otherwise: the first one's rewards count.
+    advantages, signal = policy.ranks.told(lambda: advantages_of(groups, config))
     live = [i for i, has in enumerate(signal) if has]
     metrics = {
         "tokens": float(sum(len(one.ids) for group in groups for one in group.completions)),

@@ -91,6 +91,8 @@ class Policy(torch.nn.Module):
         self, groups: Sequence[tuple[Prompt, Sequence[Completion]]], budget: int
     ) -> Iterator[tuple[PackedRow, list[Piece]]]:
         """This rank's micro-batches of at most `budget` tokens; see `packing.rank_rows`."""
+        lengths = [(len(p.ids), *(len(one.ids) for one in row)) for p, row in groups]
+        self.ranks.agree("lengths of a step's prompts and completions", lengths)
         return rank_rows(
             groups,
             budget,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -43,3 +44,25 @@ def whole_weights(model: Any) -> dict[str, torch.Tensor]:
         name: value.full_tensor() if hasattr(value, "full_tensor") else value
         for name, value in model.state_dict().items()
     }
+
+
+@torch.no_grad()
+def on_host(named: Iterable[tuple[str, torch.Tensor]], *, keep: bool) -> dict[str, torch.Tensor]:
+    """Whole weights in host memory where `keep`, nothing elsewhere. All ranks must call this.
+
+    A tensor is gathered, copied and let go before the next one, so that beside its shards a device
+    holds one whole tensor at a time. Tied weights, which are one parameter, stay one tensor.
+    """
+    out: dict[str, torch.Tensor] = {}
+    first: dict[int, str] = {}  # of each parameter, the first name
+    for name, value in named:
+        if isinstance(value, torch.nn.Parameter):
+            # Not by address: where a rank's share is empty it has none, and ranks would part.
+            tied = first.setdefault(id(value), name)
+            if tied != name:
+                out[name] = out[tied]
+                continue
+        whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+        out[name] = whole.detach().cpu() if keep else torch.empty(0)
+        del whole  # before the next one is gathered
+    return out if keep else {}

@@ -5,18 +5,22 @@ from __future__ import annotations
 import platform
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec
 from sectow_fast.data.processor import load_processor
+from sectow_fast.judges import Told
 from sectow_fast.protocols import Lesson
 from sectow_fast.real.build import build_world
 from sectow_fast.real.world import SuiteWorld
 from sectow_fast.types import Attack, Case, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json")
 
@@ -59,7 +63,7 @@ class RealLessons:
 class RealStage:
     """The stage of `match.Match` for `--data.unsafe` and `--data.harmless`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, told: Told | None = None) -> None:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -81,7 +85,7 @@ class RealStage:
                     f"model.attacker {other}: found another vocabulary than the defender's,"
                     " expected the same: both share one codec"
                 )
-        built = build_world(config.data, seed=config.seed)
+        built = build_world(config.data, seed=config.seed, told=told)
         self.world, self.notes = built.world, built.notes
         self.measures = self.world.measures
         self.codec = ChatCodec(self.processor, built.images)
@@ -114,7 +118,9 @@ class RealStage:
             words = " ".join(str(error).split())[:240]
             raise UserError(f"model {folder}: cannot be loaded ({words})") from None
 
-    def save(self, model: Any, folder: Path) -> None:
+    def save(
+        self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         """The weights, and everything else as the defender's folder has it; it appears whole."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = folder.with_name(f".{folder.name}.part")
@@ -124,7 +130,7 @@ class RealStage:
         for path in self.folder.iterdir():
             if path.is_file() and not path.name.endswith(WEIGHTS):
                 shutil.copyfile(path, part / path.name)
-        model.save_pretrained(part)
+        model.save_pretrained(part, state_dict=weights)
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)

@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
 from sectow_fast.learn import checkpoint
+from sectow_fast.learn.sharding import on_host
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
@@ -90,3 +92,34 @@ def test_a_run_goes_on_with_another_number_of_ranks(alone, together, tmp_path):
         other = started(world, tmp_path / name, begun)
         assert_same_run(same[0], other[0])
         assert_same_weights(same[1], other[1])
+
+
+class Shards:
+    """Stands for a sharded tensor: what it gathers is new, and counted while it lives."""
+
+    alive = 0
+
+    def full_tensor(self):
+        assert Shards.alive == 0, "an earlier tensor is still held"
+        Shards.alive += 1
+        whole = torch.ones(4)
+        weakref.finalize(whole, Shards._gone)
+        return whole
+
+    @staticmethod
+    def _gone():
+        Shards.alive -= 1
+
+
+def test_a_rank_that_does_not_save_holds_one_whole_tensor_at_a_time():
+    assert on_host(((str(i), Shards()) for i in range(3)), keep=False) == {}
+    assert Shards.alive == 0
+
+
+def test_tied_weights_stay_one_tensor_in_host_memory():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    found = on_host(model.state_dict(keep_vars=True).items(), keep=True)
+    assert found.keys() == model.state_dict().keys()
+    assert found["1.weight"] is found["0.weight"] and found["1.bias"] is not found["0.bias"]
+    assert torch.equal(found["0.weight"], model[0].weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,19 @@ def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int
         return LlavaForConditionalGeneration(config)
 
 
-def save_model(model: Any, processor: Any, folder: Path) -> None:
-    """A folder that AutoProcessor and AutoModelForImageTextToText load; it appears whole."""
+def save_model(
+    model: Any,
+    processor: Any,
+    folder: Path,
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """A folder that AutoProcessor and AutoModelForImageTextToText load; it appears whole.
+
+    weights: see `Stage.save`.
+    """
     part = folder.with_name(f".{folder.name}.part")
-    model.save_pretrained(part)
+    model.save_pretrained(part, state_dict=weights)
     processor.save_pretrained(part)
     if folder.exists():
         _remove(folder)

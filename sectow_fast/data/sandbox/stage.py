@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec
@@ -16,6 +16,9 @@ from sectow_fast.data.sandbox.model import build_model, build_processor, save_mo
 from sectow_fast.data.sandbox.world import SandboxWorld
 from sectow_fast.protocols import Lesson
 from sectow_fast.types import Attack, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class SandboxStage:
@@ -85,9 +88,11 @@ class SandboxStage:
             folder, trust_remote_code=self.config.model.trust_remote_code, dtype="float32"
         )
 
-    def save(self, model: Any, folder: Path) -> None:
+    def save(
+        self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_model(model, self.processor, folder)
+        save_model(model, self.processor, folder, weights=weights)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         return partial(self._lessons.safe, pool=pool)
