@@ -22,7 +22,7 @@ def setup(stage, tmp_path: Path, config: Config) -> EngineSetup:
         config=config,
         codec=stage.codec,
         folder=tmp_path,
-        write_folder=lambda folder: stage.save(stage.defender(), folder),
+        write_folder=stage.describe,
     )
 
 
@@ -76,10 +76,10 @@ def test_sglang_is_refused_where_it_is_missing_or_cannot_be_deterministic(monkey
     config = Config(engine={"kind": "sglang", "device": "cpu", "deterministic": True})
     monkeypatch.setattr(importlib.util, "find_spec", without)
     with pytest.raises(UserError, match=r"engine\.kind sglang: found no SGLang"):
-        engine_kind(config).check(config)
+        engine_kind(config).check(config, 1)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: object())
     with pytest.raises(UserError, match=r"engine\.deterministic: found true on a CPU"):
-        engine_kind(config).check(config)
+        engine_kind(config).check(config, 1)
 
 
 @pytest.mark.parametrize(
