@@ -27,12 +27,14 @@ def shared_images(pixels: dict[str, tuple], n: int) -> list[dict[str, Any]]:
     }
     plain = {"format": "processor_output", **tensors}
     pointer = getattr(mm_utils, "ShmPointerMMData", None)
-    if pointer is None or n == 1:
-        return [plain] * n
+    if n == 1:
+        return [plain]
     values, folder = tensors["pixel_values"], "/dev/shm/"
     number = mm_utils.hash_feature(values)
     images: list[dict[str, Any]] = []
     try:
+        if pointer is None:
+            raise OSError("this SGLang has no ShmPointerMMData")
         first = pointer(values, precomputed_hash=number)
         for i in range(n):
             one = first
