@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.placement import Offload, at_work, training_device
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
-from sectow_fast.learn.selftest import check_packing
+from sectow_fast.learn.selftest import check_packing, rollout_gaps
 from sectow_fast.learn.sharding import on_host, shard, whole_weights
 from sectow_fast.protocols import Stage
 from sectow_fast.types import Prompt, UserError
@@ -38,7 +39,7 @@ from sectow_fast.types import Prompt, UserError
 def check(config: Config, ranks: Ranks = ALONE) -> None:
     """UserError where players cannot be made in this environment; before anything is written."""
     kind = engine_kind(config)
-    kind.check(config)
+    kind.check(config, ranks.world)
     for name, phase in (("attack", config.attack), ("defend", config.defend)):
         try:
             loss_config(phase.loss)
@@ -90,7 +91,7 @@ class Players:
                 config=config,
                 codec=stage.codec,
                 folder=folder / ("engine" if ranks.first else f"engine-{ranks.rank}"),
-                write_folder=lambda path: stage.save(stage.defender(), path),
+                write_folder=stage.describe,
                 weights_of=lambda model: checkpoint_weights(merged(model)),
             )
         )
@@ -168,7 +169,10 @@ class Players:
         return self._player(name, model, drawn, policy)
 
     def _player(self, name: str, model: Any, drawn: Any, policy: Policy | None) -> Player:
-        engine: Engine = self.engines.of(name, drawn)
+        gaps = None
+        if any(hasattr(p, "full_tensor") for p in drawn.parameters()):
+            gaps = functools.partial(rollout_gaps, policy)
+        engine: Engine = self.engines.of(name, drawn, gaps)
         if self.ranks.world > 1:
             engine = RankedEngine(engine, self.ranks, whole=whole_weights)
         return Player(model=model, engine=engine, codec=self._stage.codec, policy=policy)

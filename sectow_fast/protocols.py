@@ -107,6 +107,10 @@ class Stage(Protocol):
         """
         ...
 
+    def describe(self, folder: Path) -> None:
+        """What `save` writes for the defender, but for its weights, which are not even made."""
+        ...
+
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         """The SFT baseline's lesson: kept attacks and unsafe data refused, harmless answered."""
         ...

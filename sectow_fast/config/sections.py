@@ -63,11 +63,23 @@ class EngineConfig(Section):
     gpus: int = Field(1, ge=1, description="GPUs that train together (torchrun's world size)")
     gpu_gib: float = Field(80.0, gt=0, description="a GPU's memory, for a plan made without one")
     memory: float | None = Field(
-        None, gt=0, lt=1, description="share of the GPU an engine may take; none: by the plan"
+        None,
+        gt=0,
+        lt=1,
+        description="share of the memory free at its start that an engine's weights and cache may"
+        " take at most; none: SGLang's own",
     )
     context_length: int = Field(0, ge=0, description="tokens per sequence; 0: the model's own")
     max_running: int = Field(256, ge=1, description="requests decoded at once")
-    kv_tokens: int = Field(65536, ge=64, description="cache size on a CPU, in tokens")
+    window: int = Field(
+        0, ge=0, description="samples an engine is sent ahead; 0: max_running and a quarter more"
+    )
+    kv_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="cache of an engine, in tokens; none: what max_running requests can use and the"
+        " plan has room for (65,536 on a CPU)",
+    )
     attention: str | None = Field(None, description="SGLang's attention backend; none: its choice")
     deterministic: bool = Field(False, description="seeded, batch-invariant sampling (GPU only)")
     bucket_mb: int = Field(512, ge=1, description="weight sync, MiB per bucket")
@@ -77,8 +89,11 @@ class EngineConfig(Section):
     restarts: int = Field(
         3, ge=0, description="restarts in a row without a reply before the run ends"
     )
-    logprob_tolerance: float = Field(
-        1e-3, gt=0, description="largest log-prob gap of the first rollout"
+    logprob_tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="99th percentile of the log-prob gap of the first rollout, the mean a fifth of"
+        " it; none: 1e-3 in float32, 0.5 in bfloat16",
     )
 
 

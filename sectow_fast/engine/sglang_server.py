@@ -1,7 +1,7 @@
 """One SGLang engine across its restarts: what it holds, what it owes, whether it is well.
 
 Only this file changes a server's state. Everything but reading runs on the caller's thread, so
-restarts happen where someone waits.
+restarts happen where someone waits, and the next requests are sent where someone takes a row.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sectow_fast.config import EngineConfig
-from sectow_fast.engine.sglang_process import POLL, Finished, SGLangProcess
-from sectow_fast.engine.sglang_rows import EngineDied, Request, Row, Wanted, by_prompt
-from sectow_fast.engine.weight_sync import buckets
+from sectow_fast.engine.sglang_process import POLL, Finished, SGLangProcess, push
+from sectow_fast.engine.sglang_rows import Backlog, EngineDied, Request, Row, Wanted, messages
 from sectow_fast.types import UserError
 
 CALL_SECONDS = 600.0
+PAGE = 256  # tokens by which SGLang may round a cache down to whole pages
 
 
 class SGLangServer:
-    """One engine process and its successors. It is started by the first `ready`.
+    """One engine process and its successors. It is started by `start`, or by the first `ready`.
 
-    arguments: of `sglang.Engine`; environment: added to the child's; log: where its output goes.
+    arguments: of `sglang.Engine`; environment: added to the child's; log: where its output goes;
+    process: makes one life of the engine, `SGLangProcess` or what can do the same.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class SGLangServer:
         arguments: Mapping[str, Any],
         environment: Mapping[str, str],
         log: Path,
+        process: Callable[..., SGLangProcess] = SGLangProcess,
     ) -> None:
-        self.config, self.log = config, log
+        self.config, self.log, self._make = config, log, process
+        self.window = config.window or config.max_running + config.max_running // 4
         self._arguments, self._environment = dict(arguments), dict(environment)
         self._counts = {"restarts": 0, "resent": 0, "bad_rows": 0, "aborted": 0}
         self.process: SGLangProcess | None = None
@@ -49,7 +52,8 @@ class SGLangServer:
         self._holds: str | None = None  # label of the weights in there
         self._asleep = False
         self._lock = threading.Lock()
-        self._waiting: dict[str, Request] = {}
+        self._waiting: dict[str, Request] = {}  # sent, and not come back
+        self._backlog = Backlog()  # not sent yet
         self._number = 0
         self._busy_since = time.monotonic()
         self._fruitless = 0  # deaths since the last row
@@ -71,13 +75,34 @@ class SGLangServer:
 
     @property
     def open_requests(self) -> int:
+        """Samples that the engine was sent and that have not come back; `window` or a few more."""
         return len(self._waiting)
 
     # ---- weights and memory
 
+    def start(self) -> None:
+        """Start the process, with dummy weights, and let it give its memory back at once.
+
+        For a device on which nothing else is yet. UserError where the cache is smaller than was
+        asked for: nothing would say so later.
+        """
+        if self.starts:
+            return
+        self._start()
+        asked = self._arguments.get("max_total_tokens")
+        got = self._living().info.get("cache_tokens")
+        if asked and got and got < asked - PAGE:
+            self.close()
+            raise UserError(
+                f"engine: SGLang made a cache of {got:,} tokens, expected {asked:,}: too little of"
+                " the GPU's memory is free at its start; lower engine.kv_tokens or"
+                " engine.max_running, or end what else is on the GPU"
+            )
+        self.release()
+
     def ready(self, wanted: Wanted) -> None:
         """Up, awake, and holding the wanted weights, which travel only where they must."""
-        if self._waiting and self._holds not in (None, wanted.label):
+        if (self._waiting or self._backlog) and self._holds not in (None, wanted.label):
             raise RuntimeError(
                 f"engine {wanted.name}: {len(self._waiting)} requests of {self._holds!r} are open;"
                 " take the rest of their stream or close it first"
@@ -118,7 +143,8 @@ class SGLangServer:
             self._call("resume", ["weights"])
         woken = time.perf_counter()
         if self._holds != wanted.label or forgot:
-            self.synced_bytes = self._push(wanted)
+            made = wanted.buckets(self.device)
+            self.synced_bytes = push(self._call, made, label=wanted.label, tp=self.config.tp)
             self._holds = wanted.label
         pushed = time.perf_counter()
         if self._asleep:
@@ -127,27 +153,8 @@ class SGLangServer:
         end = time.perf_counter()
         self.seconds |= {"sync": pushed - woken, "wake": (woken - began) + (end - pushed)}
 
-    def _push(self, wanted: Wanted) -> int:
-        """All weights in buckets; bytes sent. The engine holds no request while this runs."""
-        named, sent = wanted.weights(), 0
-        self._call("flush")  # idle from here on: SGLang kills itself where a push finds it busy
-        self._call("begin")
-        for bucket in buckets(named, self.config.bucket_mb * 2**20, self._device()):
-            data: Any = bucket.data
-            if data.is_cuda:
-                from torch.multiprocessing.reductions import reduce_tensor
-
-                torch.cuda.synchronize()
-                data = [reduce_tensor(bucket.data) for _ in range(self.config.tp)]
-            self._call("weights", bucket.pieces, data, wanted.label, self.config.tp)
-            sent += bucket.data.numel()
-            if bucket.data.is_cuda:
-                del bucket, data
-                torch.cuda.ipc_collect()
-        self._call("end")
-        return sent
-
-    def _device(self) -> torch.device:
+    @property
+    def device(self) -> torch.device:
         """Where the engine wants its weights."""
         on_cpu = self._arguments.get("device") == "cpu"
         return torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
@@ -167,7 +174,21 @@ class SGLangServer:
         self._number += 1
         return f"r{self._number}"
 
-    def submit(self, requests: Sequence[Request]) -> None:
+    def submit(self, prompts: Iterator[Sequence[Request]]) -> None:
+        """Take a stream of prompts, each as the requests of its samples; see `Backlog`."""
+        self._backlog.add(prompts)
+        self._feed()
+
+    def withdraw(self, prompts: Iterator[Sequence[Request]]) -> None:
+        """Take no more from this stream."""
+        self._backlog.drop(prompts)
+
+    def _feed(self) -> None:
+        entering = self._backlog.take(self.window - len(self._waiting))
+        if entering:
+            self._ask(entering)
+
+    def _ask(self, requests: Sequence[Request]) -> None:
         with self._lock:
             if not self._waiting:
                 self._busy_since = time.monotonic()
@@ -182,7 +203,7 @@ class SGLangServer:
         again = dataclasses.replace(request, rid=self.next_rid(), bad=request.bad + 1)
         self._counts["bad_rows"] += 1
         self._counts["resent"] += 1
-        self.submit([again])
+        self._ask([again])
         return again
 
     def abort(self, rids: Sequence[str]) -> None:
@@ -199,6 +220,7 @@ class SGLangServer:
     def next_row(self, rows: queue.SimpleQueue, *, wait: bool) -> Row | None:
         """The next row; watches the process while it waits. None: nothing has come yet."""
         while True:
+            self._feed()
             try:
                 return rows.get(timeout=POLL) if wait else rows.get_nowait()
             except queue.Empty:
@@ -207,8 +229,8 @@ class SGLangServer:
                     return None
 
     def _send(self, requests: Sequence[Request]) -> None:
-        if requests:
-            self._living().send("generate", by_prompt(requests))
+        for message in messages(requests):
+            self._living().send("generate", message)
 
     def _arrived(self, finished: Sequence[Finished]) -> None:
         """Rows for whoever waits for them. Runs on the process's reading thread."""
@@ -235,7 +257,7 @@ class SGLangServer:
         self.process = None
 
     def _start(self) -> None:
-        self.process = SGLangProcess(
+        self.process = self._make(
             arguments=self._arguments,
             environment=self._environment,
             log=self.log,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sectow_fast.config import Config, EngineConfig
 from sectow_fast.engine.memory import GIB, MemoryPlan, plan_memory, shape_of
+from sectow_fast.types import UserError
 
 OURS = "sectow_fast.engine.sglang_models"
 CONTEXT = 4096  # tokens per sequence that the plan reckons with where the configuration says none
+CPU_TOKENS = 65536  # cache on a CPU where the configuration says none
+SIZES = {"float32": 4, "bfloat16": 2}
 
 
 def device_of(engine: EngineConfig) -> str:
@@ -48,20 +52,120 @@ def memory_plan(config: Config, model: str) -> MemoryPlan:
     )
 
 
-def two_roles(config: Config, folder: Path) -> str:
+def two_roles(config: Config) -> str:
     """One engine per player ("two") or one for both ("swap"): `auto` asks the plan on a GPU.
 
-    A CPU has room for two.
+    A CPU has room for two, and so has a GPU for the sandbox's model.
     """
     if config.engine.roles != "auto":
         return config.engine.roles
-    if device_of(config.engine) == "cpu":
+    if device_of(config.engine) == "cpu" or config.model.defender is None:
         return "two"
-    return memory_plan(config, str(folder)).roles
+    return memory_plan(config, config.model.defender).roles
 
 
-def engine_arguments(config: Config, folder: Path) -> dict[str, Any]:
-    """What `sglang.Engine` is started with."""
+def cpu_tokens(engine: EngineConfig) -> int:
+    """Cache tokens of an engine on a CPU."""
+    return engine.kv_tokens or CPU_TOKENS
+
+
+def cache_token_bytes(config: Mapping[str, Any], engine: EngineConfig) -> int:
+    """Bytes of cache that a token takes on one GPU, of a model's config.json: keys and values of
+    every layer, in the engine's dtype. Heads are shared out over `tp` GPUs, at least one each."""
+    text = config.get("text_config", config)
+    heads = text.get("num_key_value_heads") or text["num_attention_heads"]
+    size = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    here = max(1, heads // engine.tp)
+    return 2 * text["num_hidden_layers"] * here * size * SIZES[engine.dtype]
+
+
+def kv_tokens_for(
+    engine: EngineConfig, *, context: int, bytes_free: int, cache_bytes_per_token: int
+) -> int:
+    """Cache tokens that an engine is started with: `engine.kv_tokens`, or where it is none, as many
+    as `max_running` requests of `context` tokens can ever use and `bytes_free` can hold.
+
+    UserError where that is less than one request, or where `engine.kv_tokens` does not fit.
+
+    >>> kv_tokens_for(EngineConfig(max_running=2), context=100, bytes_free=1500,
+    ...               cache_bytes_per_token=10)
+    150
+    """
+    room = bytes_free // cache_bytes_per_token
+    tokens = engine.kv_tokens or min(engine.max_running * context, room)
+    least = engine.kv_tokens or context
+    if room < least:
+        raise UserError(
+            f"engine.{'kv_tokens' if engine.kv_tokens else 'context_length'}: found room for"
+            f" {room:,} cache tokens in {bytes_free / GIB:.1f} GiB, expected {least:,}; lower it,"
+            " use one engine that swaps (engine.roles swap), or a larger GPU"
+        )
+    return tokens
+
+
+def cards_problem(engine: EngineConfig, *, world: int) -> str | None:
+    """Why `world` ranks with an engine each do not go with this machine's GPUs, in words; None
+    where they do. Rank r's engine takes the `tp` GPUs from r x tp on (`first_card`)."""
+    if device_of(engine) == "cpu":
+        if engine.tp > 1:
+            return f"engine.tp: found {engine.tp} on a CPU, expected 1"
+        return None
+    import torch
+
+    if world != engine.gpus:
+        return (
+            f"engine.gpus: found {engine.gpus} and a run of {world} ranks, expected the same"
+            f" number; start it by torchrun --nproc-per-node {engine.gpus}, or set engine.gpus"
+        )
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cards = torch.cuda.device_count()
+    if here * engine.tp > cards:
+        return (
+            f"engine.tp: found {cards} visible GPUs for {here} ranks on this machine, each with an"
+            f" engine of {engine.tp}, expected {here * engine.tp}; lower engine.tp or the number of"
+            " ranks"
+        )
+    return None
+
+
+def first_card(engine: EngineConfig) -> int:
+    """The first GPU of this rank's engine: engines of several GPUs stand side by side."""
+    return int(os.environ.get("LOCAL_RANK", "0")) * engine.tp
+
+
+def _cache_tokens(config: Config, folder: Path, cache_bytes: int | None) -> int:
+    """By `kv_tokens_for`; cache_bytes: of all engines on a GPU together, None: by the plan."""
+    model = json.loads((folder / "config.json").read_text())
+    engines = 2 if two_roles(config) == "two" else 1
+    if cache_bytes is None:
+        if config.model.defender is None:  # the sandbox's own model, which needs next to nothing
+            cache_bytes = gpu_bytes(config.engine) // 4
+        else:
+            cache_bytes = memory_plan(config, config.model.defender).phases["rollout"][
+                "engine cache"
+            ]
+    longest = model.get("text_config", model)["max_position_embeddings"]
+    return kv_tokens_for(
+        config.engine,
+        context=config.engine.context_length or min(CONTEXT, longest),
+        bytes_free=cache_bytes // engines,
+        cache_bytes_per_token=cache_token_bytes(model, config.engine),
+    )
+
+
+def write_dtype(folder: Path, dtype: str) -> None:
+    """Put the engine's dtype into a folder's config.json, which was written for the trainer's."""
+    path = folder / "config.json"
+    model = json.loads(path.read_text())
+    model.pop("torch_dtype", None)  # its name before transformers 5
+    path.write_text(json.dumps(model | {"dtype": dtype}, indent=2) + "\n")
+
+
+def engine_arguments(
+    config: Config, folder: Path, cache_bytes: int | None = None
+) -> dict[str, Any]:
+    """What `sglang.Engine` is started with. cache_bytes: what the caches of all engines on a GPU
+    may take of it; None: by the plan."""
     engine = config.engine
     common: dict[str, Any] = {
         "model_path": str(folder),
@@ -89,18 +193,15 @@ def engine_arguments(config: Config, folder: Path) -> dict[str, Any]:
             "mm_attention_backend": "sdpa",
             "disable_cuda_graph": True,
             "disable_overlap_schedule": True,
-            "max_total_tokens": engine.kv_tokens,
+            "max_total_tokens": cpu_tokens(engine),
             "sleep_on_idle": True,  # its idle loop would take a core from the trainer
         }
-    import torch
-
-    plan = memory_plan(config, str(folder))
-    taken = plan.phases["rollout"]["engine weights"] + plan.phases["rollout"]["engine cache"]
-    by_plan = taken / plan.gpu / (2 if plan.roles == "two" else 1)
+    if engine.memory is not None:
+        common["mem_fraction_static"] = engine.memory
     return common | {
         "enable_memory_saver": True,
-        "mem_fraction_static": engine.memory or round(by_plan, 3),
-        "base_gpu_id": torch.cuda.current_device() if torch.cuda.is_available() else 0,
+        "max_total_tokens": _cache_tokens(config, folder, cache_bytes),
+        "base_gpu_id": first_card(engine),
         "random_seed": config.seed + int(os.environ.get("RANK", "0")),
         "enable_deterministic_inference": engine.deterministic,
     }

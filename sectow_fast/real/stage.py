@@ -126,14 +126,18 @@ class RealStage:
         part = folder.with_name(f".{folder.name}.part")
         if part.exists():
             shutil.rmtree(part)
-        part.mkdir()
-        for path in self.folder.iterdir():
-            if path.is_file() and not path.name.endswith(WEIGHTS):
-                shutil.copyfile(path, part / path.name)
+        self.describe(part)
         model.save_pretrained(part, state_dict=weights)
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)
+
+    def describe(self, folder: Path) -> None:
+        """Everything that the defender's folder has but weights."""
+        folder.mkdir(parents=True)
+        for path in self.folder.iterdir():
+            if path.is_file() and not path.name.endswith(WEIGHTS):
+                shutil.copyfile(path, folder / path.name)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         return partial(self._lessons.safe, pool=pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,18 @@ import pytest
 from sectow_fast.config import Config
 from sectow_fast.engine.kinds import EngineKind, EnginePerModel, EngineSetup
 from sectow_fast.engine.registry import ENGINES, engine_kind, offloads, register_engine
+from sectow_fast.engine.sglang_settings import (
+    cache_token_bytes,
+    engine_arguments,
+    first_card,
+    kv_tokens_for,
+)
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.types import UserError
 
 QWEN = {"defender": "Qwen2.5-VL-3B-Instruct"}
 GPU = {"kind": "sglang", "device": "cuda"}
+WIDTH = {"hidden_size": 2048, "num_attention_heads": 16}
 
 
 def setup(stage, tmp_path: Path, config: Config) -> EngineSetup:
@@ -22,7 +30,7 @@ def setup(stage, tmp_path: Path, config: Config) -> EngineSetup:
         config=config,
         codec=stage.codec,
         folder=tmp_path,
-        write_folder=lambda folder: stage.save(stage.defender(), folder),
+        write_folder=stage.describe,
     )
 
 
@@ -43,6 +51,125 @@ def test_a_taken_name_is_refused(engine):
     with pytest.raises(UserError, match="engine 'torch': found the name taken"):
         register_engine("torch", engine)
     assert engine_kind(Config()).make is not None
+
+
+def test_engines_of_this_process_have_nothing_to_start(stage, tmp_path):
+    engines = engine_kind(Config()).make(setup(stage, tmp_path, Config()))
+    engines.start()
+    engines.start(cache_bytes=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_starts_from_a_folder_without_weights(stage, tmp_path):
+    config = Config(engine={"kind": "sglang", "device": "cpu", "dtype": "bfloat16"})
+    engines = engine_kind(config).make(setup(stage, tmp_path, config))
+    engine = engines.of("defender", stage.defender())
+    folder = tmp_path / "model"
+    assert folder == Path(engine.server._arguments["model_path"])
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "tokenizer.json", "processor_config.json"} <= names
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 100_000
+    assert not [name for name in names if name.endswith((".safetensors", ".bin"))]
+    written = json.loads((folder / "config.json").read_text())
+    assert written["dtype"] == "bfloat16"
+    assert written["architectures"] == ["LlavaForConditionalGeneration"]
+    assert len(engine.shapes) == len(dict(engine.model.named_parameters()))
+
+
+def test_the_folder_of_a_run_that_goes_on_is_written_anew(stage, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_text("old")
+    config = Config(engine={"kind": "sglang", "device": "cpu"})
+    engine_kind(config).make(setup(stage, tmp_path, config)).of("defender", stage.defender())
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "world", "here", "words"),
+    [
+        ({"gpus": 2}, 1, 1, r"engine\.gpus: found 2 and a run of 1 ranks"),
+        ({}, 8, 8, r"engine\.gpus: found 1 and a run of 8 ranks"),
+        ({"tp": 9}, 1, 1, r"engine\.tp: found 8 visible GPUs for 1 ranks .* expected 9"),
+        ({"tp": 2, "gpus": 8}, 8, 8, r"engine\.tp: found 8 visible GPUs for 8 .* expected 16"),
+        ({"tp": 2, "gpus": 4}, 4, 4, None),
+        ({"tp": 2, "gpus": 8}, 8, 4, None),  # two machines of eight
+        ({"gpus": 8}, 8, 8, None),
+        ({"device": "cpu", "gpus": 8}, 1, 1, None),
+        ({"device": "cpu", "tp": 2}, 1, 1, r"engine\.tp: found 2 on a CPU, expected 1"),
+    ],
+)
+def test_ranks_and_cards_are_compared_before_anything_is_made(
+    monkeypatch, engine, world, here, words
+):
+    import torch
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: object())
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+    config = Config(engine=GPU | engine)
+    if words is None:
+        engine_kind(config).check(config, world)
+        return
+    with pytest.raises(UserError, match=words) as found:
+        engine_kind(config).check(config, world)
+    assert "\n" not in str(found.value)
+
+
+def test_engines_of_several_cards_stand_side_by_side(monkeypatch):
+    taken = []
+    for rank in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        first = first_card(Config(engine=GPU | {"tp": 2}).engine)
+        taken += range(first, first + 2)
+    assert taken == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("settings", "bytes_free", "tokens"),
+    [
+        ({"max_running": 8}, 10**9, 8 * 100),  # what can ever be used
+        ({"max_running": 8}, 5550, 555),  # what there is room for
+        ({"max_running": 8, "kv_tokens": 300}, 5550, 300),
+        ({"max_running": 8}, 990, r"context_length: found room for 99 cache .* expected 100"),
+        ({"kv_tokens": 300}, 2990, r"kv_tokens: found room for 299 cache .* expected 300"),
+    ],
+)
+def test_the_cache_is_a_number_of_tokens(settings, bytes_free, tokens):
+    engine = Config(engine=GPU | settings).engine
+
+    def found() -> int:
+        return kv_tokens_for(engine, context=100, bytes_free=bytes_free, cache_bytes_per_token=10)
+
+    if isinstance(tokens, int):
+        assert found() == tokens
+        return
+    with pytest.raises(UserError, match=tokens):
+        found()
+
+
+def test_bytes_of_a_cached_token():
+    model = {"text_config": {"num_hidden_layers": 36, "num_key_value_heads": 2} | WIDTH}
+    engine = Config(engine=GPU | {"dtype": "bfloat16"}).engine
+    assert cache_token_bytes(model, engine) == 2 * 2 * 36 * 2 * 128
+    assert cache_token_bytes(model, engine.model_copy(update={"dtype": "float32"})) == 73_728
+    # Two heads over four GPUs: each has one.
+    assert cache_token_bytes(model, engine.model_copy(update={"tp": 4})) == 2 * 2 * 36 * 128
+
+
+def test_an_engine_on_a_gpu_is_given_tokens_and_no_share(stage, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    stage.describe(tmp_path / "model")
+    config = Config(engine=GPU | {"max_running": 64, "context_length": 128, "tp": 2})
+    given = engine_arguments(config, tmp_path / "model", 2**30)
+    assert given["max_total_tokens"] == 64 * 128 and given["base_gpu_id"] == 6
+    assert "mem_fraction_static" not in given
+    bytes_each = cache_token_bytes(
+        json.loads((tmp_path / "model/config.json").read_text()), config.engine
+    )
+    less = engine_arguments(config, tmp_path / "model", 2 * 1000 * bytes_each)
+    assert less["max_total_tokens"] == 1000  # half of it: there are two engines
+    share = config.model_copy(update={"engine": config.engine.model_copy(update={"memory": 0.4})})
+    assert engine_arguments(share, tmp_path / "model", 2**30)["mem_fraction_static"] == 0.4
 
 
 def test_a_plain_class_makes_one_engine_per_model(stage, tmp_path):
@@ -76,10 +203,10 @@ def test_sglang_is_refused_where_it_is_missing_or_cannot_be_deterministic(monkey
     config = Config(engine={"kind": "sglang", "device": "cpu", "deterministic": True})
     monkeypatch.setattr(importlib.util, "find_spec", without)
     with pytest.raises(UserError, match=r"engine\.kind sglang: found no SGLang"):
-        engine_kind(config).check(config)
+        engine_kind(config).check(config, 1)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: object())
     with pytest.raises(UserError, match=r"engine\.deterministic: found true on a CPU"):
-        engine_kind(config).check(config)
+        engine_kind(config).check(config, 1)
 
 
 @pytest.mark.parametrize(

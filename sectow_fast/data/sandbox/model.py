@@ -56,21 +56,17 @@ def build_processor(world: SandboxWorld) -> Any:
     )
 
 
-def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int) -> Any:
-    """A LlavaForConditionalGeneration with fresh weights: CLIP tower, Qwen2 decoder, tied head.
+def model_config(world: SandboxWorld, *, hidden_size: int, layers: int) -> Any:
+    """A CLIP tower, a Qwen2 decoder, a tied head.
 
     Larger initialisation than the default (tower x3, decoder 0.06) is what makes it learn in
     minutes.
     """
-    from transformers import (
-        CLIPVisionConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        Qwen2Config,
-    )
+    from transformers import CLIPVisionConfig, LlavaConfig, Qwen2Config
 
     tower = 96
-    config = LlavaConfig(
+    return LlavaConfig(
+        architectures=["LlavaForConditionalGeneration"],
         vision_config=CLIPVisionConfig(
             hidden_size=tower,
             intermediate_size=2 * tower,
@@ -101,6 +97,13 @@ def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
     )
+
+
+def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int) -> Any:
+    """A LlavaForConditionalGeneration of `model_config` with fresh weights."""
+    from transformers import LlavaForConditionalGeneration
+
+    config = model_config(world, hidden_size=hidden_size, layers=layers)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlavaForConditionalGeneration(config)

@@ -12,7 +12,12 @@ from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec
 from sectow_fast.data.processor import load_processor
 from sectow_fast.data.sandbox.lessons import Lessons
-from sectow_fast.data.sandbox.model import build_model, build_processor, save_model
+from sectow_fast.data.sandbox.model import (
+    build_model,
+    build_processor,
+    model_config,
+    save_model,
+)
 from sectow_fast.data.sandbox.world import SandboxWorld
 from sectow_fast.protocols import Lesson
 from sectow_fast.types import Attack, UserError
@@ -93,6 +98,18 @@ class SandboxStage:
     ) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_model(model, self.processor, folder, weights=weights)
+
+    def describe(self, folder: Path) -> None:
+        """See `protocols.Stage`."""
+        from transformers import AutoConfig
+
+        own = self.config.model
+        if own.defender:
+            made = AutoConfig.from_pretrained(own.defender, trust_remote_code=own.trust_remote_code)
+        else:
+            made = model_config(self.world, hidden_size=own.hidden_size, layers=own.layers)
+        made.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         return partial(self._lessons.safe, pool=pool)
