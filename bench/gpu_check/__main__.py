@@ -63,9 +63,10 @@ def main(arguments: Sequence[str]) -> int:
 def _run(
     given: argparse.Namespace, stages: Sequence[Any], card: Any, folder: Path, scratch: Path
 ) -> int:
+    from rich.console import Console
+
     from gpu_check import results, runner, table
     from gpu_check.check import Check
-    from rich.console import Console
 
     for one in (folder, scratch):
         one.mkdir(parents=True, exist_ok=True)
