@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import bench.gpu_check  # noqa: F401  (its folder goes on the path)
-
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="make gpu-check", description="docs/GPU.md")
@@ -24,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    from gpu_check import machine, results
+    from bench.gpu_check import machine, results
 
     given = parser().parse_args(arguments)
     card = machine.card()
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    from gpu_check.stages import BY_NAME
+    from bench.gpu_check.stages import BY_NAME
 
     names = [name for name in given.stages.split(",") if name] or list(BY_NAME)
     unknown = [name for name in names if name not in BY_NAME]
@@ -65,8 +63,8 @@ def _run(
 ) -> int:
     from rich.console import Console
 
-    from gpu_check import results, runner, table
-    from gpu_check.check import Check
+    from bench.gpu_check import results, runner, table
+    from bench.gpu_check.check import Check
 
     for one in (folder, scratch):
         one.mkdir(parents=True, exist_ok=True)

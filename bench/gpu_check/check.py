@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_check.device import Device
-from gpu_check.qwen import THREE_B, TINY, QwenScene, Shape
+from bench.gpu_check.device import Device
+from bench.gpu_check.qwen import THREE_B, TINY, QwenScene, Shape
 
 Row = dict[str, Any]
 

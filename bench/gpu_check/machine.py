@@ -51,8 +51,8 @@ def refusal(*, python: tuple[int, int], system: str, card: Card | None) -> str |
         )
     if card is None:
         return (
-            "make gpu: found no CUDA card (nvidia-smi names none), expected one; on a machine"
-            " without a card `make test` builds what is needed"
+            "make gpu: found no CUDA card (nvidia-smi names none), expected one; without a card"
+            " `make test` builds what the tests need"
         )
     return None
 

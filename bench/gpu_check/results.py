@@ -10,9 +10,9 @@ from typing import Any
 
 import record
 
-from gpu_check import ROOT
-from gpu_check.check import Row
-from gpu_check.machine import Card
+from bench.gpu_check import ROOT
+from bench.gpu_check.check import Row
+from bench.gpu_check.machine import Card
 
 # What decides the figures. The commit is recorded too, but changes with every word of the docs, and
 # is not known in a copy without its history.

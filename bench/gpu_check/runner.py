@@ -9,15 +9,16 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_check import results
-from gpu_check.check import Check, Row, Stage
-from gpu_check.machine import Card
+from bench.gpu_check import results
+from bench.gpu_check.check import Check, Row, Stage
+from bench.gpu_check.machine import Card
 
-PRELOAD = ("torch", "transformers", "gpu_check.stages")
+# Imported once, before a card is touched, and then there in every stage.
+PRELOAD = ["transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "bench.gpu_check.stages"]
 Say = Callable[[str], None]
 
 
@@ -47,13 +48,11 @@ class Run:
         )
 
 
-def run_all(
-    run: Run, stages: Iterable[Stage], say: Say, *, preload: Sequence[str] = PRELOAD
-) -> dict[str, str]:
+def run_all(run: Run, stages: Iterable[Stage], say: Say) -> dict[str, str]:
     """State by stage: finished, failed, timed out, died, or skipped. A stage that fails stops no
-    other. preload: what is imported once, before a card is touched, and is then in every stage."""
+    other."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload(PRELOAD)
     states: dict[str, str] = {}
     for stage in stages:
         if not run.again and results.is_done(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from gpu_check.check import Check, Row, short
+from bench.gpu_check.check import Check, Row, short
 
 COPY, PRODUCT = "device copy", "product"
 

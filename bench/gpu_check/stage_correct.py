@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_check import ROOT
-from gpu_check.check import Check, Failed, Row
+from bench.gpu_check import ROOT
+from bench.gpu_check.check import Check, Failed, Row
 
 MARK = "pytest.mark." + "gpu"
 SANITIZER = ("compute-sanitizer", "--error-exitcode", "9")

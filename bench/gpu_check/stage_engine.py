@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from gpu_check.check import Check, Failed, Row, short
-from gpu_check.qwen import QwenScene
+from bench.gpu_check.check import Check, Failed, Row, short
+from bench.gpu_check.qwen import QwenScene
 from sectow_fast.config import Config
 from sectow_fast.engine.kinds import EngineSetup
 from sectow_fast.engine.protocol import Engine

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from kernel_contenders import CONTENDERS, Scene, compiled
 
-from gpu_check.check import Check, Row, short
-from gpu_check.device import Device
+from bench.gpu_check.check import Check, Row, short
+from bench.gpu_check.device import Device
 from sectow_fast.kernels import advantage, group_advantage, loss_oracle, policy_loss
 
 DEAD = ("none", "masked", "zero")

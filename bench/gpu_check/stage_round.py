@@ -13,10 +13,10 @@ from typing import Any
 
 import layouts
 
-from gpu_check import ROOT, stage_ceilings, stage_engine
-from gpu_check.check import Check, Failed, Row, short
-from gpu_check.qwen import TOKEN, QwenScene, Shape
-from gpu_check.results import rows_of
+from bench.gpu_check import ROOT, stage_ceilings, stage_engine
+from bench.gpu_check.check import Check, Failed, Row, short
+from bench.gpu_check.qwen import TOKEN, QwenScene, Shape
+from bench.gpu_check.results import rows_of
 from sectow_fast.data.sandbox import layouts as published
 
 STEPS = 2  # of each phase; the first one warms up

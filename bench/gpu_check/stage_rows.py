@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from training_contenders import Update
 
-from gpu_check.check import Check, Failed, Row, short
-from gpu_check.qwen import QwenScene
+from bench.gpu_check.check import Check, Failed, Row, short
+from bench.gpu_check.qwen import QwenScene
 from sectow_fast.learn.attention import BACKENDS
 from sectow_fast.types import UserError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from training_contenders import Update
 
-from gpu_check.check import Check, Row
+from bench.gpu_check.check import Check, Row
 
 WARM, STEPS = 1, 3
 

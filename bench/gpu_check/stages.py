@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu_check import (
+from bench.gpu_check import (
     stage_ceilings,
     stage_correct,
     stage_engine,
@@ -12,7 +12,7 @@ from gpu_check import (
     stage_rows,
     stage_trl,
 )
-from gpu_check.check import Stage
+from bench.gpu_check.check import Stage
 
 TIMES = ("seconds", "extra_mib")
 STAGES = (

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gpu_check import results
-from gpu_check.check import Row, Stage
+from bench.gpu_check import results
+from bench.gpu_check.check import Row, Stage
 
 
 def show(folder: Path, stages: Iterable[Stage], console: Console) -> None:
