@@ -137,8 +137,7 @@ class QwenScene(Scene):
 
     @property
     def tokens(self) -> int:
-        if self.drawn:
-            return super().tokens
+        """Completion tokens of an update; those that are drawn are counted where they are."""
         return sum(map(sum, self.lengths))
 
     def pictures(self) -> Pictures:

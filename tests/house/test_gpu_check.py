@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -71,7 +70,7 @@ def test_rehearsal(tmp_path):
     assert all(row["trained"] == 2 for row in results.rows_of(tmp_path, "round"))
 
 
-def test_limits_are_those_of_an_hour_that_is_lent():
+def test_all_limits_together_are_25_minutes():
     assert sum(stage.limit for stage in STAGES) <= 25 * 60
 
 
@@ -294,17 +293,6 @@ def test_the_card_is_asked_for_the_issues_shapes():
 
 
 def test_table_says_why_a_row_has_no_figure():
-    assert table.cells({"name": "a", "absent": "not here"}, ["seconds"]) == [
-        "a (absent: not here)",
-        "",
-    ]
+    assert table.cells({"name": "a", "absent": "no"}, ["seconds"]) == ["a (absent: no)", ""]
     assert table.cells({"name": "a", "failed": "bad"}, []) == ["a (failed: bad)"]
     assert table.cells({"name": "a", "x": 0.123456, "y": 3}, ["x", "y"]) == ["a", "0.1235", "3"]
-
-
-def test_results_say_where_and_with_what(run):
-    runner_stage = stage(good)
-    run.write(runner_stage, [{"name": "x"}], "finished", time.time())
-    found = json.loads((run.check.results / "good.json").read_text())
-    assert found["driver"] == "1" and found["rehearsal"] is True and "torch" in found["versions"]
-    assert results.code_digest() == results.code_digest()
