@@ -6,7 +6,8 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test test-sglang test-hosts bench bench-sglang lint results sanitize fuzz mutate gpu-check clean
+.PHONY: train test test-sglang test-hosts bench bench-sglang lint results sanitize fuzz mutate \
+  gpu gpu-check core clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
@@ -100,9 +101,35 @@ endef
 mutate: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(RUN) tests/mutation/run.py $(ROOMS)
 
+# A CUDA machine (docs/GPU.md): the set of constraints-gpu.txt in an environment of its own.
+GPU_VENV ?= .venv-gpu
+GPU_RUN := $(GPU_VENV)/bin/python
+gpu: $(GPU_VENV)/.installed
+
+$(GPU_VENV)/.installed: constraints-gpu.txt $(SOURCES)
+	$(PYTHON) bench/gpu_check/machine.py
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_RUN) -m pip install -q -c constraints-gpu.txt -e '.[gpu]'
+	$(GPU_RUN) -m bench.gpu_check.names
+	touch $@
+
+# Stages, each with its time limit; results in bench/results/gpu/CARD, or where OUT says. The Python
+# is that of `make gpu` where it was built, else PYTHON. REHEARSE=1: on a CPU, at toy sizes.
+ifdef REHEARSE
+CHECK_RUN := $(RUN) -m bench.gpu_check --rehearse
+gpu-check: $(VENV)/.installed-test
+else
+CHECK_PYTHON := $(if $(wildcard $(GPU_RUN)),$(GPU_RUN),$(PYTHON))
+CHECK_RUN := $(CHECK_PYTHON) -m bench.gpu_check
+gpu-check: core
+endif
 gpu-check:
-	$(PYTHON) -m pytest tests -m gpu
-	$(PYTHON) -m pytest -s bench/test_kernels.py -m gpu --record $(OUT)
+	$(CHECK_RUN) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(ARGS)
+
+# The C++ core in place, for a Python that the package is not installed in.
+core:
+	@$(CHECK_PYTHON) -c 'import sectow_fast._C' 2>/dev/null \
+	  || $(CHECK_PYTHON) setup.py -q build_ext --inplace
 
 # torch first and by itself, so that the build the machine offers (CPU or CUDA) is the one taken.
 $(VENV)/.torch:
@@ -123,4 +150,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(SGLANG_VENV) $(HOSTS_VENV)
+	rm -rf build dist *.egg-info $(VENV) $(SGLANG_VENV) $(HOSTS_VENV) $(GPU_VENV)

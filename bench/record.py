@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("torch", "triton", "transformers", "trl", "accelerate", "datasets", "numpy", "liger-kernel"),
     *("datasketch", "rensa", "sacrebleu", "sglang"),
+    *("xformers", "flash-attn", "flash-attn-4", "cut-cross-entropy", "verl"),
 )
 
 
@@ -56,6 +57,12 @@ def cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def resident_mib(field: str) -> float:
+    """VmRSS (current) or VmHWM (the most since the last reset) of this process."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.split(f"{field}:")[1].split()[0]) / 1024
 
 
 def versions() -> dict[str, str]:

@@ -87,6 +87,7 @@ class Padded(Policy):
             input_ids=row.input_ids.to(device),
             attention_mask=row.mask.to(device),
             use_cache=False,
+            **self.family.own_inputs(row.input_ids.to(device)),
             **{name: value.to(device) for name, value in row.pixel_inputs.items()},
         ).last_hidden_state
         return states.flatten(0, 1)[row.column.to(device)]
