@@ -34,7 +34,6 @@ from sectow_fast.run_folder import RunFolder, write_whole
 from sectow_fast.types import Event
 
 PLAYERS = ("defender", "attacker")
-PASSED_ON = 1.0  # seconds: torchrun passes Ctrl-C on to ranks that the terminal has told already
 
 
 class Interrupted(Exception):
@@ -52,7 +51,7 @@ class Keeper:
         self.log = MetricsLog(folder.path / "metrics.jsonl") if self.ranks.first else None
         self._before = 0.0  # seconds that earlier processes of this run took
         self._began = time.perf_counter()
-        self._asked_at: float | None = None  # when a stop was asked for
+        self._asked_to_stop = False
         self._checkpoints = Checkpoints(folder.checkpoints, self.ranks)
         if self.ranks.told((folder.checkpoints / "latest").exists):
             self._resume()
@@ -212,19 +211,17 @@ class Keeper:
 
     def _stopping(self) -> bool:
         """Whether any rank was asked to: all stop after the same step, or the rest would wait."""
-        return bool(self.ranks.largest(float(self._asked_at is not None)))
+        return bool(self.ranks.largest(float(self._asked_to_stop)))
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[None]:
         """Ctrl-C ends the run after the current step; a second one at once (nothing is lost)."""
 
         def ask(signum: int, frame: Any) -> None:
-            now = time.monotonic()
-            if self._asked_at is None:
-                self._asked_at = now
-                self.console.note("stopping after this step")
-            elif self.ranks.world == 1 or now - self._asked_at > PASSED_ON:
+            if self._asked_to_stop:
                 raise KeyboardInterrupt
+            self._asked_to_stop = True
+            self.console.note("stopping after this step")
 
         before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
         try:

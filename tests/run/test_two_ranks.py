@@ -100,7 +100,7 @@ def test_a_run_of_two_stopped_and_killed_goes_on_as_one(tmp_path):
     folder = tmp_path / "run"
     process = start_two(*SMALL, "--out", str(folder), "--plain")
     wait_for(folder, 6, process)
-    # As in a terminal: torchrun and both ranks get it, and torchrun passes it on to the ranks.
+    # As in a terminal. The ranks are in sessions of their own, and torchrun passes it on to them.
     os.killpg(process.pid, signal.SIGINT)
     _, err = ended(process)
     assert err.count(f"stopped; go on with: python -m sectow_fast.train --resume {folder}") == 1
