@@ -21,7 +21,7 @@ class Batch:
 
     requests(i): the samples of prompt i; called when the prompt is about to be sent. rows: where
     the server puts what comes back. prove: called with the first completions after each start of
-    the server; None where this process cannot compute the log-probs by itself.
+    the server.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Batch:
         wanted: Wanted,
         sampling: Sampling,
         eos_id: int,
-        prove: Prove | None,
+        prove: Prove,
     ) -> None:
         self._server, self._rows, self._wanted = server, rows, wanted
         self._limit, self._eos_id, self._prove = sampling.max_new_tokens, eos_id, prove
@@ -69,7 +69,7 @@ class Batch:
             del self._open[key]
             self._left -= 1
             done = self._completion(row)
-            if self._prove is not None and self._server.unproven:
+            if self._server.unproven:
                 proof.append((key[0], done))
                 if len(proof) == PROVEN_ROWS or not self._left:
                     self._prove(proof)

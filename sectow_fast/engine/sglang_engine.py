@@ -59,6 +59,8 @@ class SGLangEngine:
         self.name, self.shapes, self._weights_of = name, shapes, weights_of
         self._neighbours = neighbours if neighbours is not None else {name: server}
         self._gaps = gaps or plain_gaps(model, codec)
+        # Asked once: during a forward of FSDP2 its parameters are whole for a while.
+        self._peers = needs_peers(model)
         self.weight_version = 0
         self._synced = _written(model)
         self._kept: tuple[int, list[Bucket]] = (-1, [])  # version, and its weights on the host
@@ -119,7 +121,7 @@ class SGLangEngine:
 
         def prove(first: Sequence[tuple[int, Completion]]) -> None:
             found = [(prompts[i], one) for i, one in first]
-            if not needs_peers(self.model):
+            if not self._peers:
                 self.prove(found, sampling)
             elif self._unproven[0] != self.server.starts:
                 self._unproven = (self.server.starts, found)
@@ -179,7 +181,8 @@ class SGLangEngine:
         config = self.server.config
         tolerance = config.logprob_tolerance or TOLERANCE[config.dtype]
         check_gaps(gaps, tolerance=tolerance, name=self.name)
-        self.server.passed()
+        if self.to_prove or not self._peers:  # else these were other ranks' rows alone
+            self.server.passed()
 
     # ---- weights and memory
 
@@ -209,7 +212,7 @@ class SGLangEngine:
 
         self._check_unchanged(synced)
         version, bring = self.weight_version, made
-        if needs_peers(self.model):
+        if self._peers:
             # Before the server is looked at: whether an engine is well differs from rank to rank.
             if self._kept[0] != version:
                 self._kept = version, in_host_memory(made(server.device), self._kept[1])

@@ -80,6 +80,8 @@ def rollout_gaps(
             logp, _ = policy(row, temperature=temperature)
             found.append((logp.float().cpu() - row.rollout_logp)[row.labels != IGNORE].abs())
     policy.train(training)
+    if hasattr(policy, "reshard"):
+        policy.reshard()  # FSDP2 keeps its outermost unit whole until a backward, which never comes
     return torch.cat(found)
 
 

@@ -46,6 +46,9 @@ def main(ranks, out: Path, scenario: str) -> None:
     engine = RankedEngine(mine, ranks, whole=lambda model: {})
     engine.sync(model)
     log: dict[str, Any] = {"ids": []}
+    if scenario == "sound":  # one prompt: nothing is known of the second rank's engine then
+        engine.generate(PROMPTS[:1], n=1, sampling=SAMPLING, seed="few")
+        log["unproven after one prompt"] = mine.server.unproven
     try:
         for step in range(3):
             # Step 1 has the weights of step 0, so no rank has to bring them anywhere.

@@ -42,6 +42,7 @@ def test_all_ranks_draw_and_compare_log_probs_of_sharded_weights(played):
     first, second = played["sound"]
     assert first["ids"] == second["ids"] and len(first["ids"]) == 3
     assert len(first["ids"][0]) == 24 and first["ids"][0] != first["ids"][2]
+    assert [rank["unproven after one prompt"] for rank in played["sound"]] == [False, True]
     assert not first["unproven"] and not second["unproven"]
     assert first["counts"]["restarts"] == second["counts"]["restarts"] == 0
 

@@ -82,6 +82,13 @@ def test_two_ranks_sample_and_train_as_one_does(alone, together):
     assert_same_weights(alone[2], together[2])
 
 
+def test_rollouts_are_compared_by_all_ranks_together(alone, together):
+    """Each token once: what a rank repeats for company does not count twice."""
+    for one, two in zip(alone[1], together[1], strict=True):
+        assert len(one["gaps"]) == len(two["gaps"]) == sum(map(len, one["ids"][::3]))
+        assert max(one["gaps"] + two["gaps"]) < 1e-4
+
+
 def test_each_rank_wrote_its_share(together):
     assert len(list(together[0].glob("checkpoint-*/*.safetensors"))) == 2
 

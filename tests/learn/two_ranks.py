@@ -19,6 +19,7 @@ from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.policy import make_policy
 from sectow_fast.learn.ranks import joined
+from sectow_fast.learn.selftest import rollout_gaps
 from sectow_fast.learn.sft import sft_step
 from sectow_fast.learn.sharding import shard, whole_weights
 from sectow_fast.types import Group, Reward, Sampling, UserError
@@ -67,7 +68,11 @@ def main(ranks, out: Path, resume: Path | None) -> None:
         ]
         ids = [one.ids for row in replies for one in row]
         pairs = [(prompt, row[0].ids) for prompt, row in zip(prompts, replies, strict=True)]
-        log.append({"ids": ids, "grpo": grpo_step(policy, optimizer, groups, config=config)})
+        rows = [(prompt, row[0]) for prompt, row in zip(prompts, replies, strict=True)]
+        gaps = torch.cat(ranks.gathered(rollout_gaps(policy, rows, 1.0))).tolist()
+        log.append(
+            {"ids": ids, "gaps": gaps, "grpo": grpo_step(policy, optimizer, groups, config=config)}
+        )
         log[-1]["sft"] = sft_step(policy, optimizer, pairs, tokens_per_batch=70)
         engine.sync(model)
     if ranks.world > 1:
