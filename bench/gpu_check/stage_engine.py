@@ -47,7 +47,7 @@ def run(check: Check) -> Iterator[Row]:
     codec = scene.codec(scene.pictures())
     prompts = codec.encode(scene.cases)
     kind = engine_kind(config)
-    kind.check(config)
+    kind.check(config, 1)
     setup = EngineSetup(
         config=config,
         codec=codec,
