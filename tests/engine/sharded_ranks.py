@@ -68,6 +68,6 @@ def main(ranks, out: Path, scenario: str) -> None:
 
 
 if __name__ == "__main__":
-    with joined() as everyone:
+    with joined(timeout=60) as everyone:
         for name in sys.argv[2:]:
             main(everyone, Path(sys.argv[1]), name)
