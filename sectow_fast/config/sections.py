@@ -19,6 +19,9 @@ class ModelConfig(Section):
     hidden_size: int = Field(128, ge=16, description="sandbox decoder width")
     layers: int = Field(3, ge=1, description="sandbox decoder depth")
     trust_remote_code: bool = False
+    max_pixels: int | None = Field(
+        None, ge=1, description="a larger picture is scaled down; none: as the processor has it"
+    )
 
 
 class SandboxConfig(Section):

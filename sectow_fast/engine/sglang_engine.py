@@ -18,6 +18,7 @@ from sectow_fast.engine.torch_engine import row_seeds
 from sectow_fast.engine.weight_sync import Weights, checkpoint_weights, covered
 from sectow_fast.types import Completion, Prompt, Sampling, UserError
 
+AHEAD = 16  # prompts whose pictures are processed while the ones before are sent
 BANNED = -1e9  # added to a banned token's logit: probability 0, and finite on its way through JSON
 
 
@@ -80,9 +81,10 @@ class SGLangEngine:
         shared = self._sampling(sampling)
         requests = []
         for i, prompt in enumerate(prompts):
+            self.codec.prefetch(prompts[i : i + AHEAD])
             inputs = self.codec.pixel_inputs([prompt])
             # One object for all samples: they travel together, the pixels once.
-            pixels = {name: value.numpy() for name, value in inputs.items()} or None
+            pixels = {name: _array(value) for name, value in inputs.items()} or None
             for j in range(n):
                 requests.append(
                     Request(
@@ -202,6 +204,11 @@ class SGLangEngine:
 def _written(model: Any) -> tuple[int, ...]:
     """Moves whenever a parameter is written in place."""
     return tuple(p._version for p in model.parameters())
+
+
+def _array(value: torch.Tensor) -> Any:
+    """A picture's input on its way to another process; numpy has no bfloat16."""
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
 
 def _sharded(model: Any) -> bool:
