@@ -47,11 +47,12 @@ def cap_pixels(image_processor: Any, most: int) -> None:
     """
     name = f"model.max_pixels {most}: found {type(image_processor).__name__},"
     size = dict(image_processor.size)
-    fixed = size | dict(getattr(image_processor, "crop_size", None) or {})
+    # A processor that does not crop has a size to crop to all the same.
+    fixed = dict(image_processor.crop_size) if image_processor.do_center_crop else size
     if fixed.get("height") and fixed.get("width"):
         least = fixed["height"] * fixed["width"]
-    elif "max_pixels" in image_processor.valid_kwargs.__annotations__:
-        least = size["shortest_edge"]  # both edges are numbers of pixels here
+    elif hasattr(image_processor, "merge_size"):  # a Qwen-VL's, whose edges are numbers of pixels
+        least = size["shortest_edge"]
         edges = {"shortest_edge": least, "longest_edge": min(most, size["longest_edge"])}
         image_processor.size = type(image_processor.size)(**edges)
     else:

@@ -26,7 +26,7 @@ def check_cap(config: Config, tokens: int) -> None:
     """UserError where a picture of `tokens` tokens, which is the largest under the cap, leaves no
     room for words; before any model is loaded."""
     for name, phase in (("attack", config.attack), ("defend", config.defend)):
-        most = min(config.engine.context_length or tokens * 2, phase.tokens_per_batch)
+        most = min(config.engine.context_length or phase.tokens_per_batch, phase.tokens_per_batch)
         if tokens + phase.max_new_tokens >= most:
             raise UserError(
                 f"model.max_pixels {config.model.max_pixels}: found up to {tokens} tokens for a"

@@ -134,7 +134,7 @@ def test_a_cap_that_a_processor_cannot_keep_is_refused_in_one_line():
         (CLIPImageProcessor(), 100),
         (SiglipImageProcessor(), 100),
         (Qwen2VLImageProcessor(), 100),
-        (SimpleNamespace(size={}, valid_kwargs=dict), 10**6),
+        (SimpleNamespace(size={}, do_center_crop=False), 10**6),
     ):
         with pytest.raises(UserError, match=rf"model.max_pixels {most}: found ") as caught:
             cap_pixels(made, most)
