@@ -82,6 +82,10 @@ class Codec(Protocol):
         """The model's image inputs, in the prompts' order; empty where none has an image."""
         ...
 
+    def prefetch(self, prompts: Sequence[Prompt]) -> None:
+        """Begin to process the images of prompts that are asked for soon."""
+        ...
+
 
 class Stage(Protocol):
     """Everything a run needs of the place it is played in. Models are transformers' classes."""

@@ -19,6 +19,9 @@ class ModelConfig(Section):
     hidden_size: int = Field(128, ge=16, description="sandbox decoder width")
     layers: int = Field(3, ge=1, description="sandbox decoder depth")
     trust_remote_code: bool = False
+    max_pixels: int | None = Field(
+        None, ge=1, description="a larger picture is scaled down; none: as the processor has it"
+    )
 
 
 class SandboxConfig(Section):
@@ -42,6 +45,12 @@ class LearnConfig(Section):
         "auto", description="what computes attention over packed rows (learn/attention.py)"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products")
+    freeze_tower: bool = Field(
+        False, description="vision tower and projector stay as they are; adapters leave them so too"
+    )
+    picture_gib: float = Field(
+        2.0, gt=0, description="host memory for processed pictures; a frozen tower's take as much"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory for a second forward")
     lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
     lora_alpha: float = Field(32.0, gt=0)

@@ -27,6 +27,7 @@ from sectow_fast.engine.weight_sync import (
 )
 from sectow_fast.types import Completion, Prompt, Sampling, UserError
 
+AHEAD = 16  # prompts whose pictures are processed while the ones before are sent
 BANNED = -1e9  # added to a banned token's logit: probability 0, and finite on its way through JSON
 
 
@@ -104,6 +105,7 @@ class SGLangEngine:
         shared = self._sampling(sampling)
 
         def requests(i: int) -> list[Request]:
+            self.codec.prefetch(prompts[i : i + AHEAD])
             # One object for all samples of a prompt, by which they are known to travel together.
             pixels = functools.partial(self.codec.pixel_inputs, [prompts[i]])
             return [

@@ -29,7 +29,8 @@ def attend(
             "learn.attention sdpa: found a softcap on attention scores, expected none; take flex"
         )
     batches, order = _prepare(segments, window, query.device)
-    parts = [_attend(query, key, value, batch, scale) for batch in batches]
+    causal = not segments.both_ways
+    parts = [_attend(query, key, value, batch, scale, causal) for batch in batches]
     return torch.cat(parts)[order]
 
 
@@ -49,7 +50,12 @@ def _prepare(
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, batch: Joined, scale: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    batch: Joined,
+    scale: float | None,
+    causal: bool,
 ) -> torch.Tensor:
     q, k, v = (
         one[index].transpose(1, 2)
@@ -60,7 +66,7 @@ def _attend(
         k,
         v,
         attn_mask=None if batch.seen is None else batch.seen[:, None],
-        is_causal=batch.seen is None,
+        is_causal=causal and batch.seen is None,
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
     )

@@ -20,6 +20,7 @@ from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.packing import PackedRow, Piece, rank_rows
 from sectow_fast.learn.placement import Offload
 from sectow_fast.learn.ranks import ALONE, Ranks
+from sectow_fast.learn.tower import KEPT_BYTES, Tower, tower_parameters
 from sectow_fast.types import Completion, Prompt
 
 
@@ -34,6 +35,9 @@ def make_policy(
     """The policy of `model` as the run's settings want it: backend, dtype, checkpointing."""
     if config.lora_rank:
         add_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha)
+    if config.freeze_tower:
+        for parameter in tower_parameters(model):
+            parameter.requires_grad_(False)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return Policy(
@@ -43,6 +47,7 @@ def make_policy(
         autocast=None if config.dtype == "float32" else getattr(torch, config.dtype),
         ranks=ranks,
         dummy=dummy,
+        kept_bytes=int(config.picture_gib * 2**30),
     )
 
 
@@ -63,6 +68,7 @@ class Policy(torch.nn.Module):
     backend: who computes attention (learn/attention.py), set on `model` here. autocast: the dtype
     of matrix products, None for the weights' own. ranks: the processes that train
     it together (learn/sharding.py); dummy: a prompt with an image, for rows without one on them.
+    kept_bytes: host memory for the features of a tower that is not trained (learn/tower.py).
     """
 
     offload: Offload | None = None  # where the weights rest between updates (learn/placement.py)
@@ -76,12 +82,15 @@ class Policy(torch.nn.Module):
         autocast: torch.dtype | None = None,
         ranks: Ranks = ALONE,
         dummy: Prompt | None = None,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         super().__init__()
         self.model, self.codec, self.autocast = model, codec, autocast
         self.ranks, self.dummy = ranks, dummy
         self.family = family_of(model)
         self.backend = attention.use(model, backend)
+        # Ranks must make the same calls, and another rank may not have a picture's features.
+        self.tower = Tower(model, kept_bytes=kept_bytes if ranks.world == 1 else 0)
 
     @property
     def device(self) -> torch.device:
@@ -108,11 +117,8 @@ class Policy(torch.nn.Module):
         batch has an image. AdamW would move weights for them, which it does not do on one rank."""
         if self.ranks.world == 1 or any(prompt.image is not None for prompt, _ in groups):
             return
-        text = [self.model.get_decoder(), self.model.get_output_embeddings()]
-        kept = {id(p) for module in text for p in module.parameters()}
-        for parameter in self.model.parameters():
-            if id(parameter) not in kept:
-                parameter.grad = None
+        for parameter in tower_parameters(self.model):
+            parameter.grad = None
 
     def precision(self) -> torch.autocast:
         """The autocast that every forward runs under."""
@@ -127,7 +133,7 @@ class Policy(torch.nn.Module):
             attention_mask=attention.mask_of(row.segments, device),
             position_ids=row.position_ids.to(device),
             use_cache=False,
-            **{name: value.to(device) for name, value in row.pixel_inputs.items()},
+            **self.tower.outputs(row, device),
         ).last_hidden_state
         return states[0, row.column.to(device)]
 

@@ -53,6 +53,7 @@ def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
                 if not float(gap) <= worst:
                     worst, where = float(gap), f"case {prompt.case_id!r}, completion {number}"
     policy.train(training)
+    policy.tower.forget()
     dtype = policy.autocast or policy.model.dtype
     if not worst <= BOUND[dtype]:
         raise UserError(

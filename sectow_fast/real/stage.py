@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
-from sectow_fast.data.codec import ChatCodec
+from sectow_fast.data.codec import ChatCodec, kept_pictures
 from sectow_fast.data.processor import load_processor
 from sectow_fast.judges import Told
 from sectow_fast.protocols import Lesson
@@ -22,7 +22,21 @@ from sectow_fast.types import Attack, Case, UserError
 if TYPE_CHECKING:
     import torch
 
+HUGE = 16_000  # pixels of a side, beyond every cap
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json")
+
+
+def check_cap(config: Config, tokens: int) -> None:
+    """UserError where a picture of `tokens` tokens, which is the largest under the cap, leaves no
+    room for words; before any model is loaded."""
+    for name, phase in (("attack", config.attack), ("defend", config.defend)):
+        most = min(config.engine.context_length or phase.tokens_per_batch, phase.tokens_per_batch)
+        if tokens + phase.max_new_tokens >= most:
+            raise UserError(
+                f"model.max_pixels {config.model.max_pixels}: found up to {tokens} tokens for a"
+                f" picture and {name}.max_new_tokens {phase.max_new_tokens}, expected fewer than"
+                f" {most} in all (engine.context_length, {name}.tokens_per_batch); lower it"
+            )
 
 
 class RealLessons:
@@ -76,7 +90,9 @@ class RealStage:
             raise UserError("model.trust_remote_code: found true, which real suites do not allow")
         self.config = config
         self.folder = self._folder("defender", config.model.defender)
-        self.processor = load_processor(self.folder, role="model.defender")
+        self.processor = load_processor(
+            self.folder, role="model.defender", max_pixels=config.model.max_pixels
+        )
         if config.model.attacker is not None:
             other = self._folder("attacker", config.model.attacker)
             theirs = load_processor(other, role="model.attacker").tokenizer
@@ -88,7 +104,9 @@ class RealStage:
         built = build_world(config.data, seed=config.seed, told=told)
         self.world, self.notes = built.world, built.notes
         self.measures = self.world.measures
-        self.codec = ChatCodec(self.processor, built.images)
+        self.codec = ChatCodec(self.processor, built.images, **kept_pictures(config))
+        if config.model.max_pixels is not None:
+            check_cap(config, self.codec.image_tokens((HUGE, HUGE)))
         self._lessons = RealLessons(self.world)
         self.lessons: dict[str, Lesson] = {"coldstart-attacker": self._lessons.attacker}
 

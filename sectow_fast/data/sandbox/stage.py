@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
-from sectow_fast.data.codec import ChatCodec
-from sectow_fast.data.processor import load_processor
+from sectow_fast.data.codec import ChatCodec, kept_pictures
+from sectow_fast.data.processor import cap_pixels, load_processor
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import (
     build_model,
@@ -46,7 +46,9 @@ class SandboxStage:
             "coldstart-attacker": self._lessons.attacker,
         }
         self.processor = self._processor()
-        self.codec = ChatCodec(self.processor, self.world.images)
+        if config.model.max_pixels is not None:
+            cap_pixels(self.processor.image_processor, config.model.max_pixels)
+        self.codec = ChatCodec(self.processor, self.world.images, **kept_pictures(config))
 
     def _processor(self) -> Any:
         own = build_processor(self.world)
