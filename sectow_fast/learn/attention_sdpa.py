@@ -45,7 +45,8 @@ def _prepare(
         places = torch.cat([one.used.flatten() for one in made]).nonzero()[:, 0]
         order = torch.empty(segments.tokens, dtype=torch.long)
         order[queries[places]] = places
-        segments.prepared[name] = [one.to(device) for one in made], order.to(device)
+        order = order.to(device, non_blocking=True)
+        segments.prepared[name] = [one.to(device) for one in made], order
     return segments.prepared[name]
 
 

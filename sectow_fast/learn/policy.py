@@ -91,6 +91,7 @@ class Policy(torch.nn.Module):
         self.backend = attention.use(model, backend)
         # Ranks must make the same calls, and another rank may not have a picture's features.
         self.tower = Tower(model, kept_bytes=kept_bytes if ranks.world == 1 else 0)
+        self._bans: dict[torch.device, torch.Tensor] = {}  # what `banned_bias` made
 
     @property
     def device(self) -> torch.device:
@@ -124,25 +125,32 @@ class Policy(torch.nn.Module):
         """The autocast that every forward runs under."""
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
+    def sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A row's tensor on the device. The host does not wait: pageable memory is copied into the
+        driver's own before the call returns."""
+        return tensor.to(self.device, non_blocking=True)
+
     def hidden(self, row: PackedRow) -> torch.Tensor:
         """[N, H]: the states that predict each completion token. An image is computed once per
         group."""
-        device = self.device
         states = self.model.model(
-            input_ids=row.input_ids.to(device),
-            attention_mask=attention.mask_of(row.segments, device),
-            position_ids=row.position_ids.to(device),
+            input_ids=self.sent(row.input_ids),
+            attention_mask=attention.mask_of(row.segments, self.device),
+            position_ids=self.sent(row.position_ids),
             use_cache=False,
-            **self.tower.outputs(row, device),
+            **self.tower.outputs(row, self.device),
         ).last_hidden_state
-        return states[0, row.column.to(device)]
+        return states[0, self.sent(row.column)]
 
     def banned_bias(self) -> torch.Tensor:
-        """[V] float32: -inf at tokens that rollout never samples, so both have one distribution."""
-        weight = self.model.lm_head.weight
-        bias = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device)
-        bias[list(self.codec.banned_ids)] = -torch.inf
-        return bias
+        """[V] float32: -inf at tokens that rollout never samples, so both have one distribution.
+        Made once per device."""
+        device = self.device
+        if device not in self._bans:
+            bias = torch.zeros(self.model.lm_head.weight.shape[0])
+            bias[list(self.codec.banned_ids)] = -torch.inf
+            self._bans[device] = bias.to(device)
+        return self._bans[device]
 
     def forward(
         self,
@@ -154,22 +162,21 @@ class Policy(torch.nn.Module):
     ) -> tuple[torch.Tensor, Any]:
         """`linear_policy_loss` of the row's completion tokens: (loss, metrics); without terms their
         `linear_logprob`: (logp [N], entropy [N]). ban: leave out what rollout never samples."""
-        device = self.device
         head = dict(
             bias=self.banned_bias() if ban else None,
             temperature=temperature,
             softcap=self.family.softcap,
         )
         with self.precision():
-            given = self.hidden(row), self.model.lm_head.weight, row.labels.to(device)
+            given = self.hidden(row), self.model.lm_head.weight, self.sent(row.labels)
             if terms is None:
                 return linear_logprob(*given, **head)
             return linear_policy_loss(
                 *given,
-                terms.advantages.to(device),
+                self.sent(terms.advantages),
                 ref_logp=terms.ref_logp,
-                rollout_logp=row.rollout_logp.to(device),
-                sequence_ids=row.owner.to(device),
+                rollout_logp=self.sent(row.rollout_logp),
+                sequence_ids=self.sent(row.owner),
                 normalizer=terms.normalizer,
                 config=terms.config,
                 **head,

@@ -111,7 +111,10 @@ class Joined:
     seen: torch.Tensor | None
 
     def to(self, device: torch.device) -> Joined:
-        there = {name: None if one is None else one.to(device) for name, one in vars(self).items()}
+        there = {
+            name: None if one is None else one.to(device, non_blocking=True)
+            for name, one in vars(self).items()
+        }
         return Joined(**there)
 
 

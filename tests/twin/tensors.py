@@ -1,0 +1,238 @@
+"""The twin's tensor and its rules: what runs where, and what of it is written into the ledger.
+
+Imported only after `twin.load`, since it imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
+from twin import LEDGER, line
+
+aten = torch.ops.aten
+CARD = torch.device("cuda:0")
+# Our own operators, whose Python runs over twins as it runs over a card's tensors.
+OPENED: dict[Any, Callable[..., Any]] = {}
+
+READ_BY_HOST = {
+    aten._local_scalar_dense.default,
+    aten.is_nonzero.default,
+    aten.equal.default,
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+    aten.unique_consecutive.default,
+    aten.unique_dim.default,
+}
+INDEXED = {
+    aten.index.Tensor,
+    aten._unsafe_index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._unsafe_index_put.default,
+    aten._index_put_impl_.default,
+}
+NOT_LAUNCHED = {
+    aten.empty.memory_format,
+    aten.empty_strided.default,
+    aten.empty_like.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+    aten._unsafe_view.default,
+    aten.lift_fresh.default,
+    aten._local_scalar_dense.default,
+}
+
+
+class Twin(torch.Tensor):
+    """Says cuda:0; `inner` is the CPU tensor that holds its numbers."""
+
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, real: torch.Tensor, requires_grad: bool = False) -> Twin:
+        with _disable_current_modes():
+            outer = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device="meta")
+            made = torch.Tensor._make_subclass(
+                cls, outer, requires_grad, dispatch_device=True, device_for_backend_keys=CARD
+            )
+            made.inner = real
+            LEDGER.hold(real)
+        return made
+
+    def __repr__(self) -> str:
+        return f"Twin({tuple(self.shape)}, {self.dtype})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Twin:
+        return Twin(self.inner.clone(), self.requires_grad)
+
+    def tolist(self) -> Any:
+        LEDGER.syncs[f"tolist {line()}"] += 1
+        return self.inner.tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+
+    def data_ptr(self) -> int:
+        return self.inner.data_ptr()
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return computed(func, args, kwargs or {})
+
+
+class OnTheCard(TorchDispatchMode):
+    """Makes a twin of what is made on "cuda"."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return computed(func, args, kwargs or {})
+
+
+def computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """An operation's result, on the device where a card would put it."""
+    if func is torch.ops.prim.device.default:
+        return CARD
+    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+    twins = [one for one in tensors if isinstance(one, Twin)]
+    plain = [one for one in tensors if not isinstance(one, Twin)]
+    asked = kwargs.get("device")
+    asked = None if asked is None else torch.device(asked)
+    on_card = asked.type == "cuda" if asked is not None else bool(twins)
+    if twins or on_card:
+        written(func, args, kwargs, twins=twins, plain=plain, on_card=on_card)
+    if func in OPENED and twins:
+        with torch.no_grad(), OnTheCard():
+            return OPENED[func](*args, **kwargs)
+    inner, named = tree_map(opened, args), tree_map(opened, dict(kwargs))
+    if asked is not None:
+        named["device"] = torch.device("cpu")
+    if named.get("pin_memory"):
+        named["pin_memory"] = False
+    if func is aten.addmm.dtype_out:
+        return widened_product(*inner, **named, out_twin=kwargs["out"])
+    if func is aten._to_copy.default and on_card and not twins:
+        out = func(*inner, **named)
+        return Twin(out)
+    out = func(*inner, **named)
+    if not on_card:
+        return out
+    return returned(func, args, kwargs, out)
+
+
+def opened(one: Any) -> Any:
+    return one.inner if isinstance(one, Twin) else one
+
+
+def widened_product(total, left, right, dtype, *, out, out_twin, beta=1, alpha=1):
+    """addmm with sums in `dtype`, which torch has on CUDA alone."""
+    wide = torch.addmm(total, left.to(dtype), right.to(dtype), beta=beta, alpha=alpha)
+    out.copy_(wide)
+    return out_twin
+
+
+def returned(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
+    """`out` as twins. What was written in place is the argument itself."""
+    results = func._schema.returns
+    if len(results) == 1 and results[0].alias_info is not None and results[0].alias_info.is_write:
+        for position, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                given = kwargs.get(argument.name, args[position] if position < len(args) else None)
+                if given is None or isinstance(given, list):
+                    continue
+                if isinstance(given, Twin) and given.inner.shape != given.shape:
+                    raise NotImplementedError(f"twin: {func} changes a tensor's shape in place")
+                return given
+    return tree_map(lambda one: Twin(one) if isinstance(one, torch.Tensor) else one, out)
+
+
+def written(
+    func: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    twins: Sequence[Twin],
+    plain: Sequence[torch.Tensor],
+    on_card: bool,
+) -> None:
+    """Write down what a card would refuse, wait for or launch."""
+    waits = not kwargs.get("non_blocking")
+    if func is aten._to_copy.default:
+        if waits and bool(twins) != on_card:
+            LEDGER.syncs[f"{'to' if on_card else 'from'} the card {line()}"] += 1
+    elif func is aten.copy_.default:
+        if plain and twins and not (len(args) > 2 and args[2]) and waits:
+            LEDGER.syncs[f"{'to' if isinstance(args[0], Twin) else 'from'} the card {line()}"] += 1
+    elif twins and func in INDEXED:
+        indices = [one for one in args[1] if isinstance(one, torch.Tensor)]
+        if any(not isinstance(one, Twin) for one in indices):
+            LEDGER.syncs[f"index to the card {line()}"] += 1
+        elif any(one.dtype in (torch.bool, torch.uint8) for one in indices):
+            LEDGER.syncs[f"index by a mask {line()}"] += 1
+        others = [one for one in plain if not any(one is index for index in indices)]
+        note_mismatch(func, others)
+    elif twins:
+        note_mismatch(func, plain)
+    if twins and func in READ_BY_HOST:
+        LEDGER.syncs[f"{func._schema.name.removeprefix('aten::')} {line()}"] += 1
+    if twins and func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None:
+        LEDGER.syncs[f"repeat_interleave {line()}"] += 1
+    if on_card and func not in OPENED and func not in NOT_LAUNCHED and not is_view(func):
+        LEDGER.launches[str(func)] += 1
+
+
+def note_mismatch(func: Any, plain: Sequence[torch.Tensor]) -> None:
+    """A CPU tensor beside a card's is refused, unless it is one number."""
+    wrong = [tuple(one.shape) for one in plain if one.dim()]
+    if wrong:
+        LEDGER.mismatches[f"{func} takes {wrong[0]} from the CPU {line()}"] += 1
+
+
+def is_view(func: Any) -> bool:
+    aliases = [one.alias_info for one in func._schema.returns]
+    return bool(aliases) and all(one is not None and not one.is_write for one in aliases)
+
+
+def to_card(model: torch.nn.Module) -> torch.nn.Module:
+    """`model.to("cuda")`, in place, tied weights kept tied."""
+    moved: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, one in module._parameters.items():
+            if one is not None:
+                if id(one) not in moved:
+                    twin = Twin(one.data.clone())
+                    moved[id(one)] = torch.nn.Parameter(twin, one.requires_grad)
+                module._parameters[name] = moved[id(one)]
+        for name, one in module._buffers.items():
+            if one is not None:
+                module._buffers[name] = Twin(one.clone())
+    return model
+
+
+@contextmanager
+def card() -> Iterator[None]:
+    """Inside, torch takes the card for real: autocast, fused AdamW and Tensor.to reach the twin."""
+    import torch.cuda.amp.common as amp
+
+    before = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (torch.cuda, "_lazy_init", None),
+            (torch.cuda, "is_current_stream_capturing", False),
+            (torch.cuda, "is_bf16_supported", True),
+            (amp, "amp_definitely_not_available", False),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, return_value=value))
+        stack.enter_context(OnTheCard())
+        try:
+            yield
+        finally:
+            torch._C._set_only_lift_cpu_tensors(before)
