@@ -6,16 +6,14 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test test-sglang test-hosts bench bench-sglang lint results sanitize fuzz mutate \
+.PHONY: train test test-main test-sglang test-hosts bench bench-sglang lint results sanitize fuzz mutate \
   gpu gpu-check core clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
 
-test: $(VENV)/.installed-test lint
-	$(RUN) -m pytest tests
-	$(MAKE) test-hosts
-	$(MAKE) test-sglang
+# `make -j2 test` runs them side by side.
+test: test-main test-hosts test-sglang
 
 # The real SGLang on a CPU, in an environment of its own (docs/ENGINE.md). Where its parts are not
 # published (not Linux on x86-64) it is left out, in words; elsewhere nothing may be skipped.
@@ -23,6 +21,7 @@ SGLANG_VENV ?= .venv-sglang
 SGLANG_RUN := $(SGLANG_VENV)/bin/python
 SGLANG_TESTS := tests/sglang_cpu
 ifeq ($(shell uname -sm),Linux x86_64)
+ENVIRONMENTS += $(SGLANG_VENV)/.installed
 test-sglang: $(SGLANG_VENV)/.installed
 	PYTHONPATH=$(SGLANG_TESTS)/site OMP_NUM_THREADS=1 $(SGLANG_RUN) -m pytest $(SGLANG_TESTS)
 else
@@ -48,6 +47,9 @@ HOSTS_VENV ?= .venv-hosts
 HOSTS_RUN := $(HOSTS_VENV)/bin/python
 HOSTS_TESTS := tests/hosts
 ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])'),3 11)
+ENVIRONMENTS += $(HOSTS_VENV)/.installed
+# Each environment builds the extension in this folder, so they are made one after the other.
+$(SGLANG_VENV)/.installed: | $(HOSTS_VENV)/.installed
 test-hosts: $(HOSTS_VENV)/.installed
 	OMP_NUM_THREADS=1 $(HOSTS_RUN) -m pytest $(HOSTS_TESTS) --confcutdir=$(HOSTS_TESTS) -W ignore
 else
@@ -62,6 +64,12 @@ $(HOSTS_VENV)/.installed: $(wildcard $(HOSTS_TESTS)/requirements*.txt) $(SOURCES
 	$(HOSTS_RUN) -m pip install -q --no-deps -r $(HOSTS_TESTS)/requirements-no-deps.txt
 	$(HOSTS_RUN) -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@
+
+$(ENVIRONMENTS): | $(VENV)/.installed-test
+
+# After the other environments: some of its tests build the extension too.
+test-main: $(VENV)/.installed-test lint | $(ENVIRONMENTS)
+	$(RUN) -m pytest tests
 
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
