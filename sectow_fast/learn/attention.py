@@ -126,7 +126,7 @@ def mask_of(segments: Segments, device: torch.device) -> torch.Tensor:
 def ends_of(segments: Segments, device: torch.device) -> torch.Tensor:
     """The `cu_seqlens` of a tower's packed pictures: [spans + 1] int32 from 0, made on the host."""
     ends = torch.tensor([0, *(span.start + span.length for span in segments.spans)])
-    ends = ends.to(device=device, dtype=torch.int32)
+    ends = ends.to(device=device, dtype=torch.int32, non_blocking=True)
     ends.segments = segments
     return ends
 

@@ -61,8 +61,8 @@ def _block_mask(cuda: bool) -> Any:
 def _prepare(segments: Segments, window: int | None, device: torch.device) -> Any:
     name = ("flex", window, device)
     if name not in segments.prepared:
-        group, segment, place = segments.labels.to(device)
-        blocks = None if segments.blocks is None else segments.blocks.to(device)
+        group, segment, place = segments.labels.to(device, non_blocking=True)
+        blocks = None if segments.blocks is None else segments.blocks.to(device, non_blocking=True)
 
         def same(_b, _h, i, j):
             return group[i] == group[j]

@@ -50,7 +50,7 @@ def varlen(segments: Segments, device: torch.device) -> Varlen:
             mine.append(span.length)
             theirs.append(span.keys)
         segments.prepared[name] = Varlen(
-            keys=torch.cat(keys).to(device),
+            keys=torch.cat(keys).to(device, non_blocking=True),
             query_lengths=tuple(mine),
             key_lengths=tuple(theirs),
             query_ends=_ends(mine, device),
@@ -61,7 +61,7 @@ def varlen(segments: Segments, device: torch.device) -> Varlen:
 
 def _ends(lengths: list[int], device: torch.device) -> torch.Tensor:
     ends = torch.tensor([0, *lengths]).cumsum(0)
-    return ends.to(device=device, dtype=torch.int32)
+    return ends.to(device=device, dtype=torch.int32, non_blocking=True)
 
 
 def flash(

@@ -96,7 +96,9 @@ class Tower:
     def _compute(self, pixels: Mapping[str, torch.Tensor], device: torch.device) -> Any:
         inner = self.model.model
         inputs: dict[str, Any] = {
-            name: value.to(device) for name, value in pixels.items() if name != "image_grid_thw"
+            name: value.to(device, non_blocking=True)
+            for name, value in pixels.items()
+            if name != "image_grid_thw"
         }
         if "image_grid_thw" in pixels:
             grid = pixels["image_grid_thw"].cpu()
@@ -129,7 +131,7 @@ def layout(visual: Any, grid: torch.Tensor, device: torch.device) -> dict[str, A
                 spatial_merge_size=merge,
             )
         )
-    return {name: value.to(device) for name, value in made.items()} | ends
+    return {name: value.to(device, non_blocking=True) for name, value in made.items()} | ends
 
 
 def _ends(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
@@ -165,7 +167,7 @@ def _joined(pictures: Sequence[Features], device: torch.device) -> Any:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     pooled, *inner = zip(*(one.values for one in pictures), strict=True)
-    there = [[value.to(device) for value in layer] for layer in (pooled, *inner)]
+    there = [[value.to(device, non_blocking=True) for value in layer] for layer in (pooled, *inner)]
     first = torch.stack(there[0]) if pictures[0].stacked else there[0]
     made = BaseModelOutputWithPooling(pooler_output=first)
     made.deepstack_features = there[1:]

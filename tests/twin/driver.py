@@ -2,7 +2,7 @@
 
     python driver.py --guard guard.so JOB...
 
-A job is FAMILY, or FAMILY:FAULT with one of the planted errors of steps.py. The JSON is
+A job is FAMILY, or FAMILY:FAULT,FAULT with planted errors of steps.py. The JSON is
 {JOB: {STEP: {"mismatches": {line: count}, "syncs": {line: count}, "launches": n, "peak": bytes,
 "rows": n, "metrics": {...}}}}. A step that raises has {"error": "..."} instead.
 """

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 from unittest import mock
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 from twin import LEDGER, line
 
 aten = torch.ops.aten
@@ -57,13 +58,12 @@ class Twin(torch.Tensor):
 
     @staticmethod
     def __new__(cls, real: torch.Tensor, requires_grad: bool = False) -> Twin:
-        with _disable_current_modes():
-            outer = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device="meta")
-            made = torch.Tensor._make_subclass(
-                cls, outer, requires_grad, dispatch_device=True, device_for_backend_keys=CARD
-            )
-            made.inner = real
-            LEDGER.hold(real)
+        outer = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device="meta")
+        made = torch.Tensor._make_subclass(
+            cls, outer, requires_grad, dispatch_device=True, device_for_backend_keys=CARD
+        )
+        made.inner = real
+        LEDGER.hold(real)
         return made
 
     def __repr__(self) -> str:
@@ -100,35 +100,62 @@ def computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """An operation's result, on the device where a card would put it."""
     if func is torch.ops.prim.device.default:
         return CARD
-    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+    tensors = list(tensors_in((args, kwargs)))
     twins = [one for one in tensors if isinstance(one, Twin)]
     plain = [one for one in tensors if not isinstance(one, Twin)]
     asked = kwargs.get("device")
     asked = None if asked is None else torch.device(asked)
     on_card = asked.type == "cuda" if asked is not None else bool(twins)
-    if twins or on_card:
+    if (twins or on_card) and not composite(func):
         written(func, args, kwargs, twins=twins, plain=plain, on_card=on_card)
+    if composite(func):
+        with OnTheCard():
+            return func.decompose(*args, **kwargs)
     if func in OPENED and twins:
         with torch.no_grad(), OnTheCard():
             return OPENED[func](*args, **kwargs)
-    inner, named = tree_map(opened, args), tree_map(opened, dict(kwargs))
-    if asked is not None:
+    inner, named = opened(args), opened(kwargs)
+    if asked is not None and asked.type == "cuda":
         named["device"] = torch.device("cpu")
     if named.get("pin_memory"):
         named["pin_memory"] = False
     if func is aten.addmm.dtype_out:
         return widened_product(*inner, **named, out_twin=kwargs["out"])
-    if func is aten._to_copy.default and on_card and not twins:
-        out = func(*inner, **named)
-        return Twin(out)
     out = func(*inner, **named)
     if not on_card:
         return out
     return returned(func, args, kwargs, out)
 
 
+def composite(func: Any) -> bool:
+    """Whether it is made of other operations, which is still so here in inference mode alone."""
+    return torch.is_inference_mode_enabled() and torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), "CompositeImplicitAutograd"
+    )
+
+
 def opened(one: Any) -> Any:
-    return one.inner if isinstance(one, Twin) else one
+    """An argument with CPU tensors for twins."""
+    if isinstance(one, Twin):
+        return one.inner
+    if isinstance(one, (list, tuple)):
+        return type(one)(map(opened, one))
+    return {key: opened(value) for key, value in one.items()} if isinstance(one, dict) else one
+
+
+def tensors_in(one: Any) -> Iterator[torch.Tensor]:
+    if isinstance(one, torch.Tensor):
+        yield one
+    elif isinstance(one, (list, tuple, dict)):
+        for part in one.values() if isinstance(one, dict) else one:
+            yield from tensors_in(part)
+
+
+def twins_of(one: Any) -> Any:
+    """A result with twins for CPU tensors."""
+    if isinstance(one, torch.Tensor):
+        return Twin(one)
+    return type(one)(map(twins_of, one)) if isinstance(one, (list, tuple)) else one
 
 
 def widened_product(total, left, right, dtype, *, out, out_twin, beta=1, alpha=1):
@@ -140,17 +167,31 @@ def widened_product(total, left, right, dtype, *, out, out_twin, beta=1, alpha=1
 
 def returned(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
     """`out` as twins. What was written in place is the argument itself."""
+    for position, name in written_to(func):
+        given = kwargs.get(name, args[position] if position < len(args) else None)
+        if isinstance(given, Twin) and given.inner.shape != given.shape:
+            raise NotImplementedError(f"twin: {func} changes a tensor's shape in place")
+        return given
+    base = args[0] if args else None
+    if is_view(func) and isinstance(base, torch.Tensor) and not base.is_inference():
+        # A view of a tensor from outside inference mode is no inference tensor either.
+        with torch.inference_mode(False):
+            return twins_of(out)
+    return twins_of(out)
+
+
+@cache
+def written_to(func: Any) -> tuple[tuple[int, str], ...]:
+    """Place and name of the argument that an operation writes to and returns, at most one."""
     results = func._schema.returns
-    if len(results) == 1 and results[0].alias_info is not None and results[0].alias_info.is_write:
-        for position, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                given = kwargs.get(argument.name, args[position] if position < len(args) else None)
-                if given is None or isinstance(given, list):
-                    continue
-                if isinstance(given, Twin) and given.inner.shape != given.shape:
-                    raise NotImplementedError(f"twin: {func} changes a tensor's shape in place")
-                return given
-    return tree_map(lambda one: Twin(one) if isinstance(one, torch.Tensor) else one, out)
+    if len(results) != 1 or results[0].alias_info is None or not results[0].alias_info.is_write:
+        return ()
+    places = [
+        (place, one.name)
+        for place, one in enumerate(func._schema.arguments)
+        if one.alias_info is not None and one.alias_info.is_write
+    ]
+    return tuple(places[:1])
 
 
 def written(
@@ -185,7 +226,7 @@ def written(
     if twins and func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None:
         LEDGER.syncs[f"repeat_interleave {line()}"] += 1
     if on_card and func not in OPENED and func not in NOT_LAUNCHED and not is_view(func):
-        LEDGER.launches[str(func)] += 1
+        LEDGER.launches[func] += 1
 
 
 def note_mismatch(func: Any, plain: Sequence[torch.Tensor]) -> None:
@@ -195,6 +236,7 @@ def note_mismatch(func: Any, plain: Sequence[torch.Tensor]) -> None:
         LEDGER.mismatches[f"{func} takes {wrong[0]} from the CPU {line()}"] += 1
 
 
+@cache
 def is_view(func: Any) -> bool:
     aliases = [one.alias_info for one in func._schema.returns]
     return bool(aliases) and all(one is not None and not one.is_write for one in aliases)
@@ -216,6 +258,18 @@ def to_card(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+def tensor(data: Any, **options: Any) -> torch.Tensor:
+    """`torch.tensor`, which reads a card's numbers out of a list one by one."""
+
+    def read(one: Any) -> Any:
+        return one.item() if isinstance(one, Twin) else one
+
+    return MAKE(tree_map(read, data), **options)
+
+
+MAKE = torch.tensor
+
+
 @contextmanager
 def card() -> Iterator[None]:
     """Inside, torch takes the card for real: autocast, fused AdamW and Tensor.to reach the twin."""
@@ -231,6 +285,7 @@ def card() -> Iterator[None]:
             (amp, "amp_definitely_not_available", False),
         ):
             stack.enter_context(mock.patch.object(owner, name, return_value=value))
+        stack.enter_context(mock.patch.object(torch, "tensor", tensor))
         stack.enter_context(OnTheCard())
         try:
             yield

@@ -17,8 +17,10 @@ import torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FAMILIES = ("qwen2_5_vl", "llava", "gemma3", "qwen2")
-FAULTS = ("cpu_tensor", "item_per_row", "launches", "memory")
-# Launches and peak bytes on the card of a step (docs/TRAINING.md); more is a loss to be explained.
+STEPS = ("grpo", "sft", "selftest", "push", "save_and_load", "generation")
+# Two at once, of which neither trips the other's gate.
+FAULTS = ("cpu_tensor,launches", "item_per_row,memory")
+# Launches and peak bytes of a step on the card (docs/TRAINING.md). More is a loss to be explained.
 TABLE = json.loads((HERE / "table.json").read_text())
 SLACK = 1.02  # another version of transformers or torch may add an operation here and there
 
@@ -52,28 +54,66 @@ def found(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def over(met: dict, name: str, what: str) -> bool:
-    return met[what] > TABLE[name]["grpo"][what] * SLACK
+def over(met: dict, name: str, what: str, step: str = "grpo") -> bool:
+    return met[what] > TABLE[name][step][what] * SLACK
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_step_of_grpo_stays_on_the_card(found, name):
-    met = found[name]["grpo"]
+@pytest.mark.parametrize("step", STEPS)
+def test_everything_stays_on_the_card(found, name, step):
+    met = found[name][step]
     assert "error" not in met, met["error"]
-    assert met["rows"] > 1 and met["metrics"]["grad_norm"] > 0 and not met["metrics"]["skipped"]
     assert not met["mismatches"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_launches_and_bytes_are_bounded(found, name):
+def test_what_the_steps_give(found, name):
+    met = {step: found[name][step]["metrics"] for step in STEPS}
+    for step in ("grpo", "sft"):
+        assert found[name][step]["rows"] > 1 and not met[step]["skipped"]
+        assert 0 < met[step]["grad_norm"] < 100 and 0 < met[step]["loss"] < 10
+    assert met["push"]["same"] == met["save_and_load"]["same"] == 1
+    assert met["push"]["buckets"] > 1 and met["save_and_load"]["tensors"] > 20
+    assert met["generation"]["tokens"] > 4
+
+
+def waits(met: dict) -> int:
+    """Host syncs of our own lines. transformers' are reported, and not bounded here. The plain
+    path of kernels/logprob.py is left out, since a card runs Triton there."""
+    ours = ("sectow_fast/", "kernels/", "tests/")
+    places = {key: key.split(" ")[-1] for key in met["syncs"] if "<-" not in key}
+    return sum(
+        met["syncs"][key]
+        for key, place in places.items()
+        if place.startswith(ours) and "kernels/logprob.py" not in place
+    )
+
+
+def allowed(met: dict, products: int = 1) -> int:
+    """One per micro-batch and pass over the head (which rows are live), and two per step: the sums
+    and the norm."""
+    return products * met["rows"] + 2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_host_waits_once_per_micro_batch(found, name):
     met = found[name]["grpo"]
-    assert not over(met, name, "launches"), met["launches"]
-    assert not over(met, name, "peak"), met["peak"]
+    assert waits(met) <= allowed(met), met["syncs"]
+    met = found[name]["sft"]  # whose head has a pass of its own for the gradient
+    assert waits(met) <= allowed(met, products=2), met["syncs"]
 
 
-def test_planted_faults_are_found(found):
-    met = {fault: found[f"qwen2:{fault}"]["grpo"] for fault in FAULTS}
-    assert not any("error" in one for one in met.values())
-    assert any("modeling_qwen2" in where for where in met["cpu_tensor"]["mismatches"])
-    assert over(met["launches"], "qwen2", "launches")
-    assert over(met["memory"], "qwen2", "peak")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_launches_and_bytes_are_bounded(found, name):
+    for step in TABLE[name]:
+        met = found[name][step]
+        assert not over(met, name, "launches", step), met["launches"]
+        assert not over(met, name, "peak", step), met["peak"]
+
+
+def test_each_gate_finds_the_fault_that_is_planted_for_it(found):
+    one, other = (found[f"qwen2:{fault}"]["grpo"] for fault in FAULTS)
+    assert any("modeling_qwen2" in where for where in one["mismatches"])
+    assert over(one, "qwen2", "launches") and not over(one, "qwen2", "peak")
+    assert waits(other) > allowed(other) and not other["mismatches"]
+    assert over(other, "qwen2", "peak") and not over(other, "qwen2", "launches")

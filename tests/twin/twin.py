@@ -37,7 +37,7 @@ PRIVATE = (
     "torch.cuda._lazy_init",
     "torch.cuda.amp.common.amp_definitely_not_available",
     "torch.utils._python_dispatch.TorchDispatchMode",
-    "torch.utils._python_dispatch._disable_current_modes",
+    "torch._C._dispatch_has_kernel_for_dispatch_key",
 )
 
 
@@ -79,7 +79,7 @@ class Ledger:
 
     mismatches: Counter[str] = field(default_factory=Counter)
     syncs: Counter[str] = field(default_factory=Counter)
-    launches: Counter[str] = field(default_factory=Counter)
+    launches: Counter[Any] = field(default_factory=Counter)
     held: Counter[int] = field(default_factory=Counter)  # tensors by storage
     live: int = 0
     peak: int = 0
