@@ -19,10 +19,10 @@ import torch
 from sectow_fast.config import EngineConfig
 from sectow_fast.engine.sglang_process import POLL, Finished, SGLangProcess, push
 from sectow_fast.engine.sglang_rows import Backlog, EngineDied, Request, Row, Wanted, messages
+from sectow_fast.engine.sglang_settings import check_cache
 from sectow_fast.types import UserError
 
 CALL_SECONDS = 600.0
-PAGE = 256  # tokens by which SGLang may round a cache down to whole pages
 
 
 class SGLangServer:
@@ -50,7 +50,7 @@ class SGLangServer:
         self._proven = 0  # the start after which log-probs were last compared with the trainer's
         self._wanted: Wanted | None = None  # what a restart has to bring back
         self._holds: str | None = None  # label of the weights in there
-        self._asleep = False
+        self.asleep = False
         self._lock = threading.Lock()
         self._waiting: dict[str, Request] = {}  # sent, and not come back
         self._backlog = Backlog()  # not sent yet
@@ -70,10 +70,6 @@ class SGLangServer:
         return self.process is not None and self.process.alive
 
     @property
-    def asleep(self) -> bool:
-        return self._asleep
-
-    @property
     def open_requests(self) -> int:
         """Samples that the engine was sent and that have not come back; `window` or a few more."""
         return len(self._waiting)
@@ -89,15 +85,11 @@ class SGLangServer:
         if self.starts:
             return
         self._start()
-        asked = self._arguments.get("max_total_tokens")
-        got = self._living().info.get("cache_tokens")
-        if asked and got and got < asked - PAGE:
+        try:
+            check_cache(self._arguments, self._living().info)
+        except UserError:
             self.close()
-            raise UserError(
-                f"engine: SGLang made a cache of {got:,} tokens, expected {asked:,}: too little of"
-                " the GPU's memory is free at its start; lower engine.kv_tokens or"
-                " engine.max_running, or end what else is on the GPU"
-            )
+            raise
         self.release()
 
     def ready(self, wanted: Wanted) -> None:
@@ -116,14 +108,14 @@ class SGLangServer:
                 else:
                     self._start()
                     self._bring(wanted)
-            elif self._asleep or self._holds != wanted.label:
+            elif self.asleep or self._holds != wanted.label:
                 self._bring(wanted)
         except EngineDied as error:
             self._revive(str(error))
 
     def release(self) -> None:
         """Give cache, graphs and weights back. Nothing happens where it sleeps or is dead."""
-        if not self.alive or self._asleep:
+        if not self.alive or self.asleep:
             return
         began = time.perf_counter()
         try:
@@ -131,15 +123,15 @@ class SGLangServer:
             self._call("release", None)
         except EngineDied:
             return  # a dead engine holds no memory; the next rollout starts a new one
-        self._asleep = True
+        self.asleep = True
         self.seconds["sleep"] = time.perf_counter() - began
 
     def _bring(self, wanted: Wanted) -> None:
         """Weights in the order that keeps the memory's peak low: weights, push, then the cache."""
         began = time.perf_counter()
         # With the memory saver, sleep gives the weights back too: then every wake pushes them.
-        forgot = self._asleep and bool(self._arguments.get("enable_memory_saver"))
-        if self._asleep:
+        forgot = self.asleep and bool(self._arguments.get("enable_memory_saver"))
+        if self.asleep:
             self._call("resume", ["weights"])
         woken = time.perf_counter()
         if self._holds != wanted.label or forgot:
@@ -147,11 +139,11 @@ class SGLangServer:
             self.synced_bytes = push(self._call, made, label=wanted.label, tp=self.config.tp)
             self._holds = wanted.label
         pushed = time.perf_counter()
-        if self._asleep:
+        if self.asleep:
             self._call("resume", ["kv_cache", "cuda_graph"])
-            self._asleep = False
-        end = time.perf_counter()
-        self.seconds |= {"sync": pushed - woken, "wake": (woken - began) + (end - pushed)}
+            self.asleep = False
+        wake = (woken - began) + (time.perf_counter() - pushed)
+        self.seconds |= {"sync": pushed - woken, "wake": wake}
 
     @property
     def device(self) -> torch.device:
@@ -184,8 +176,7 @@ class SGLangServer:
         self._backlog.drop(prompts)
 
     def _feed(self) -> None:
-        entering = self._backlog.take(self.window - len(self._waiting))
-        if entering:
+        if entering := self._backlog.take(self.window - len(self._waiting)):
             self._ask(entering)
 
     def _ask(self, requests: Sequence[Request]) -> None:
@@ -235,18 +226,11 @@ class SGLangServer:
     def _arrived(self, finished: Sequence[Finished]) -> None:
         """Rows for whoever waits for them. Runs on the process's reading thread."""
         self._fruitless = 0
-        for rid, ids, logprobs, reason, version in finished:
+        for rid, *rest in finished:
             with self._lock:
                 request = self._waiting.pop(rid, None)
             if request is not None:
-                row = Row(
-                    request=request,
-                    ids=tuple(ids),
-                    logprobs=tuple(logprobs),
-                    reason=reason,
-                    version=version,
-                )
-                request.rows.put(row)
+                request.rows.put(Row.of(request, *rest))
 
     # ---- the process and its health
 
@@ -265,7 +249,7 @@ class SGLangServer:
             on_rows=self._arrived,
         )
         self.starts += 1
-        self._holds, self._asleep = None, False
+        self._holds, self.asleep = None, False
 
     def _check(self) -> None:
         """Called while somebody waits: a dead or silent process is replaced, its work sent again.
@@ -310,5 +294,5 @@ class SGLangServer:
         return self.process
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        timeout = max(CALL_SECONDS, self.config.timeout)
-        return self._living().call(name, *arguments, timeout=timeout)
+        seconds = max(CALL_SECONDS, self.config.timeout)
+        return self._living().call(name, *arguments, timeout=seconds)

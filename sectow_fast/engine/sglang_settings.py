@@ -14,6 +14,7 @@ from sectow_fast.types import UserError
 
 OURS = "sectow_fast.engine.sglang_models"
 CONTEXT = 4096  # tokens per sequence that the plan reckons with where the configuration says none
+PAGE = 256  # tokens by which SGLang may round a cache down to whole pages
 CPU_TOKENS = 65536  # cache on a CPU where the configuration says none
 SIZES = {"float32": 4, "bfloat16": 2}
 
@@ -221,3 +222,17 @@ def environment(engine: EngineConfig, folder: Path) -> dict[str, str]:
         added["SGLANG_EXTERNAL_MODEL_PACKAGE"] = OURS
         added["SGLANG_EXTERNAL_MM_PROCESSOR_PACKAGE"] = OURS
     return added
+
+
+def check_cache(arguments: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """UserError where an engine's cache is smaller than it was asked for.
+
+    arguments: of its start; info: what it says of itself, where it says anything of its cache.
+    """
+    asked, got = arguments.get("max_total_tokens"), info.get("cache_tokens")
+    if asked and got and got < asked - PAGE:
+        raise UserError(
+            f"engine: SGLang made a cache of {got:,} tokens, expected {asked:,}: too little of the"
+            " GPU's memory is free at its start; lower engine.kv_tokens or engine.max_running, or"
+            " end what else is on the GPU"
+        )
