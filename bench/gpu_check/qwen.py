@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from scene import Pictures, Scene
-from tiny_models import QWEN_SPECIAL, QWEN_TEMPLATE, byte_tokenizer
+from tiny_models import QWEN_SPECIAL, byte_tokenizer, qwen_ids, save_qwen_processor
 
 from sectow_fast.data.codec import ChatCodec
 from sectow_fast.data.processor import load_processor
@@ -46,7 +46,6 @@ class Shape:
         """The transformers configuration; special tokens have the tokenizer's ids."""
         import transformers
 
-        ids = {word: tokenizer.convert_tokens_to_ids(word) for word in QWEN_SPECIAL}
         return transformers.Qwen2_5_VLConfig(
             text_config=dict(
                 vocab_size=self.vocabulary,
@@ -62,8 +61,8 @@ class Shape:
                     "mrope_section": list(self.rope),
                 },
                 bos_token_id=None,
-                eos_token_id=ids["<|im_end|>"],
-                pad_token_id=ids["<|endoftext|>"],
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
                 tie_word_embeddings=True,
             ),
             vision_config=dict(
@@ -77,10 +76,7 @@ class Shape:
                 fullatt_block_indexes=list(self.whole_blocks),
             ),
             tie_word_embeddings=True,
-            image_token_id=ids["<|image_pad|>"],
-            video_token_id=ids["<|video_pad|>"],
-            vision_start_token_id=ids["<|vision_start|>"],
-            vision_end_token_id=ids["<|vision_end|>"],
+            **qwen_ids(tokenizer),
         )
 
 
@@ -157,20 +153,21 @@ class QwenScene(Scene):
     @cached_property
     def _processor(self) -> Any:
         with TemporaryDirectory() as folder:
-            self._save_processor(Path(folder))
-            self.shape.config(byte_tokenizer()).save_pretrained(folder)
+            self.describe(Path(folder))
             return load_processor(Path(folder))
 
-    def _save_processor(self, folder: Path) -> None:
-        """The three files of a published checkpoint; pictures keep their size."""
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-            Qwen2VLImageProcessorPil,
-        )
+    def _config(self) -> Any:
+        config = self.shape.config(byte_tokenizer())
+        config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
+        config.dtype = self.dtype
+        return config
 
-        size = {"shortest_edge": TOKEN**2, "longest_edge": (self.edge * TOKEN) ** 2}
-        Qwen2VLImageProcessorPil(patch_size=TOKEN // 2, size=size).save_pretrained(folder)
-        byte_tokenizer().save_pretrained(folder)
-        (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE)
+    def describe(self, folder: Path) -> None:
+        """The folder of a published checkpoint without its weights; pictures keep their size."""
+        self._config().save_pretrained(folder)
+        save_qwen_processor(
+            folder, patch=TOKEN // 2, shortest=TOKEN**2, longest=(self.edge * TOKEN) ** 2
+        )
 
     def codec(self, images: Any) -> ChatCodec:
         """Where replies are drawn, no token ends them early or announces a picture. Ids without a
@@ -184,8 +181,7 @@ class QwenScene(Scene):
         """Fresh weights, the same at every call, made on the device; recomputed in backward."""
         from transformers import Qwen2_5_VLForConditionalGeneration
 
-        config = self.shape.config(self._processor.tokenizer)
-        config.dtype = self.dtype
+        config = self._config()
         before = torch.get_default_dtype()
         torch.manual_seed(0)
         torch.set_default_dtype(self.dtype)
@@ -199,8 +195,8 @@ class QwenScene(Scene):
 
     def save(self, model: Any, folder: Path) -> None:
         """`model` as a published checkpoint has it, with its processor."""
+        self.describe(folder)
         model.save_pretrained(folder)
-        self._save_processor(folder)
 
     def groups(self, prompts: list[Prompt]) -> list[Group]:
         rng = np.random.default_rng(1)
