@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import platform
@@ -50,6 +51,7 @@ def machine() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -65,6 +67,7 @@ def resident_mib(field: str) -> float:
     return int(text.split(f"{field}:")[1].split()[0]) / 1024
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -75,8 +78,10 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def commit() -> str | None:
-    """The commit measured, with "-dirty" where files other than results differ from it."""
+    """The commit measured, as at the first call, with "-dirty" where files other than results
+    differ from it."""
     try:
         head = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--", ".", ":!bench/results")

@@ -1,7 +1,7 @@
 """The policy loss against its peers: time and extra memory. `pytest bench/test_kernels.py`.
 
 Each contender runs in a process of its own, so that its peak memory is its own. A CUDA card is
-measured by `make gpu-check` (bench/gpu_check/kernels.py).
+measured by `make gpu-check` (bench/gpu_check/stage_kernels.py).
 """
 
 from __future__ import annotations

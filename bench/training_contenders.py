@@ -110,9 +110,11 @@ class Update:
 
     def __call__(self, *, keep: bool = False) -> None:
         hook = self.optimizer.register_step_pre_hook(self._keep) if keep else None
-        grpo_step(self.policy, self.optimizer, self.groups, config=self.scene.config)
-        if hook is not None:
-            hook.remove()
+        try:
+            grpo_step(self.policy, self.optimizer, self.groups, config=self.scene.config)
+        finally:
+            if hook is not None:
+                hook.remove()
 
     def _keep(self, *_: Any) -> None:
         named = self.model.named_parameters()
