@@ -76,8 +76,7 @@ class Command:
 
 def start(module: str, *arguments: object, cwd: Path = ROOT) -> Command:
     """Start `python -m module arguments` in `cwd`."""
-    context = multiprocessing.get_context("forkserver")
-    _start_server(context)
+    context = start_server()
     folder = tempfile.TemporaryDirectory(prefix="command-")
     process = context.Process(
         target=_play, args=(module, [str(one) for one in arguments], str(cwd), folder.name)
@@ -86,7 +85,10 @@ def start(module: str, *arguments: object, cwd: Path = ROOT) -> Command:
     return Command(process, folder)
 
 
-def _start_server(context: multiprocessing.context.ForkServerContext) -> None:
+def start_server() -> multiprocessing.context.ForkServerContext:
+    """Start the forkserver if it does not run. A process has one, for all who ask Python for it,
+    and it keeps the libraries that it was started with."""
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     before = dict(os.environ)
     os.environ.update(VARIABLES)
@@ -95,6 +97,7 @@ def _start_server(context: multiprocessing.context.ForkServerContext) -> None:
     finally:
         os.environ.clear()
         os.environ.update(before)
+    return context
 
 
 def run(module: str, *arguments: object, cwd: Path = ROOT) -> tuple[int, str, str]:
