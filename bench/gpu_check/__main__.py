@@ -17,20 +17,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--again", action="store_true", help="redo stages that are finished")
     made.add_argument("--out", type=Path, help="folder of the results")
     made.add_argument("--attention", help="SGLang's attention backend; none: its own choice")
-    made.add_argument("--factor", type=float, default=1.0, help="of every stage's time limit")
     return made
 
 
 def main(arguments: Sequence[str]) -> int:
+    import record
+
     from bench.gpu_check import machine, results
 
     given = parser().parse_args(arguments)
-    card = machine.card()
     if given.rehearse:
-        import record
-
         card = machine.Card(name=f"rehearsal on {record.cpu_name()}")
-    if card is None:
+    elif (card := machine.card()) is None:
         print(
             "make gpu-check: found no CUDA card (nvidia-smi names none), expected one; without a"
             " card, make gpu-check REHEARSE=1 runs the same stages at toy sizes",
@@ -71,9 +69,7 @@ def _run(
     check = Check(
         rehearse=given.rehearse, results=folder, scratch=scratch, attention=given.attention
     )
-    run = runner.Run(
-        check=check, card=card, code=results.code_digest(), again=given.again, factor=given.factor
-    )
+    run = runner.Run(check=check, card=card, code=results.code_digest(), again=given.again)
     states = runner.run_all(run, stages, lambda line: print(line, flush=True))
     table.show(folder, stages, Console(width=None if sys.stdout.isatty() else 160))
     return 0 if set(states.values()) <= {results.FINISHED, "skipped"} else 1

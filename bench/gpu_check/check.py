@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ class Sizes:
     """Numbers of tokens, rows and elements.
 
     copy: elements of the copied tensor. square: edge of the multiplied matrices. heads: (N, H, V)
-    of the policy loss. rewards: of `group_advantage`. loss: tokens of `policy_loss`. shape, groups,
-    prompt, edge, completion, budget: of the model stages (see `QwenScene`). drawn: completions and
-    tokens each that an engine draws. syncs: rounds in a row. repeats: timed calls.
+    of the policy loss. rewards: of `group_advantage`. loss: tokens of `policy_loss`. shape, edge,
+    prompt, completion: of the model stages (see `QwenScene`). prompts: groups of an update and of
+    a step. groups: completions per group, an update for each. budget, round_budget: tokens of a
+    micro-batch in an update, and in the round that is played. drawn: completions per prompt that an
+    engine draws, and tokens of each. syncs: rounds in a row. repeats: timed calls.
     """
 
     copy: int
@@ -35,6 +37,7 @@ class Sizes:
     edge: int
     completion: int
     budget: int
+    round_budget: int
     drawn: tuple[int, int]
     syncs: int
     repeats: int
@@ -53,6 +56,7 @@ CARD = Sizes(
     edge=32,
     completion=512,
     budget=8192,
+    round_budget=8192,
     drawn=(8, 128),
     syncs=20,
     repeats=7,
@@ -70,6 +74,7 @@ REHEARSAL = Sizes(
     edge=4,
     completion=8,
     budget=256,
+    round_budget=1024,
     drawn=(2, 4),
     syncs=2,
     repeats=1,
@@ -118,6 +123,16 @@ def short(value: float) -> float:
 
 class Failed(Exception):
     """A stage found something wrong; its rows say what."""
+
+
+def judged(rows: Iterable[Row], faults: Callable[[Sequence[Row]], list[str]]) -> Iterator[Row]:
+    """All rows as they come; then Failed, where `faults` finds something in them."""
+    found: list[Row] = []
+    for row in rows:
+        found.append(row)
+        yield row
+    if wrong := faults(found):
+        raise Failed("; ".join(wrong))
 
 
 @dataclass(frozen=True, kw_only=True)

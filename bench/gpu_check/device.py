@@ -1,4 +1,4 @@
-"""The one place where a stage touches the card: clock, memory, cache. A CPU has a twin of it.
+"""A card's clock, memory and cache, for the stages that measure one. A CPU has a twin of it.
 
 `Device` calls only what `CpuApi` has too, by the names of torch.cuda, so a rehearsal runs every
 line of it.
@@ -6,6 +6,7 @@ line of it.
 
 from __future__ import annotations
 
+import gc
 import os
 import statistics
 import time
@@ -87,6 +88,11 @@ class Device:
         """What models are made in: bfloat16, which a CPU computes slowly."""
         return torch.bfloat16 if self.name == "cuda" else torch.float32
 
+    @property
+    def precision(self) -> str:
+        """`dtype` as settings name it."""
+        return str(self.dtype).removeprefix("torch.")
+
     def normal(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.randn(*shape, device=self.name, dtype=dtype or torch.float32)
 
@@ -95,14 +101,10 @@ class Device:
         free, total = self.api.mem_get_info()
         return total - free
 
-    def reset_peak(self) -> None:
-        self.api.reset_peak_memory_stats()
-
-    def peak_mib(self) -> float:
-        """The most memory of this process since `reset_peak` or `timed`."""
-        return round(self.api.max_memory_allocated() / 2**20, 1)
-
     def empty(self) -> None:
+        """Give back what nothing holds any more; models and trainers lie in cycles of references,
+        which Python frees when it likes."""
+        gc.collect()
         self.api.synchronize()
         self.api.empty_cache()
 
@@ -134,7 +136,7 @@ class Device:
         fresh()
         self.api.synchronize()
         before = self.api.memory_allocated()
-        self.reset_peak()
+        self.api.reset_peak_memory_stats()
         found: list[float] = []
         while len(found) < repeats and sum(found) < LONGEST:
             fresh()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 # outlines-core 0.1.26, which SGLang 0.5.23 wants, has wheels for these and no later ones.
 PYTHONS = ((3, 11), (3, 12))
+GLIBC = (2, 34)  # that of SGLang 0.5.23's wheel
 QUERY = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
 
 
@@ -39,10 +40,17 @@ def card(command: Sequence[str] = QUERY) -> Card | None:
     return Card(name=name.strip(), driver=driver.strip())
 
 
-def refusal(*, python: tuple[int, int], system: str, card: Card | None) -> str | None:
-    """Why constraints-gpu.txt cannot be installed here, in one line; None where it can."""
+def refusal(*, python: tuple[int, int], system: str, glibc: str, card: Card | None) -> str | None:
+    """Why constraints-gpu.txt cannot be installed here, in one line; None where it can. glibc: its
+    version, empty where the C library is another one."""
     if system != "Linux x86_64":
         return f"make gpu: found {system}, expected Linux x86_64, for which SGLang's parts are made"
+    if tuple(int(one) for one in glibc.split(".") if one) < GLIBC:
+        wanted = ".".join(map(str, GLIBC))
+        return (
+            f"make gpu: found glibc {glibc or 'none'}, expected {wanted} or later, for which"
+            " SGLang's wheel is made"
+        )
     if python not in PYTHONS:
         wanted = " or ".join(f"{a}.{b}" for a, b in PYTHONS)
         return (
@@ -59,7 +67,9 @@ def refusal(*, python: tuple[int, int], system: str, card: Card | None) -> str |
 
 def main() -> int:
     system = f"{platform.system()} {platform.machine()}"
-    why = refusal(python=sys.version_info[:2], system=system, card=card())
+    why = refusal(
+        python=sys.version_info[:2], system=system, glibc=platform.libc_ver()[1], card=card()
+    )
     if why is not None:
         print(why, file=sys.stderr)
     return 0 if why is None else 2

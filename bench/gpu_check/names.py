@@ -1,7 +1,9 @@
-"""Every name of torch, transformers and Triton that the package uses, and which are missing here.
+"""The names of torch, transformers and Triton that the sources spell, and which are missing here.
 
-They are read from the sources, so the question can be put to any machine, with any versions, before
-anything else runs: `python -m bench.gpu_check.names` is the first stage of `make gpu-check`.
+Those are imports, attributes of imports (`torch.nn.functional.pad`), and the keywords of calls to
+them. Methods of tensors and of other objects are not among them. All are read from the sources, so
+the question can be put to any machine, with any versions, before anything else runs:
+`python -m bench.gpu_check.names` is the first stage of `make gpu-check`.
 """
 
 from __future__ import annotations

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import record
-
 from bench.gpu_check import ROOT
 from bench.gpu_check.check import Row
-from bench.gpu_check.machine import Card
 
 # What decides the figures. The commit is recorded too, but changes with every word of the docs, and
 # is not known in a copy without its history.
-CODE = ("sectow_fast", "kernels", "csrc", "bench", "tests/kernels")
+CODE = (
+    *("sectow_fast", "kernels", "csrc", "bench", "tests/kernels", "tests/conftest.py"),
+    *(
+        "tests/evaluate/tiny_models.py",
+        "tests/evaluate/layouts.py",
+        "tests/learn/test_placement.py",
+    ),
+)
 KINDS = (".py", ".cpp", ".hpp", ".h", ".toml")
 FINISHED = "finished"
 KEPT = ROOT / "bench" / "results" / "gpu"
 
 
+def sources() -> Iterator[Path]:
+    """All files of code that a stage runs."""
+    for one in (ROOT / name for name in CODE):
+        found = [one] if one.is_file() else sorted(one.rglob("*"))
+        yield from (path for path in found if path.suffix in KINDS and path.is_file())
+
+
 def code_digest() -> str:
-    """Of all sources that a stage runs."""
+    """Of `sources`, with their names."""
     found = hashlib.sha256()
-    for folder in CODE:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in KINDS and path.is_file():
-                found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    for path in sources():
+        found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 
@@ -36,22 +45,6 @@ def is_kept(folder: Path) -> bool:
     """Whether it lies in bench/results, where figures of cards and benchmarks are committed."""
     kept = (ROOT / "bench" / "results").resolve()
     return kept in (folder.resolve(), *folder.resolve().parents)
-
-
-def write(
-    folder: Path, stage: str, rows: Sequence[Row], *, card: Card, state: str, **about: Any
-) -> None:
-    """STAGE.json: rows, state, card, driver, versions, commit, code, date and what `about` has."""
-    record.write(
-        folder,
-        stage,
-        rows,
-        stage=stage,
-        state=state,
-        card=card.name,
-        driver=card.driver,
-        **about,
-    )
 
 
 def read(folder: Path, stage: str) -> dict[str, Any]:
@@ -64,11 +57,9 @@ def rows_of(folder: Path, stage: str) -> list[Row]:
     return read(folder, stage).get("rows", [])
 
 
-def is_done(folder: Path, stage: str, *, card: Card, code: str) -> bool:
-    """Whether a finished file of this code and card is there."""
+def is_done(folder: Path, stage: str, decided: Mapping[str, Any]) -> bool:
+    """Whether a finished file is there whose figures depended on the same; see `Run.decides`."""
     found = read(folder, stage)
-    return (found.get("state"), found.get("card"), found.get("code")) == (
-        FINISHED,
-        card.name,
-        code,
+    return found.get("state") == FINISHED and all(
+        name in found and found[name] == value for name, value in decided.items()
     )

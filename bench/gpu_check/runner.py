@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,9 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import record
+import torch
 
 from bench.gpu_check import results
 from bench.gpu_check.check import Check, Row, Stage
@@ -24,44 +28,58 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """check: what stages are given. code: digest of the sources. again: redo what is done. factor:
-    of every limit."""
+    """check: what stages are given. code: digest of the sources. again: redo what is done."""
 
     check: Check
     card: Card
     code: str
     again: bool = False
-    factor: float = 1.0
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What a figure depends on: with another of these it is another figure."""
+        return {
+            "card": self.card.name,
+            "driver": self.card.driver,
+            "code": self.code,
+            "attention": self.check.attention,
+            "versions": record.versions(),
+        }
+
+    def is_done(self, stage: Stage) -> bool:
+        """Whether this stage need not be played again."""
+        return not self.again and results.is_done(self.check.results, stage.name, self.decides)
 
     def write(self, stage: Stage, rows: list[Row], state: str, begin: float, why: str = "") -> None:
-        results.write(
+        record.write(
             self.check.results,
             stage.name,
             rows,
-            card=self.card,
+            stage=stage.name,
             state=state,
             why=why,
-            code=self.code,
             rehearsal=self.check.rehearse,
             seconds=round(time.time() - begin, 1),
-            limit=stage.limit * self.factor,
+            limit=stage.limit,
+            **self.decides,
         )
 
 
 def run_all(run: Run, stages: Iterable[Stage], say: Say) -> dict[str, str]:
     """State by stage: finished, failed, timed out, died, or skipped. A stage that fails stops no
-    other."""
+    other. Stages are forks of Python's forkserver; one that runs already is taken as it is."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     states: dict[str, str] = {}
     for stage in stages:
-        if not run.again and results.is_done(
-            run.check.results, stage.name, card=run.card, code=run.code
-        ):
+        if run.is_done(stage):
             states[stage.name] = "skipped"
-            say(f"{stage.name}: skipped, finished before for this code and card (--again redoes)")
+            say(
+                f"{stage.name}: skipped, finished before with this code, card, driver, attention"
+                " backend and versions (--again redoes it)"
+            )
             continue
-        say(f"{stage.name}: {stage.what}; at most {stage.limit * run.factor:.0f} s")
+        say(f"{stage.name}: {stage.what}; at most {stage.limit} s")
         begin = time.time()
         states[stage.name] = state = _one(run, stage, context)
         say(f"{stage.name}: {state} after {time.time() - begin:.1f} s")
@@ -74,7 +92,7 @@ def _one(run: Run, stage: Stage, context: Any) -> str:
     child = context.Process(target=work, args=(run, stage))
     child.start()
     try:
-        child.join(stage.limit * run.factor)
+        child.join(stage.limit)
         over = child.is_alive()
     finally:
         # Also where it ended by itself: what it started and left behind must not hold the card.
@@ -92,8 +110,13 @@ def _one(run: Run, stage: Stage, context: Any) -> str:
 
 
 def work(run: Run, stage: Stage) -> None:
-    """The stage itself, as the leader of a process group; all output goes to STAGE.log."""
+    """The stage itself, as the leader of a process group; all output goes to STAGE.log. A rehearsal
+    sees no card and has one thread, so it is the same on every machine."""
     os.setpgid(0, 0)
+    if run.check.rehearse:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        torch.set_num_threads(1)
+    gc.freeze()  # of the libraries nothing is ever given back: `Device.empty` need not look there
     log = os.open(
         run.check.results / f"{stage.name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.gpu_check import ROOT
+from bench.gpu_check import ROOT, row_kernels
 from bench.gpu_check.check import Check, Failed, Row
+from bench.gpu_check.forks import forked
 
 MARK = "pytest.mark." + "gpu"
 SANITIZER = ("compute-sanitizer", "--error-exitcode", "9")
@@ -19,17 +21,29 @@ SANITIZER = ("compute-sanitizer", "--error-exitcode", "9")
 
 def run(check: Check) -> Iterator[Row]:
     """Counts of `pytest -m gpu`, each failure, and the sanitizer's verdict where it is there."""
+    if importlib.util.find_spec("pytest") is None:
+        raise Failed(f"found no pytest, expected it: {sys.executable} -m pip install pytest")
     report = check.scratch / "gpu-tests.xml"
-    command = [sys.executable, "-m", "pytest", *files(), "-m", "gpu", f"--junitxml={report}"]
-    subprocess.run([*command, "-p", "no:cacheprovider"], cwd=ROOT, env=_environment())
+    # In a process of its own, which a kernel may end.
+    options = ("-m", "gpu", f"--junitxml={report}", "-p", "no:cacheprovider")
+    code = forked("pytest", [*files(), *options])
+    if not report.is_file():
+        raise Failed(f"pytest ended with {code} and without a report; correct.log has its words")
     counts, failures = counted(report)
     yield {"name": "pytest tests -m gpu", **counts}
     yield from ({"name": one, "failed": 1} for one in failures)
     sanitized = _sanitized(check)
     yield sanitized
     wanted = "skipped" if check.rehearse else "passed"
-    if failures or sanitized.get("failed") or not counts[wanted]:
-        raise Failed(f"{counts['failed']} of the tests failed, {counts[wanted]} {wanted}")
+    wrong = [f"{len(failures)} tests failed, the first is {failures[0]}"] if failures else []
+    if code and not failures:
+        wrong.append(f"pytest ended with {code}")
+    if not counts[wanted]:
+        wrong.append(f"no test was {wanted}")
+    if sanitized.get("failed"):
+        wrong.append(f"{SANITIZER[0]} failed the row kernels")
+    if wrong:
+        raise Failed(f"{'; '.join(wrong)}; correct.log has the words")
 
 
 def files() -> list[str]:
@@ -52,17 +66,16 @@ def counted(report: Path) -> tuple[dict[str, int], list[str]]:
 
 def _sanitized(check: Check) -> Row:
     """The row kernels once, at a small size. A rehearsal runs them without the tool around."""
-    row: Row = {"name": "compute-sanitizer, row kernels"}
-    if not check.rehearse and shutil.which(SANITIZER[0]) is None:
+    row: Row = {"name": f"row kernels under {SANITIZER[0]}"}
+    if check.rehearse:
+        row_kernels.main(check.device.name)
+        return row | {"passed": 1, "failed": 0}
+    if shutil.which(SANITIZER[0]) is None:
         return row | {"absent": f"{SANITIZER[0]} is not on the path"}
-    tool = () if check.rehearse else SANITIZER
-    command = [*tool, sys.executable, "-m", "bench.gpu_check.row_kernels", check.device.name]
-    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True)
+    command = [*SANITIZER, sys.executable, "-m", "bench.gpu_check.row_kernels", check.device.name]
+    # The kernels of this checkout, whatever is installed.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     print(done.stdout, done.stderr)
     return row | {"passed": int(done.returncode == 0), "failed": int(done.returncode != 0)}
-
-
-def _environment() -> dict[str, str]:
-    """The tests and the kernels of this checkout, whatever is installed."""
-    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from kernel_contenders import CONTENDERS, Scene, compiled
 
-from bench.gpu_check.check import Check, Row, short
+from bench.gpu_check.check import Check, Row, judged, short
 from bench.gpu_check.device import Device
 from sectow_fast.kernels import advantage, group_advantage, loss_oracle, policy_loss
 
 DEAD = ("none", "masked", "zero")
 OURS = ("ours", "linear_policy_loss", "linear_logprob + policy_loss")
 FLOOR, TRUTH = "floor: three products", "torch eager"
-# In IEEE float32 without tensor cores, half a second each: one scene tells enough.
+NEAR = 0.999  # the least cosine between our gradient and plain torch's that is called the same
+# It computes in IEEE float32, so without tensor cores, and takes long: one scene tells enough.
 ONCE = "Liger fused-linear GRPO"
 
 
 def run(check: Check) -> Iterator[Row]:
-    """Every contender on every scene, the floor and plain torch first; then the small kernels."""
+    """Every contender on every scene, the floor and plain torch first; then the small kernels.
+    Failed, after all rows, where a gradient of ours is not plain torch's."""
+    yield from judged(_all(check), faults)
+
+
+def faults(rows: Sequence[Row]) -> list[str]:
+    """Which of our gradients are not plain torch's, or could not be compared with it."""
+    return [
+        f"{row['name']} {row['shape']}, dead half {row['dead half']}: found a cosine of"
+        f" {row.get('cosine')} with the gradient of {TRUTH}, expected {NEAR} or more"
+        for row in rows
+        if row["name"] in OURS and not row.get("cosine", 0.0) >= NEAR
+    ]
+
+
+def _all(check: Check) -> Iterator[Row]:
     names = [FLOOR, TRUTH, *(name for name in CONTENDERS if name not in (FLOOR, TRUTH))]
     for shape in check.sizes.heads:
         for dead in DEAD:

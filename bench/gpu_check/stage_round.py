@@ -15,11 +15,12 @@ import layouts
 
 from bench.gpu_check import ROOT, stage_ceilings, stage_engine
 from bench.gpu_check.check import Check, Failed, Row, short
+from bench.gpu_check.forks import forked
 from bench.gpu_check.qwen import TOKEN, QwenScene, Shape
 from bench.gpu_check.results import read
 from sectow_fast.data.sandbox import layouts as published
 
-STEPS = 2  # of each phase; the first one warms up
+STEPS = 3  # of each phase; the first one warms up and is not counted
 NOISE = Path(__file__).with_name("noise.py")
 SUITES = {"or-bench": layouts.or_bench, "xstest": layouts.xstest}
 
@@ -31,17 +32,23 @@ def run(check: Check) -> Iterator[Row]:
     scene.save(scene.model(), folder)
     check.device.empty()
     data = _suites(check.scratch / "suites", scene)
-    command = [sys.executable, "-m", "sectow_fast.train", *_arguments(check, folder, data, out)]
-    done = subprocess.run(command, cwd=ROOT)
-    metrics = out / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    if code := _train(check, _arguments(check, folder, data, out)):
+        raise Failed(f"sectow_fast.train ended with {code}, expected 0; round.log has its words")
+    lines = (out / "metrics.jsonl").read_text().splitlines()
     yield from phases(
         [json.loads(line) for line in lines],
         shape=scene.shape,
         ceiling=_ceiling(check),
     )
-    if done.returncode:
-        raise Failed(f"sectow_fast.train ended with {done.returncode}; the log has its words")
+
+
+def _train(check: Check, arguments: Sequence[str]) -> int | None:
+    """Exit code of `python -m sectow_fast.train`. A rehearsal saves the time of its imports."""
+    if check.rehearse:
+        return forked("sectow_fast.train", arguments)
+    return subprocess.run(
+        [sys.executable, "-m", "sectow_fast.train", *arguments], cwd=ROOT
+    ).returncode
 
 
 def _arguments(check: Check, model: Path, data: Mapping[str, Path], out: Path) -> list[str]:
@@ -58,7 +65,7 @@ def _arguments(check: Check, model: Path, data: Mapping[str, Path], out: Path) -
         "coldstart.batch": 2,
         "harvest.attacks": 4,
         "evaluate.attacker_cases": 2,
-        "learn.dtype": "bfloat16" if check.device.name == "cuda" else "float32",
+        "learn.dtype": check.device.precision,
     }
     for phase in ("attack", "defend"):
         flags |= {
@@ -66,7 +73,7 @@ def _arguments(check: Check, model: Path, data: Mapping[str, Path], out: Path) -
             f"{phase}.prompts": check.sizes.prompts,
             f"{phase}.group_size": group,
             f"{phase}.max_new_tokens": tokens,
-            f"{phase}.tokens_per_batch": check.sizes.budget * 4 if check.rehearse else 8192,
+            f"{phase}.tokens_per_batch": check.sizes.round_budget,
             f"{phase}.terms.noise": 1.0,
         }
     engine = stage_engine.settings(check)
@@ -97,11 +104,15 @@ def _ceiling(check: Check) -> float | None:
 def phases(
     rows: Sequence[Mapping[str, Any]], *, shape: Shape, ceiling: float | None
 ) -> Iterator[Row]:
-    """Medians over the steps of each phase that trained. MFU counts 6 operations per weight of the
-    decoder and head and token, and none for what is computed a second time."""
+    """Medians over the steps of each phase but its first. `train_s` holds the update, and also the
+    engine's sleep before it and the push of the weights after it, as `learn.phase` times them. MFU
+    is of `train_s`. It counts 6 operations per token and weight of the decoder and the head, and
+    none for what is computed a second time.
+
+    Failed where none of these steps trained."""
     weights = decoder_weights(shape)
     for phase in ("attack", "defend"):
-        steps = [row for row in rows if row.get("phase") == phase and "tokens_trained" in row]
+        steps = [row for row in rows if row.get("phase") == phase and "tokens_trained" in row][1:]
         seconds: dict[str, list[float]] = {}
         for step in steps:
             for part, value in step["seconds"].items():
@@ -119,7 +130,10 @@ def phases(
                 row["mfu"] = short(6 * weights * tokens / medians["train"] / ceiling)
         yield row
         if not trained:
-            raise Failed(f"{phase}: found {len(steps)} steps, none of which trained")
+            raise Failed(
+                f"{phase}: found {len(steps)} steps after the first, none of which trained,"
+                f" expected {STEPS - 1} that did; round.log has the run's words"
+            )
 
 
 def decoder_weights(shape: Shape) -> int:

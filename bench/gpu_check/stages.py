@@ -70,7 +70,7 @@ STAGES = (
         what="the same update in TRL",
         limit=80,
         run=stage_trl.run,
-        columns=("seconds", "tokens/s", "peak_mib"),
+        columns=(*TIMES, "tokens/s"),
     ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}

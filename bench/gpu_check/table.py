@@ -34,7 +34,7 @@ def show(folder: Path, stages: Iterable[Stage], console: Console) -> None:
 
 def cells(row: Row, columns: Iterable[str]) -> list[str]:
     """Name and values; why a row has none stands beside its name."""
-    why = next((f" ({key}: {row[key]})" for key in ("absent",) if key in row), "")
+    why = f" (absent: {row['absent']})" if "absent" in row else ""
     failed = row.get("failed")
     if isinstance(failed, str):
         why = f" (failed: {failed})"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 
@@ -20,35 +24,39 @@ from bench.gpu_check import (
     runner,
     stage_correct,
     stage_kernels,
-    stage_round,
+    stage_rows,
     table,
 )
 from bench.gpu_check import __main__ as command
-from bench.gpu_check.check import CARD, Check, Failed, Stage
+from bench.gpu_check.check import Check, Failed, Stage
 from bench.gpu_check.device import CpuApi
 from bench.gpu_check.machine import Card
-from bench.gpu_check.qwen import THREE_B, byte_tokenizer
 from bench.gpu_check.stages import STAGES
-from sectow_fast.engine.memory import KNOWN
 
 # What a CPU has not; everything else must give a figure.
 ABSENT = {
     *("shared, flex", "shared, flash", "shared, xformers"),
     *("verl linear cross entropy", "cut-cross-entropy"),
 }
-GONE = "no such peer"
 
 
-def test_rehearsal(tmp_path):
+@pytest.fixture(scope="module", autouse=True)
+def _server():
+    """The tests' own, which has the libraries: stages are forks of whatever server runs."""
+    commands.start_server()
+
+
+@pytest.fixture
+def check(tmp_path):
+    return Check(rehearse=True, results=tmp_path, scratch=tmp_path)
+
+
+def test_rehearsal(capsys, tmp_path):
     """Every stage at toy sizes, by the code that runs on a card."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.gpu_check", "--rehearse", "--out", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    code = command.main(["--rehearse", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
     logs = "".join(path.read_text()[-1500:] for path in sorted(tmp_path.glob("*.log")))
-    assert done.returncode == 0, done.stdout + done.stderr + logs
+    assert code == 0, out + logs
     for stage in STAGES:
         found = results.read(tmp_path, stage.name)
         assert found["state"] == "finished" and found["rehearsal"] is True, stage.name
@@ -56,18 +64,19 @@ def test_rehearsal(tmp_path):
         assert found["rows"] and not any(row.get("failed") for row in found["rows"])
         assert {row["name"] for row in found["rows"] if "absent" in row} <= ABSENT
         shown = {name for row in found["rows"] for name in row}
-        assert shown & set(stage.columns), stage.name
-        assert f"REHEARSAL, no figures: {stage.name}" in done.stdout
-    rows = {name: results.rows_of(tmp_path, name) for name in ("correct", "kernels", "rows")}
+        assert set(stage.columns) <= shown, stage.name
+        assert f"REHEARSAL, no figures: {stage.name}" in out
+    rows = {stage.name: results.rows_of(tmp_path, stage.name) for stage in STAGES}
+    assert rows["names"][0]["count"] > 100 and rows["names"][0]["missing"] == 0
     assert rows["correct"][0]["skipped"] > 100
-    assert min(row.get("cosine", 1.0) for row in rows["kernels"]) > 0.999
-    assert max(row.get("gradient gap", 0.0) for row in rows["rows"]) < 1e-5
+    heads = [row for row in rows["kernels"] if row["name"] in stage_kernels.OURS]
+    assert len(heads) == 6 and all(row["cosine"] > 0.999 for row in heads)
+    gaps = [row["gradient gap"] for row in rows["rows"] if "seconds" in row]
     # Another gradient than that of the padded rows: nothing was compared with itself alone.
-    assert any(row.get("gradient gap") for row in rows["rows"])
-    engine = results.rows_of(tmp_path, "engine")
-    before, stale, after = (row for row in engine if "p99" in row)
+    assert max(gaps) < 1e-5 and any(gaps)
+    before, stale, after = (row for row in rows["engine"] if "p99" in row)
     assert before["p99"] < 1e-5 < 1e-3 < stale["p99"] and after["p99"] < 1e-5
-    assert all(row["trained"] == 2 for row in results.rows_of(tmp_path, "round"))
+    assert all(row["steps"] == row["trained"] == 2 for row in rows["round"])
 
 
 def test_all_limits_together_are_25_minutes():
@@ -108,6 +117,10 @@ def leaves(check):
     yield {"name": "child", "pid": child.pid}
 
 
+def sees(check):
+    yield {"name": "card", "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+
 def stage(run, limit=60):
     return Stage(name=run.__name__, what="a test", limit=limit, run=run, columns=())
 
@@ -126,8 +139,7 @@ def gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def run(tmp_path):
-    check = Check(rehearse=True, results=tmp_path, scratch=tmp_path)
+def run(check):
     return runner.Run(check=check, card=Card(name="a card", driver="1"), code="abc")
 
 
@@ -137,34 +149,61 @@ def play(run, *stages):
 
 
 def test_a_stage_that_goes_wrong_stops_no_other(run):
-    order = [stage(raises), stage(dies), stage(hangs, limit=10), stage(leaves), stage(good)]
+    order = [stage(raises), stage(dies), stage(hangs, limit=5), stage(leaves), stage(sees)]
     states, _ = play(run, *order)
     assert states == {
         "raises": "failed",
         "dies": "died",
         "hangs": "timed out",
         "leaves": "finished",
-        "good": "finished",
+        "sees": "finished",
     }
     found = {name: results.read(run.check.results, name) for name in states}
-    assert [len(one["rows"]) for one in found.values()] == [1, 1, 1, 1, 2]
+    assert [len(one["rows"]) for one in found.values()] == [1, 1, 1, 1, 1]
     assert found["raises"]["why"] == "Failed: it is wrong"
     assert "-9" in found["dies"]["why"] and found["hangs"]["why"]
+    assert found["sees"]["rows"][0]["visible"] == "", "a rehearsal sees no card"
     assert "Traceback" in (run.check.results / "raises.log").read_text()
     for name in ("hangs", "leaves"):
         assert gone(found[name]["rows"][0]["pid"]), "a stage's children end with it"
 
 
-def test_what_is_finished_is_skipped_for_the_same_code_and_card(run):
-    assert play(run, stage(good), stage(raises))[0] == {"good": "finished", "raises": "failed"}
-    states, said = play(run, stage(good), stage(raises))
-    assert states == {"good": "skipped", "raises": "failed"} and "--again" in said[0]
+def test_what_is_finished_is_skipped_under_the_same_conditions(run):
+    assert play(run, stage(good))[0] == {"good": "finished"}
+    states, said = play(run, stage(good))
+    assert states == {"good": "skipped"} and "--again" in said[0]
+    attention = dataclasses.replace(run.check, attention="triton")
     for other in (
         dataclasses.replace(run, code="abd"),
-        dataclasses.replace(run, card=Card(name="another card")),
+        dataclasses.replace(run, card=Card(name="another card", driver="1")),
+        dataclasses.replace(run, card=Card(name="a card", driver="2")),
+        dataclasses.replace(run, check=attention),
         dataclasses.replace(run, again=True),
     ):
-        assert play(other, stage(good))[0] == {"good": "finished"}
+        assert run.is_done(stage(good)) and not other.is_done(stage(good))
+    path = run.check.results / "good.json"
+    kept = json.loads(path.read_text())
+    for changed in (
+        {"versions": kept["versions"] | {"torch": "0"}},
+        {"versions": {}},
+        {"state": "failed"},
+        {"state": "running"},
+    ):
+        path.write_text(json.dumps(kept | changed))
+        assert not run.is_done(stage(good)), changed
+    assert play(run, stage(good))[0] == {"good": "finished"}
+    assert json.loads(path.read_text())["versions"] == kept["versions"]
+
+
+def test_all_code_that_stages_run_decides_whether_they_are_done():
+    import layouts
+    import tiny_models
+
+    found = {str(path.relative_to(ROOT)) for path in results.sources()}
+    assert {*stage_correct.files(), "tests/conftest.py", "tests/kernels/conftest.py"} <= found
+    assert {"csrc/module.cpp", "bench/scene.py", "kernels/loss.py"} <= found
+    for module in (layouts, tiny_models, stage_rows):
+        assert str(Path(module.__file__).relative_to(ROOT)) in found
 
 
 # ---- where results go, and what is refused
@@ -197,11 +236,13 @@ def test_make_gpu_refuses_in_one_line(tmp_path):
     assert card.folder == "nvidia-h100-80gb-hbm3"
     assert machine.card([str(tmp_path / "none")]) is None
     assert machine.card(["true"]) is None and machine.card(["false"]) is None
-    right = {"python": (3, 12), "system": "Linux x86_64", "card": card}
+    right = {"python": (3, 12), "system": "Linux x86_64", "glibc": "2.34", "card": card}
     assert machine.refusal(**right) is None
     for wrong, word in (
         ({"python": (3, 13)}, "Python 3.13"),
         ({"system": "Darwin arm64"}, "Darwin arm64"),
+        ({"glibc": "2.31"}, "glibc 2.31"),
+        ({"glibc": ""}, "glibc none"),
         ({"card": None}, "no CUDA card"),
     ):
         why = machine.refusal(**(right | wrong))
@@ -209,87 +250,37 @@ def test_make_gpu_refuses_in_one_line(tmp_path):
 
 
 def test_make_gpu_builds_nothing_without_a_card(tmp_path):
-    empty = os.environ | {"PATH": "/usr/bin:/bin"}
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    tool.chmod(0o755)
     out = tmp_path / "venv"
     done = subprocess.run(
         ["make", "gpu", f"GPU_VENV={out}", f"PYTHON={sys.executable}"],
         cwd=ROOT,
-        env=empty,
+        env=os.environ | {"PATH": f"{tmp_path}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
     )
-    if machine.card() is None:
-        assert done.returncode == 2 and "make gpu: found" in done.stderr and not out.exists()
+    assert done.returncode == 2 and "make gpu: found" in done.stderr and not out.exists()
 
 
 def test_constraints_are_those_of_the_extra():
-    """SGLang's and TRL's versions are named in two files."""
+    """Every package of the `gpu` extra is pinned, at the version that the extra names."""
     lines = (ROOT / "constraints-gpu.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    assert f'"sglang=={pinned["sglang"]}"' in (ROOT / "pyproject.toml").read_text()
-    assert f'"trl=={pinned["trl"]}"' in (ROOT / "pyproject.toml").read_text()
-    assert {"torch", "triton", "transformers", "sglang-kernel"} <= set(pinned)
-
-
-# ---- what the stages read
-
-
-def test_counts_of_a_junit_file(tmp_path):
-    report = tmp_path / "report.xml"
-    report.write_text(
-        "<testsuites><testsuite><testcase name='a'/><testcase name='b'><failure/></testcase>"
-        "<testcase name='c'><skipped/></testcase><testcase name='d'><error/></testcase>"
-        "</testsuite></testsuites>"
-    )
-    counts = {"passed": 1, "failed": 2, "skipped": 1}
-    assert stage_correct.counted(report) == (counts, ["b", "d"])
-    assert "tests/kernels/test_gpu.py" in stage_correct.files()
-
-
-def test_a_peer_may_be_missing_and_ours_may_not(tmp_path, monkeypatch):
-    def missing():
-        raise ImportError(GONE)
-
-    check = Check(rehearse=True, results=tmp_path, scratch=tmp_path)
-    monkeypatch.setitem(stage_kernels.CONTENDERS, "torch.compile", missing)
-    names = ["torch.compile", "linear_policy_loss"]
-    shape = check.sizes.heads[0]
-    rows = list(stage_kernels._heads(check, shape, "none", names))
-    assert rows[0]["absent"] == f"ImportError: {GONE}" and "seconds" in rows[1]
-    monkeypatch.setitem(stage_kernels.CONTENDERS, "linear_policy_loss", missing)
-    with pytest.raises(ImportError, match=GONE):
-        list(stage_kernels._heads(check, shape, "none", names))
-
-
-def test_model_flops_utilisation_of_a_round():
-    weights = stage_round.decoder_weights(THREE_B)
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
-    with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(THREE_B.config(byte_tokenizer()))
-    parts = [*model.model.language_model.modules(), model.lm_head]
-    assert weights == sum(p.weight.numel() for p in parts if isinstance(p, torch.nn.Linear))
-    assert sum(p.numel() for p in model.parameters()) == KNOWN["qwen2.5-vl-3b"].parameters
-    step = {
-        "phase": "attack",
-        "seconds": {"rollout": 1.0, "train": 3.0},
-        "tokens_trained": 1000,
-        "mismatch_kl": 1e-4,
-    }
-    rows = [step, step | {"phase": "defend", "tokens_trained": 0, "mismatch_kl": 0.0}]
-    found = stage_round.phases(rows, shape=THREE_B, ceiling=7e14)
-    first = next(found)
-    assert first["mfu"] == pytest.approx(6 * weights * 1000 / 3 / 7e14, rel=1e-3)
-    assert first["tokens/s"] == 250
-    assert next(found)["trained"] == 0
-    with pytest.raises(Failed, match="none of which trained"):
-        next(found)
-
-
-def test_the_card_is_asked_for_the_issues_shapes():
-    assert CARD.heads == ((16_384, 2048, 151_936), (16_384, 3584, 151_936))
-    assert CARD.edge**2 == 1024 and (CARD.prompt, CARD.completion) == (1200, 512)
-    assert CARD.groups == (8, 16) and CARD.syncs == 20 and CARD.rewards[-1] == CARD.loss
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting, wanted = ["gpu"], list(project["dependencies"])
+    while waiting:
+        for line in project["optional-dependencies"][waiting.pop()]:
+            ours = re.fullmatch(r"sectow-fast\[(.*)\]", line)
+            waiting += ours[1].split(",") if ours else []
+            wanted += [] if ours else [line]
+    assert "sglang==0.5.23" in wanted and "transformers>=5.12" in wanted
+    for line in wanted:
+        name, _, version = line.partition("==")
+        name = re.split(r"[<>=;]", name)[0]
+        assert name in pinned and version in ("", pinned[name]), line
+    assert {"triton", "sglang-kernel"} <= set(pinned)
 
 
 def test_table_says_why_a_row_has_no_figure():
