@@ -134,10 +134,10 @@ endif
 gpu-check:
 	$(CHECK_RUN) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(ARGS)
 
-# The C++ core in place, for a Python that the package is not installed in.
+# The C++ core in place, for a Python that the package is not installed in. What is there and not
+# older than its sources is kept.
 core:
-	@$(CHECK_PYTHON) -c 'import sectow_fast._C' 2>/dev/null \
-	  || $(CHECK_PYTHON) setup.py -q build_ext --inplace
+	@$(CHECK_PYTHON) setup.py -q build_ext --inplace
 
 # torch first and by itself, so that the build the machine offers (CPU or CUDA) is the one taken.
 $(VENV)/.torch:
