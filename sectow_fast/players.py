@@ -95,8 +95,13 @@ class Players:
                 weights_of=lambda model: checkpoint_weights(merged(model)),
             )
         )
-        self.defender = self._trained("defender", stage.defender())
-        self.attacker = self._trained("attacker", stage.attacker())
+        try:
+            self.engines.start()  # while the device is empty
+            self.defender = self._trained("defender", stage.defender())
+            self.attacker = self._trained("attacker", stage.attacker())
+        except BaseException:
+            self.engines.close()
+            raise
 
     @property
     def device_name(self) -> str:
