@@ -95,8 +95,13 @@ class Players:
                 weights_of=lambda model: checkpoint_weights(merged(model)),
             )
         )
-        self.defender = self._trained("defender", stage.defender())
-        self.attacker = self._trained("attacker", stage.attacker())
+        try:
+            self.engines.start()  # while the device is empty
+            self.defender = self._trained("defender", stage.defender())
+            self.attacker = self._trained("attacker", stage.attacker())
+        except BaseException:
+            self.engines.close()
+            raise
 
     @property
     def device_name(self) -> str:
@@ -185,7 +190,8 @@ class Players:
         if config.loss.kl_coef:
             name = "attacker" if player is self.attacker else "defender"
             model = self._stage.load(self._cold(name)).requires_grad_(False).eval()
-            plain = self.config.learn.model_copy(update={"lora_rank": 0})
+            # It is asked for each row once per step, so nothing of its tower is kept.
+            plain = self.config.learn.model_copy(update={"lora_rank": 0, "picture_gib": 0.0})
             reference = make_policy(model.to(self.device), self._stage.codec, plain)
         optimizer = self._optimizer(player, config.lr, betas=(0.9, 0.95), weight_decay=0.0)
         return GRPOLearner(

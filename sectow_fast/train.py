@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -83,14 +84,16 @@ def play_run(config: Config, options: Options) -> int:
         torch.set_num_threads(config.threads)
     # On a GPU some operations of transformers have no deterministic form: torch names them once.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    try:
-        with joined(timeout=config.learn.rank_timeout) as ranks:
-            return _play(config, options, ranks)
-    except RankLeft as left:
-        return left.code
+    # What is closed may take its time, so the other ranks are told of a failure before that.
+    with contextlib.ExitStack() as at_end:
+        try:
+            with joined(timeout=config.learn.rank_timeout) as ranks:
+                return _play(config, options, ranks, at_end)
+        except RankLeft as left:
+            return left.code
 
 
-def _play(config: Config, options: Options, ranks: Ranks) -> int:
+def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.ExitStack) -> int:
     from rich.console import Console
 
     from sectow_fast.keeper import Interrupted, Keeper
@@ -117,12 +120,12 @@ def _play(config: Config, options: Options, ranks: Ranks) -> int:
         plain=True if options.plain else None,
         console=None if ranks.first else Console(file=open(os.devnull, "w")),  # noqa: SIM115
     )
-    players = None
     try:
         with console:
             for note in stage.notes:
                 console.note(note)
             players = Players(config, stage, folder=folder.path, ranks=ranks)
+            at_end.callback(players.close)
             match = Match(config=config, stage=stage, cast=players)
             keeper = Keeper(match, players, folder=folder, console=console)
             with keeper.stoppable():
@@ -139,9 +142,6 @@ def _play(config: Config, options: Options, ranks: Ranks) -> int:
                 file=sys.stderr,
             )
         return 130
-    finally:
-        if players is not None:
-            players.close()
     if ranks.first:
         print(f"done in {keeper.elapsed:.0f} s: {report}")
     return 0

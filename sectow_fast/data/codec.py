@@ -1,8 +1,8 @@
-"""Between cases and token ids, by the model's own processor. Each picture is processed once.
+"""Between cases and token ids, by the model's own processor.
 
-Prompts need only the number of a picture's tokens, which follows from its size. Its pixels are
-processed where they are first asked for, by threads, and kept up to a bound. So a rank processes
-the pictures of its own prompts alone.
+Prompts need only the number of a picture's tokens, which follows from its size, for which the
+picture is opened once. Its pixels are processed where they are first asked for, by threads, and
+kept up to a bound. So a rank processes the pictures of its own prompts alone.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class ChatCodec:
         self._image_tokens: dict[tuple[int, int], int] = {}
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._grown = False  # whether a picture came since the bound was last looked at
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pictures")
 
     def encode(self, cases: Sequence[Case]) -> list[Prompt]:
@@ -127,6 +128,14 @@ class ChatCodec:
             self._image_tokens[size] = tokens
         return self._image_tokens[size]
 
+    def most_image_tokens(self) -> int:
+        """The most tokens that a picture of any size takes."""
+        pictures = self.processor.image_processor
+        if hasattr(pictures, "merge_size"):  # a Qwen-VL's, whose edges are numbers of pixels
+            edge = pictures.patch_size * pictures.merge_size
+            return pictures.size["longest_edge"] // edge**2
+        return self.image_tokens((64, 64))  # every picture is scaled to one size
+
     def _render(self, text: str, has_image: bool) -> str:
         content = [{"type": "image"}] if has_image else []
         content.append({"type": "text", "text": text})
@@ -165,7 +174,9 @@ class ChatCodec:
     def _begun(self, key: str) -> Future[dict[str, torch.Tensor]]:
         """A picture that is processed or will be; it is now the latest used."""
         with self._lock:
-            found = self._pixels.pop(key, None) or self._threads.submit(self._process, key)
+            found = self._pixels.pop(key, None)
+            if found is None:
+                found, self._grown = self._threads.submit(self._process, key), True
             self._pixels[key] = found
         return found
 
@@ -179,6 +190,9 @@ class ChatCodec:
     def _forget(self) -> None:
         """Drop the pictures that were used longest ago, down to the bound."""
         with self._lock:
+            if not self._grown:
+                return
+            self._grown = any(not one.done() for one in self._pixels.values())
             done = {key: one for key, one in self._pixels.items() if one.done()}
             sizes = {
                 key: 0 if one.exception() else sum(v.nbytes for v in one.result().values())

@@ -17,11 +17,10 @@ from sectow_fast.engine.weight_sync import Weights, checkpoint_weights
 class Engines(Protocol):
     """All engines of one run."""
 
-    def start(self, cache_bytes: int | None = None) -> None:
+    def start(self) -> None:
         """Start what needs an empty device, and put it to sleep, before a model is loaded.
 
-        cache_bytes: what the caches of all engines on this rank's GPU may take of it; None: by the
-        memory plan. Without this call an engine starts when it first draws.
+        Without this call an engine starts when it first draws.
         """
         ...
 
@@ -98,7 +97,7 @@ class EnginePerModel:
         self._engine, self._codec = engine, setup.codec
         self._made: list[Engine] = []
 
-    def start(self, cache_bytes: int | None = None) -> None:
+    def start(self) -> None:
         """Nothing: these engines draw from the trainer's own models."""
 
     def of(self, name: str, model: Any, gaps: Gaps | None = None) -> Engine:

@@ -55,6 +55,7 @@ class Batch:
     def each(self, *, wait: bool = True) -> Iterator[tuple[int, int, Completion]]:
         """See `Stream`. A short or broken row is asked for again; UserError after the third."""
         proof: list[tuple[int, Completion]] = []
+        start = 0
         while self._left:
             row = self._server.next_row(self._rows, wait=wait)
             if row is None:
@@ -69,9 +70,14 @@ class Batch:
             del self._open[key]
             self._left -= 1
             done = self._completion(row)
+            if not self._left:
+                self._server.withdraw(self._entering)
             if self._server.unproven:
-                proof.append((key[0], done))
-                if len(proof) == PROVEN_ROWS or not self._left:
+                if start != self._server.starts:
+                    start, proof = self._server.starts, []
+                if row.start == start:  # rows of an earlier start prove nothing of this one
+                    proof.append((key[0], done))
+                if proof and (len(proof) == PROVEN_ROWS or not self._left):
                     self._prove(proof)
                     proof = []
             yield *key, done

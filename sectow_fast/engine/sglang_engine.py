@@ -104,10 +104,13 @@ class SGLangEngine:
         rows: queue.SimpleQueue = queue.SimpleQueue()
         shared = self._sampling(sampling)
 
-        def requests(i: int) -> list[Request]:
+        def pixels_of(i: int) -> Mapping[str, torch.Tensor]:
             self.codec.prefetch(prompts[i : i + AHEAD])
+            return self.codec.pixel_inputs([prompts[i]])
+
+        def requests(i: int) -> list[Request]:
             # One object for all samples of a prompt, by which they are known to travel together.
-            pixels = functools.partial(self.codec.pixel_inputs, [prompts[i]])
+            pixels = functools.partial(pixels_of, i)
             return [
                 Request(
                     rid=self.server.next_rid(),
@@ -165,7 +168,8 @@ class SGLangEngine:
     @property
     def to_prove(self) -> Sequence[tuple[Prompt, Completion]]:
         """The first rows since the last start, where all ranks are needed to compare them."""
-        return self._unproven[1] if self.server.unproven else ()
+        start, rows = self._unproven
+        return rows if self.server.unproven and start == self.server.starts else ()
 
     def prove(
         self,

@@ -11,6 +11,7 @@ This module imports neither torch nor sglang before the environment is clean.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import sys
@@ -53,6 +54,8 @@ def main(connection: Any, arguments: dict[str, Any], added: dict[str, str], log:
     environment = clean_environment(dict(os.environ), added)
     os.environ.clear()
     os.environ.update(environment)
+    # The pipe is not read before SGLang is up, which takes a minute on a GPU.
+    threading.Thread(target=watch_trainer, daemon=True).start()
     try:
         import sglang
 
@@ -89,6 +92,14 @@ def watch(children: list[int]) -> None:
                 dead = True
             if dead:
                 end(f"process {process.pid} of the engine died")
+
+
+def watch_trainer() -> None:
+    """End this process when the trainer has died, as by kill -9."""
+    trainer = multiprocessing.parent_process()
+    while trainer is None or os.getppid() == trainer.pid:
+        time.sleep(LIVENESS)
+    end("the trainer is gone")
 
 
 def end(why: str) -> None:

@@ -39,7 +39,6 @@ class SGLangEngines:
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
         self._servers: dict[str, SGLangServer] = {}
-        self._cache_bytes: int | None = None
 
     @functools.cached_property
     def _model_folder(self) -> Path:
@@ -54,11 +53,11 @@ class SGLangEngines:
         trust = self._setup.config.model.trust_remote_code
         return config_shapes(self._model_folder, trust_remote_code=trust)
 
-    def start(self, cache_bytes: int | None = None) -> None:
+    def start(self) -> None:
         """Every server in turn, each while the ones before it sleep. See `Engines`."""
-        self._cache_bytes = cache_bytes
-        for name in ("defender", "attacker"):
-            self._server(name).start()
+        self._server("defender").start()
+        if self._setup.config.attacker == "grpo":  # no other attacker draws
+            self._server("attacker").start()
 
     def of(self, name: str, model: Any, gaps: Gaps | None = None) -> SGLangEngine:
         """The engine of one player."""
@@ -82,7 +81,7 @@ class SGLangEngines:
             folder = self._model_folder
             self._servers[where] = SGLangServer(
                 config=config.engine,
-                arguments=engine_arguments(config, folder, self._cache_bytes),
+                arguments=engine_arguments(config, folder),
                 environment=environment(config.engine, folder),
                 log=self._setup.folder / f"{where}.log",
             )
@@ -110,7 +109,7 @@ def _check(config: Config, world: int) -> None:
     if importlib.util.find_spec("sglang") is None:
         raise UserError(
             "engine.kind sglang: found no SGLang in this environment, expected one;"
-            " pip install -e .[sglang] (GPU), or see docs/ENGINE.md for a CPU"
+            " `make gpu` on a CUDA machine (docs/GPU.md), or see docs/ENGINE.md for a CPU"
         )
     if config.engine.deterministic and device_of(config.engine) == "cpu":
         raise UserError(

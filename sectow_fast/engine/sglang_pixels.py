@@ -26,15 +26,14 @@ def shared_images(pixels: dict[str, tuple], n: int) -> list[dict[str, Any]]:
         for name, (dtype, shape, data) in pixels.items()
     }
     plain = {"format": "processor_output", **tensors}
-    pointer = getattr(mm_utils, "ShmPointerMMData", None)
     if n == 1:
         return [plain]
-    values, folder = tensors["pixel_values"], "/dev/shm/"
-    number = mm_utils.hash_feature(values)
+    folder = "/dev/shm/"
     images: list[dict[str, Any]] = []
     try:
-        if pointer is None:
-            raise OSError("this SGLang has no ShmPointerMMData")
+        values = tensors["pixel_values"]
+        number = mm_utils.hash_feature(values)
+        pointer = mm_utils.ShmPointerMMData
         first = pointer(values, precomputed_hash=number)
         for i in range(n):
             one = first
@@ -43,7 +42,7 @@ def shared_images(pixels: dict[str, tuple], n: int) -> list[dict[str, Any]]:
                 one.__dict__ |= first.__dict__ | {"shm_name": mm_utils.make_shm_name("mm")}
                 os.link(folder + first.shm_name, folder + one.shm_name)
             images.append(plain | {"pixel_values": one, "hash": number})
-    except OSError as error:
+    except (OSError, AttributeError, TypeError, KeyError) as error:  # full, or another SGLang
         print(f"pixels are copied for every request: {error}", file=sys.stderr, flush=True)
         for image in images:
             image["pixel_values"].close_and_unlink()

@@ -78,7 +78,7 @@ class SGLangProcess:
         if kind == "failed":
             raise UserError(
                 f"engine: SGLang did not start ({value}); {self.log} has what it wrote;"
-                " is SGLang installed for this device (pip install -e .[sglang])?"
+                " is SGLang installed for this device (make gpu, or docs/ENGINE.md for a CPU)?"
             )
         return value
 

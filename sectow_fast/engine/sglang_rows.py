@@ -98,9 +98,11 @@ class Backlog:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What came back for a request. `reason` is SGLang's finish reason, or an error's text."""
+    """What came back for a request. reason: SGLang's finish reason, or an error's text. start: the
+    number of the server's start that drew it, from 1."""
 
     request: Request
+    start: int
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     reason: str | None
@@ -110,6 +112,7 @@ class Row:
     def of(
         cls,
         request: Request,
+        start: int,
         ids: Sequence[int],
         logprobs: Sequence[float],
         reason: str | None,
@@ -118,6 +121,7 @@ class Row:
         """From the lists that came through the pipe."""
         return cls(
             request=request,
+            start=start,
             ids=tuple(ids),
             logprobs=tuple(logprobs),
             reason=reason,

@@ -7,6 +7,7 @@ restarts happen where someone waits, and the next requests are sent where someon
 from __future__ import annotations
 
 import dataclasses
+import functools
 import queue
 import threading
 import time
@@ -96,8 +97,8 @@ class SGLangServer:
         """Up, awake, and holding the wanted weights, which travel only where they must."""
         if (self._waiting or self._backlog) and self._holds not in (None, wanted.label):
             raise RuntimeError(
-                f"engine {wanted.name}: {len(self._waiting)} requests of {self._holds!r} are open;"
-                " take the rest of their stream or close it first"
+                f"engine {wanted.name}: {len(self._waiting)} requests of {self._holds!r} are open,"
+                " and others may wait to be sent; take the rest of their stream or close it first"
             )
         self._wanted = wanted
         try:
@@ -223,14 +224,14 @@ class SGLangServer:
         for message in messages(requests):
             self._living().send("generate", message)
 
-    def _arrived(self, finished: Sequence[Finished]) -> None:
+    def _arrived(self, start: int, finished: Sequence[Finished]) -> None:
         """Rows for whoever waits for them. Runs on the process's reading thread."""
         self._fruitless = 0
         for rid, *rest in finished:
             with self._lock:
                 request = self._waiting.pop(rid, None)
             if request is not None:
-                request.rows.put(Row.of(request, *rest))
+                request.rows.put(Row.of(request, start, *rest))
 
     # ---- the process and its health
 
@@ -246,7 +247,7 @@ class SGLangServer:
             environment=self._environment,
             log=self.log,
             start_timeout=self.config.start_timeout,
-            on_rows=self._arrived,
+            on_rows=functools.partial(self._arrived, self.starts + 1),
         )
         self.starts += 1
         self._holds, self.asleep = None, False

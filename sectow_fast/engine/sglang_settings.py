@@ -70,10 +70,10 @@ def cpu_tokens(engine: EngineConfig) -> int:
     return engine.kv_tokens or CPU_TOKENS
 
 
-def cache_token_bytes(config: Mapping[str, Any], engine: EngineConfig) -> int:
-    """Bytes of cache that a token takes on one GPU, of a model's config.json: keys and values of
-    every layer, in the engine's dtype. Heads are shared out over `tp` GPUs, at least one each."""
-    text = config.get("text_config", config)
+def cache_token_bytes(text: Mapping[str, Any], engine: EngineConfig) -> int:
+    """Bytes of cache that a token takes on one GPU: keys and values of every layer, in the engine's
+    dtype. Heads are shared out over `tp` GPUs, at least one each. text: a decoder's configuration.
+    """
     heads = text.get("num_key_value_heads") or text["num_attention_heads"]
     size = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
     here = max(1, heads // engine.tp)
@@ -98,8 +98,9 @@ def kv_tokens_for(
     if room < least:
         raise UserError(
             f"engine.{'kv_tokens' if engine.kv_tokens else 'context_length'}: found room for"
-            f" {room:,} cache tokens in {bytes_free / GIB:.1f} GiB, expected {least:,}; lower it,"
-            " use one engine that swaps (engine.roles swap), or a larger GPU"
+            f" {room:,} cache tokens in {bytes_free / GIB:.1f} GiB, expected {least:,}; set it"
+            " lower than that, use one engine that swaps if there are two (engine.roles swap), or a"
+            " larger GPU"
         )
     return tokens
 
@@ -116,10 +117,15 @@ def cards_problem(engine: EngineConfig, *, world: int) -> str | None:
     if world != engine.gpus:
         return (
             f"engine.gpus: found {engine.gpus} and a run of {world} ranks, expected the same"
-            f" number; start it by torchrun --nproc-per-node {engine.gpus}, or set engine.gpus"
+            f" number; start it by torchrun with {engine.gpus} processes in all, or set engine.gpus"
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cards = torch.cuda.device_count()
+    if not cards:
+        return (
+            "engine.device cuda: found no GPU that torch sees, expected one; look at nvidia-smi and"
+            " CUDA_VISIBLE_DEVICES, or set engine.device cpu"
+        )
     if here * engine.tp > cards:
         return (
             f"engine.tp: found {cards} visible GPUs for {here} ranks on this machine, each with an"
@@ -134,18 +140,20 @@ def first_card(engine: EngineConfig) -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) * engine.tp
 
 
-def _cache_tokens(config: Config, folder: Path, cache_bytes: int | None) -> int:
-    """By `kv_tokens_for`; cache_bytes: of all engines on a GPU together, None: by the plan."""
-    model = json.loads((folder / "config.json").read_text())
+def _cache_tokens(config: Config, folder: Path) -> int:
+    """By `kv_tokens_for`; what the plan leaves is for the engines of a GPU together."""
+    from transformers import AutoConfig
+
+    # A config.json leaves out what is its class's default, so it is not read as it stands.
+    found = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
+    model = found.get_text_config().to_dict()
     engines = 2 if two_roles(config) == "two" else 1
-    if cache_bytes is None:
-        if config.model.defender is None:  # the sandbox's own model, which needs next to nothing
-            cache_bytes = gpu_bytes(config.engine) // 4
-        else:
-            cache_bytes = memory_plan(config, config.model.defender).phases["rollout"][
-                "engine cache"
-            ]
-    longest = model.get("text_config", model)["max_position_embeddings"]
+    if config.model.defender is None:  # the sandbox's own model, which needs next to nothing
+        cache_bytes = gpu_bytes(config.engine) // 4
+    else:
+        plan = memory_plan(config, config.model.defender)
+        cache_bytes = plan.phases["rollout"]["engine cache"]
+    longest = model["max_position_embeddings"]
     return kv_tokens_for(
         config.engine,
         context=config.engine.context_length or min(CONTEXT, longest),
@@ -162,11 +170,8 @@ def write_dtype(folder: Path, dtype: str) -> None:
     path.write_text(json.dumps(model | {"dtype": dtype}, indent=2) + "\n")
 
 
-def engine_arguments(
-    config: Config, folder: Path, cache_bytes: int | None = None
-) -> dict[str, Any]:
-    """What `sglang.Engine` is started with. cache_bytes: what the caches of all engines on a GPU
-    may take of it; None: by the plan."""
+def engine_arguments(config: Config, folder: Path) -> dict[str, Any]:
+    """What `sglang.Engine` is started with."""
     engine = config.engine
     common: dict[str, Any] = {
         "model_path": str(folder),
@@ -201,7 +206,7 @@ def engine_arguments(
         common["mem_fraction_static"] = engine.memory
     return common | {
         "enable_memory_saver": True,
-        "max_total_tokens": _cache_tokens(config, folder, cache_bytes),
+        "max_total_tokens": _cache_tokens(config, folder),
         "base_gpu_id": first_card(engine),
         "random_seed": config.seed + int(os.environ.get("RANK", "0")),
         "enable_deterministic_inference": engine.deterministic,

@@ -51,13 +51,20 @@ class Cause:
             words = "stopped at once; --resume goes on from the last checkpoint"
             return cls(rank=rank, code=130, words=f"{words}{where}", sure=True)
         words = f"rank {rank} failed: {type(error).__name__}: {error}"
-        if "Timed out" in str(error):  # gloo's words
-            words = f"rank {rank} waited for longer than learn.rank_timeout for one that is alive"
+        if isinstance(error, RuntimeError) and "Timed out" in str(error):  # gloo's words
+            words = (
+                f"rank {rank} waited for longer than learn.rank_timeout for one that is alive;"
+                " raise it, or look at what the others do; --resume goes on from the last"
+                " checkpoint"
+            )
         return cls(rank=rank, code=1, words=words, sure=False)
 
     @classmethod
     def silent(cls, rank: int) -> Cause:
-        words = f"rank {rank} ended without a word; was it killed, or out of memory?"
+        words = (
+            f"rank {rank} ended without a word; was it killed, or out of memory? --resume goes"
+            " on from the last checkpoint"
+        )
         return cls(rank=rank, code=1, words=words, sure=True)
 
 
@@ -118,8 +125,12 @@ class Lines:
         found: list[Cause] = []
         while lines and not found:
             found = _heard(lines, None)
-        if found and not found[0].sure:
-            found += _heard(lines, SETTLE)
+        end = time.monotonic() + SETTLE
+        while found and lines and not any(one.sure for one in found):
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            found += _heard(lines, left)
         cause = min(found, key=lambda one: not one.sure, default=None)
         self._end(cause, everyone, speaks=True)
 

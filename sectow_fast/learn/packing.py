@@ -129,8 +129,8 @@ def rank_rows(
     spare = (mine or next(rows for rows in plan if rows))[-1]
     for number in range(max(len(rows) for rows in plan)):
         pieces = mine[number] if number < len(mine) else spare
-        if number + 1 < len(mine):
-            codec.prefetch([groups[piece.group][0] for piece in mine[number + 1]])
+        for soon in mine[number : number + 2]:
+            codec.prefetch([groups[piece.group][0] for piece in soon])
         chosen = [(groups[p.group][0], [groups[p.group][1][j] for j in p.picked]) for p in pieces]
         if world > 1 and dummy and all(prompt.image is None for prompt, _ in chosen):
             chosen.append((dummy, []))

@@ -126,8 +126,8 @@ class Policy(torch.nn.Module):
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def sent(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A row's tensor on the device. The host does not wait: pageable memory is copied into the
-        driver's own before the call returns."""
+        """A row's tensor on the device. The copy is asked for without waiting; as the row is in
+        pageable memory, the driver may wait all the same (not measured on a GPU yet)."""
         return tensor.to(self.device, non_blocking=True)
 
     def hidden(self, row: PackedRow) -> torch.Tensor:

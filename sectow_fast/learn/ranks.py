@@ -94,15 +94,26 @@ class Ranks:
         odd = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
         if odd:
             raise UserError(
-                f"{what}: found another one on rank {odd[0]} than on the first, expected the same"
-                " on all; look whether all machines have the same data, models and plugins, and"
-                " whether a plugin answers by chance"
+                f"{what}: found another one on rank {odd[0]} than on the first"
+                f" ({_apart(found[0], found[odd[0]])}), expected the same on all; look whether all"
+                " machines have the same data, models and plugins, and whether a plugin answers by"
+                " chance"
             )
 
     def grad_norm(self, model: torch.nn.Module, bound: float) -> float:
         """Clip the gradients of the whole model to `bound`, and return their norm before it."""
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def _apart(first: object, other: object) -> str:
+    """Where a rank's value parts from the first rank's: the first place of two lists, or both."""
+    if isinstance(first, list | tuple) and isinstance(other, list | tuple):
+        for place, (one, another) in enumerate(zip(first, other, strict=False)):
+            if one != another:
+                return f"place {place}: {_apart(one, another)}"
+        return f"{len(other)} of them there, {len(first)} on the first"
+    return f"{other!r} there, {first!r} on the first"
 
 
 ALONE = Ranks()

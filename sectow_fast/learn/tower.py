@@ -57,9 +57,6 @@ class Tower:
         )
         self._kept: dict[str, Features] = {}
         self._written: tuple[int, ...] = ()
-        if self.kept_bytes:
-            # Sharded weights have no version that a forward could see.
-            model.register_load_state_dict_post_hook(lambda *_: self.forget())
 
     def forget(self) -> None:
         """Drop all features that are kept."""
@@ -157,7 +154,8 @@ def _split(made: Any) -> list[Features]:
     layers = [made.pooler_output, *(getattr(made, "deepstack_features", None) or [])]
     stacked = isinstance(made.pooler_output, torch.Tensor)
     return [
-        Features(values=tuple(value.cpu() for value in picture), stacked=stacked)
+        # Copied on a CPU too: a view would keep the features of the whole row alive.
+        Features(values=tuple(one.to("cpu", copy=True) for one in picture), stacked=stacked)
         for picture in zip(*layers, strict=True)
     ]
 

@@ -22,7 +22,6 @@ from sectow_fast.types import Attack, Case, UserError
 if TYPE_CHECKING:
     import torch
 
-HUGE = 16_000  # pixels of a side, beyond every cap
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json")
 
 
@@ -106,7 +105,7 @@ class RealStage:
         self.measures = self.world.measures
         self.codec = ChatCodec(self.processor, built.images, **kept_pictures(config))
         if config.model.max_pixels is not None:
-            check_cap(config, self.codec.image_tokens((HUGE, HUGE)))
+            check_cap(config, self.codec.most_image_tokens())
         self._lessons = RealLessons(self.world)
         self.lessons: dict[str, Lesson] = {"coldstart-attacker": self._lessons.attacker}
 

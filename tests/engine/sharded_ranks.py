@@ -63,6 +63,15 @@ def main(ranks, out: Path, scenario: str) -> None:
             log["ids"].append([one.ids for group in drawn for one in group])
     except UserError as error:
         log["error"] = str(error)
+    if scenario == "late":
+        # Proven; then its engine is replaced for a step in which it draws nothing.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(-1.0)
+        engine.sync(model)
+        if struck:
+            mine.server.process.kill()
+        engine.generate(PROMPTS[:1], n=1, sampling=SAMPLING, seed="one")
     log |= {"counts": mine.server.counts, "unproven": mine.server.unproven}
     (out / f"{scenario}-{ranks.rank}.json").write_text(json.dumps(log))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from tiny_process import TinyProcess
+from transformers import AutoConfig
 
 from sectow_fast.config import Config
+from sectow_fast.data.sandbox.stage import SandboxStage
+from sectow_fast.engine import sglang_kind
 from sectow_fast.engine.kinds import EngineKind, EnginePerModel, EngineSetup
 from sectow_fast.engine.registry import ENGINES, engine_kind, offloads, register_engine
 from sectow_fast.engine.sglang_settings import (
@@ -16,8 +21,10 @@ from sectow_fast.engine.sglang_settings import (
     engine_arguments,
     first_card,
     kv_tokens_for,
+    memory_plan,
 )
 from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.players import Players
 from sectow_fast.types import UserError
 
 QWEN = {"defender": "Qwen2.5-VL-3B-Instruct"}
@@ -56,7 +63,6 @@ def test_a_taken_name_is_refused(engine):
 def test_engines_of_this_process_have_nothing_to_start(stage, tmp_path):
     engines = engine_kind(Config()).make(setup(stage, tmp_path, Config()))
     engines.start()
-    engines.start(cache_bytes=1)
     assert not list(tmp_path.iterdir())
 
 
@@ -95,6 +101,7 @@ def test_the_folder_of_a_run_that_goes_on_is_written_anew(stage, tmp_path):
         ({"tp": 2, "gpus": 8}, 8, 4, None),  # two machines of eight
         ({"gpus": 8}, 8, 8, None),
         ({"device": "cpu", "gpus": 8}, 1, 1, None),
+        ({"gpus": 3}, 3, 9, r"engine\.tp: found 8 visible GPUs for 9 ranks"),
         ({"device": "cpu", "tp": 2}, 1, 1, r"engine\.tp: found 2 on a CPU, expected 1"),
     ],
 )
@@ -113,6 +120,13 @@ def test_ranks_and_cards_are_compared_before_anything_is_made(
     with pytest.raises(UserError, match=words) as found:
         engine_kind(config).check(config, world)
     assert "\n" not in str(found.value)
+
+
+def test_no_visible_card_is_said_as_such(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: object())
+    config = Config(engine=GPU)
+    with pytest.raises(UserError, match=r"engine\.device cuda: found no GPU that torch sees"):
+        engine_kind(config).check(config, 1)
 
 
 def test_engines_of_several_cards_stand_side_by_side(monkeypatch):
@@ -148,7 +162,7 @@ def test_the_cache_is_a_number_of_tokens(settings, bytes_free, tokens):
 
 
 def test_bytes_of_a_cached_token():
-    model = {"text_config": {"num_hidden_layers": 36, "num_key_value_heads": 2} | WIDTH}
+    model = {"num_hidden_layers": 36, "num_key_value_heads": 2} | WIDTH
     engine = Config(engine=GPU | {"dtype": "bfloat16"}).engine
     assert cache_token_bytes(model, engine) == 2 * 2 * 36 * 2 * 128
     assert cache_token_bytes(model, engine.model_copy(update={"dtype": "float32"})) == 73_728
@@ -159,17 +173,74 @@ def test_bytes_of_a_cached_token():
 def test_an_engine_on_a_gpu_is_given_tokens_and_no_share(stage, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     stage.describe(tmp_path / "model")
-    config = Config(engine=GPU | {"max_running": 64, "context_length": 128, "tp": 2})
-    given = engine_arguments(config, tmp_path / "model", 2**30)
+    # The sandbox's model may have a quarter of the GPU for the caches of both engines.
+    most = {"max_running": 64, "context_length": 128, "tp": 2}
+    config = Config(engine=GPU | most | {"gpu_gib": 4})
+    given = engine_arguments(config, tmp_path / "model")
     assert given["max_total_tokens"] == 64 * 128 and given["base_gpu_id"] == 6
     assert "mem_fraction_static" not in given
-    bytes_each = cache_token_bytes(
-        json.loads((tmp_path / "model/config.json").read_text()), config.engine
-    )
-    less = engine_arguments(config, tmp_path / "model", 2 * 1000 * bytes_each)
+    text = AutoConfig.from_pretrained(tmp_path / "model").get_text_config().to_dict()
+    gib = 4 * 2 * 1000 * cache_token_bytes(text, config.engine) / 2**30
+    less = engine_arguments(Config(engine=GPU | most | {"gpu_gib": gib}), tmp_path / "model")
     assert less["max_total_tokens"] == 1000  # half of it: there are two engines
     share = config.model_copy(update={"engine": config.engine.model_copy(update={"memory": 0.4})})
-    assert engine_arguments(share, tmp_path / "model", 2**30)["mem_fraction_static"] == 0.4
+    assert engine_arguments(share, tmp_path / "model")["mem_fraction_static"] == 0.4
+
+
+def test_the_cache_of_a_real_model_is_what_its_plan_leaves(tmp_path, monkeypatch):
+    text = {"num_hidden_layers": 36, "num_key_value_heads": 2} | WIDTH
+    written = {"model_type": "qwen2_5_vl", "text_config": text}  # heads and positions by default
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    most = {"max_running": 1000, "context_length": 4096, "gpu_gib": 80, "dtype": "bfloat16"}
+    config = Config(model=QWEN, engine=GPU | most | {"roles": "swap"})
+    left = memory_plan(config, QWEN["defender"]).phases["rollout"]["engine cache"]
+    given = engine_arguments(config, tmp_path)["max_total_tokens"]
+    assert given == left // (2 * 2 * 36 * 2 * 128) < 1000 * 4096
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, ["defender", "attacker"]),
+        ({"attacker": "self-instruct"}, ["defender"]),
+        ({"engine": {"roles": "swap"}}, ["both"]),
+    ],
+)
+def test_servers_are_started_one_by_one_and_sleep(stage, tmp_path, monkeypatch, settings, names):
+    engine = {"kind": "sglang", "device": "cpu"} | settings.pop("engine", {})
+    config = Config(engine=engine, **settings)
+    made = functools.partial(sglang_kind.SGLangServer, process=TinyProcess)
+    monkeypatch.setattr(sglang_kind, "SGLangServer", made)
+    engines = engine_kind(config).make(setup(stage, tmp_path, config))
+    engines.start()
+    assert list(engines._servers) == names
+    for server in engines._servers.values():
+        assert server.starts == 1 and server.asleep
+        assert server.process.calls == ["flush", "release"]
+
+
+def test_players_start_engines_before_a_model_is_loaded_and_close_them_on_an_error(stage, tmp_path):
+    seen = []
+
+    class Logged(EnginePerModel):
+        def start(self) -> None:
+            seen.append("start")
+
+        def close(self) -> None:
+            seen.append("close")
+
+    class Broken(SandboxStage):
+        def defender(self):
+            seen.append("model")
+            raise UserError("no such model")
+
+    kind = EngineKind(make=lambda setup: Logged(TorchEngine, setup))
+    with ENGINES.temporarily():
+        register_engine("logged", kind)
+        config = Config(engine={"kind": "logged"}, sandbox=stage.config.sandbox)
+        with pytest.raises(UserError, match="no such model"):
+            Players(config, Broken(config), folder=tmp_path)
+    assert seen == ["start", "model", "close"]
 
 
 def test_a_plain_class_makes_one_engine_per_model(stage, tmp_path):

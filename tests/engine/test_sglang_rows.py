@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import queue
+import sys
+import types
 
+import numpy as np
 import pytest
 import torch
 
 from sectow_fast.engine import sglang_rows
+from sectow_fast.engine.sglang_pixels import shared_images
 from sectow_fast.engine.sglang_rows import Backlog, Request, Row, Wanted, messages, problem
 
 END = 1
-GOOD = dict(ids=(5, 6, END), logprobs=(-0.1, -0.2, -0.3), reason="stop", version="defender:3")
+GOOD = dict(
+    start=1, ids=(5, 6, END), logprobs=(-0.1, -0.2, -0.3), reason="stop", version="defender:3"
+)
 
 
 def request(rid: str, key: tuple[int, int], ids: tuple[int, ...], pixels=dict) -> Request:
@@ -118,3 +124,16 @@ def test_a_backlog_gives_whole_prompts_of_the_oldest_stream_first():
     backlog.drop(second)
     backlog.drop(first)
     assert not backlog and backlog.take(9) == []
+
+
+def test_another_sglang_gets_the_pixels_of_every_sample_itself(monkeypatch, capsys):
+    """As one whose helpers have gone: pixels cost more then, and no sample is lost."""
+    parts = ["sglang", "sglang.srt", "sglang.srt.managers", "sglang.srt.managers.mm_utils"]
+    made = [types.ModuleType(name) for name in parts]
+    for name, module in zip(parts, made, strict=True):
+        monkeypatch.setitem(sys.modules, name, module)
+    made[2].mm_utils = made[3]
+    pixels = {"pixel_values": ("float32", (2,), np.array([1.0, 2.0], np.float32).view(np.uint8))}
+    images = shared_images(pixels, 3)
+    assert [image["pixel_values"].tolist() for image in images] == [[1.0, 2.0]] * 3
+    assert "pixels are copied for every request" in capsys.readouterr().err

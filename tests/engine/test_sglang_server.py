@@ -12,6 +12,7 @@ import torch
 from tiny_process import Table, TinyCodec, made_engine
 
 from sectow_fast.engine.reference import check_gaps
+from sectow_fast.engine.sglang_engine import AHEAD
 from sectow_fast.types import Prompt, Sampling, UserError
 
 SAMPLING = Sampling(max_new_tokens=4)
@@ -144,6 +145,36 @@ def test_other_weights_than_the_trainers_are_found_by_the_first_rows_after_each_
     engine.server.process.kill()
     with pytest.raises(UserError, match="log-probs of the first rollout"):
         engine.generate(prompts(8), n=2, sampling=SAMPLING, seed="l")
+
+
+def test_rows_of_an_earlier_start_prove_nothing_of_a_later_one():
+    model = Table()
+    wrong = {"table": Table(seed=5).table.detach()}
+    engine = made_engine(model, TinyCodec(), window=8, lives=[{"die_at": 7}])
+    right = engine._weights_of
+    engine._weights_of = lambda model: wrong if engine.server.starts > 1 else right(model)
+    stream = engine.submit(prompts(40), n=1, sampling=SAMPLING, seed="m")
+    first = engine.server.process
+    while first.alive:  # it gives six rows, which nobody has taken when it is replaced
+        time.sleep(0.01)
+    with pytest.raises(UserError, match="log-probs of the first rollout"):
+        list(stream.each())
+    assert engine.server.starts == 2
+
+
+def test_a_stream_that_was_taken_to_its_end_holds_nothing_back():
+    engine = made_engine(Table(), TinyCodec(), window=1)
+    assert len(list(engine.submit(prompts(3), n=1, sampling=SAMPLING, seed="n").each())) == 3
+    engine.sync(engine.model)
+    engine.generate(prompts(1), n=1, sampling=SAMPLING, seed="o")
+
+
+def test_pictures_are_begun_a_few_prompts_ahead_of_what_is_sent():
+    codec = TinyCodec()
+    engine = made_engine(Table(), codec, window=64)
+    asked = [Prompt(case_id=str(i), ids=(2, 3), image=str(i)) for i in range(200)]
+    engine.generate(asked, n=1, sampling=SAMPLING, seed="p")
+    assert 0 < codec.ahead <= AHEAD
 
 
 def gap(*values: float) -> torch.Tensor:

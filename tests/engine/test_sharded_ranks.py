@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("sharded_ranks.py")
-SCENARIOS = ("sound", "dies", "idle", "wrong")
+SCENARIOS = ("sound", "dies", "idle", "wrong", "late")
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,10 @@ def test_all_ranks_stop_where_one_of_them_draws_from_other_weights(played):
     ranks = played["wrong"]
     assert ranks[0]["error"] == ranks[1]["error"]
     assert "log-probs of the first rollout" in ranks[0]["error"]
+
+
+def test_rows_of_an_engine_that_is_gone_are_not_compared_with_todays_weights(played):
+    first, second = played["late"]
+    assert "error" not in first and "error" not in second
+    assert [rank["counts"]["restarts"] for rank in (first, second)] == [0, 1]
+    assert (first["unproven"], second["unproven"]) == (False, True)

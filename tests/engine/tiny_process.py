@@ -80,15 +80,19 @@ class TinyCodec:
 
     def __init__(self, size: int = 4) -> None:
         self.size, self.alive, self.most, self.made = size, 0, 0, 0
+        self.ahead, self._begun = 0, set()
         self._lock = threading.RLock()
 
     def prefetch(self, prompts: Sequence[Any]) -> None:
-        """Nothing: what was made early would count as alive."""
+        """Nothing is made, which would count as alive; what is begun and not fetched is noted."""
+        self._begun |= {prompt.image for prompt in prompts if prompt.image is not None}
+        self.ahead = max(self.ahead, len(self._begun))
 
     def pixel_inputs(self, prompts: Sequence[Any]) -> dict[str, torch.Tensor]:
         (prompt,) = prompts
         if prompt.image is None:
             return {}
+        self._begun.discard(prompt.image)
         value = torch.full((1, self.size), float(prompt.image), dtype=torch.bfloat16)
         array = value.view(torch.int16).numpy().copy()  # what can be watched until it is freed
         with self._lock:

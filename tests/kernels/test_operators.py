@@ -136,6 +136,8 @@ def test_bad_arguments_of_the_others():
         group_advantage(torch.ones(2, requires_grad=True), group_size=2)
     with pytest.raises(ValueError, match="ratio: found 'gspo', expected one of token, sequence"):
         PolicyLossConfig(ratio="gspo")
+    with pytest.raises(ValueError, match="scale: found None, expected one of"):
+        group_advantage(torch.ones(2), group_size=2, scale=None)
 
 
 @pytest.mark.parametrize("layout", ["transposed", "strided", "expanded"])

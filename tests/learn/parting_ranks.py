@@ -104,7 +104,7 @@ def judged(ranks):
 
 def plans_differ(ranks):
     ranks.agree("plan", (1, 2))
-    ranks.agree("plan", (1, ranks.rank))
+    ranks.agree("plan", (1, 2 - ranks.rank))
 
 
 CASES = (

@@ -15,7 +15,7 @@ from sectow_fast.data.codec import ChatCodec, kept_pictures
 from sectow_fast.data.processor import cap_pixels
 from sectow_fast.data.sandbox.model import build_processor
 from sectow_fast.data.sandbox.world import SandboxWorld
-from sectow_fast.real.stage import HUGE, check_cap
+from sectow_fast.real.stage import check_cap
 from sectow_fast.types import Case, Prompt, UserError
 
 CAP = 56 * 56
@@ -78,7 +78,14 @@ def test_tokens_are_counted_by_size_and_pixels_processed_only_where_asked_for(ca
     codec.pixel_inputs(prompts[1:])
     assert len(codec.images.opened) == 2 * len(SIZES) - 1
     if cap is not None:
-        assert max(needed) <= codec.image_tokens((HUGE, HUGE)) == cap // 28**2
+        assert max(needed) <= codec.most_image_tokens() == cap // 28**2
+
+
+def test_the_most_tokens_are_those_of_the_shape_that_fills_the_cap_and_not_of_a_square():
+    codec = photo_codec()
+    cap_pixels(codec.processor.image_processor, 1_003_520)  # the presets'
+    assert codec.image_tokens((4000, 4000)) == 35 * 35
+    assert codec.image_tokens((896, 1120)) == 32 * 40 == codec.most_image_tokens()
 
 
 def test_pictures_are_the_same_by_threads_and_one_by_one():
