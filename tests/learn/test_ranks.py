@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 
@@ -19,21 +16,7 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 
 def started(world, *arguments):
-    command = [sys.executable]
-    if world > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command += ["-m", "torch.distributed.run", f"--nproc-per-node={world}"]
-        command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
-    done = subprocess.run(
-        [*command, str(SCRIPT), *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    commands.run_ranks(SCRIPT, *arguments, world=world)
     saved = checkpoint.load(Path(arguments[0]))
     weights = {name: torch.zeros(_shape(saved, name)) for name in saved.names["model"]}
     saved.fill("model", weights)
