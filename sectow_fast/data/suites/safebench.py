@@ -31,8 +31,7 @@ class SafeBench:
     )
 
     def find(self, folder: Path) -> Path | None:
-        names = tuple(f"{base}/text" for base, _ in SPLITS.values())
-        return root_with(folder, names, below=("SafeBench",))
+        return root_with(folder, [f"{base}/text" for base, _ in SPLITS.values()])
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
         base, pictures = SPLITS[split]
