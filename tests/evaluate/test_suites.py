@@ -176,6 +176,8 @@ def test_a_wording_file_names_its_mistakes(tmp_path):
     path = tmp_path / "w.toml"
     path.write_text('figstp = "x"')
     assert "did you mean figstep?" in problem(lambda: Wording.load(path))
+    path.write_text('\ufefffigstep = "x"', encoding="utf-8")
+    assert Wording.load(path).figstep == "x"
     path.write_text('option = "{x}"')
     assert "unknown field in option" in problem(lambda: Wording.load(path))
 

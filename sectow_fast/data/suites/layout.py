@@ -37,8 +37,10 @@ def root_with(folder: Path, patterns: Sequence[str]) -> Path | None:
 
     UserError where two folders below the one that was given match alike.
     """
+    if above := _above(folder.absolute(), patterns):
+        return above
     level = [folder.absolute()]
-    for depth in range(DEEPEST + 1):
+    for _ in range(DEEPEST + 1):
         level = [root for one in level for root in _snapshots(one)]
         for pattern in patterns:
             found = [root for root in level if _matches(root, pattern)]
@@ -49,8 +51,6 @@ def root_with(folder: Path, patterns: Sequence[str]) -> Path | None:
                 )
             if found:
                 return found[0]
-        if depth == 0 and (above := _above(level[0], patterns)):
-            return above
         level = [child for one in level for child in _children(one) if not child.is_symlink()]
     return None
 

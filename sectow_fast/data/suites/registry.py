@@ -104,7 +104,7 @@ class OpenSuite:
         rows = list(self._rows())
         cases = [row for row, _ in rows if isinstance(row, SuiteCase)]
         refused = [row for row, _ in rows if isinstance(row, Refused)]
-        halves = [count for _, count in rows if count]
+        halves = {row.id: count for row, count in rows if count}
         if not cases:
             why = f" ({refused[0].where}: found {refused[0].reason})" if refused else ""
             raise UserError(f"{self.root}: found no case of {self.name}:{self.split}{why}")
@@ -112,8 +112,8 @@ class OpenSuite:
             notes.append(f"{self.name}:{self.split}: {_left_out(refused, len(rows))}")
         if notes is not None and halves:
             notes.append(
-                f"{self.name}:{self.split}: {len(halves)} cases held {sum(halves)} halves of"
-                " surrogate pairs, which no encoder writes; U+FFFD stands in their place"
+                f"{self.name}:{self.split}: {sum(halves.values())} halves of surrogate pairs, which"
+                f" no encoder writes, gave way to U+FFFD ({', '.join(halves)})"
             )
         seen: dict[str, str] = {}
         for case in cases:
