@@ -175,7 +175,7 @@ WRITERS: dict[str, Callable[[str, Rows], tuple[str, str]]] = {
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], delimiter: str) -> str:
-    """Every field is quoted: csv leaves a bare carriage return bare, and others end the row there."""
+    """Every field is quoted: csv quotes no bare carriage return, and others end a row at one."""
     text = io.StringIO()
     writer = csv.DictWriter(
         text, columns, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL

@@ -19,10 +19,11 @@ from sectow_fast.types import UserError
 class Wording:
     """Published wordings where there are any (FigStep's and MMMU's code), ours elsewhere.
 
-    option: with {letter} and {option}, as MMMU-Pro prints it; MMMU's own code prints "(A) red". self_reminder_*: stand before and after the request (after
-    Xie et al., Nature Machine Intelligence 2023). adashield: stands before it (after Wang et al.,
-    arXiv 2403.09513). self_check: the question of the second pass, with {request} and {reply};
-    where its answer begins with self_check_bad, the reply gives way to `refusal`.
+    option: with {letter} and {option}, as MMMU-Pro prints it (MMMU's own code prints "(A) red").
+    self_reminder_*: stand before and after the request (after Xie et al., Nature Machine
+    Intelligence 2023). adashield: stands before it (after Wang et al., arXiv 2403.09513).
+    self_check: the question of the second pass, with {request} and {reply}; where its answer begins
+    with self_check_bad, the reply gives way to `refusal`.
     """
 
     figstep: str = (
