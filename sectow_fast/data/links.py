@@ -31,6 +31,5 @@ def _blobs(top: Path) -> Path | None:
     """blobs/ of the hub's cache that a real path lies in."""
     for folder in (top, *top.parents):
         if folder.parent.name == "snapshots":
-            blobs = folder.parents[1] / "blobs"
-            return blobs if blobs.is_dir() and not blobs.is_symlink() else None
+            return folder.parents[1] / "blobs"
     return None

@@ -205,7 +205,8 @@ def check_columns(path: Path, found: Sequence[str], needed: Sequence[str]) -> No
 
 def field(row: Mapping[str, Any], name: str, where: str) -> str:
     """A field that must hold words, or a whole number. UserError where it is absent or blank."""
-    value = _plain(row.get(name))
+    value = row.get(name)
+    value = value if isinstance(value, str) else _plain(value)
     if not isinstance(value, str) or not value.strip():
         found = "nothing" if value in (None, "") else repr(value)[:40]
         raise UserError(f"{where}: found {found} in {name!r}, expected text")
@@ -214,7 +215,10 @@ def field(row: Mapping[str, Any], name: str, where: str) -> str:
 
 def optional(row: Mapping[str, Any], name: str) -> str:
     """A field as text; "" where it is absent or null (NaN is how pandas writes null)."""
-    value = _plain(row.get(name))
+    value = row.get(name)
+    if isinstance(value, str):
+        return value
+    value = _plain(value)
     return "" if value is None or value != value else str(value)
 
 
