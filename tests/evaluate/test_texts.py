@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from types import SimpleNamespace
 
 import layouts
 import pandas
@@ -90,20 +89,17 @@ def test_exported_json_keeps_lines_and_halves_of_pairs():
 
 
 def test_halves_in_a_table_are_replaced_and_counted(tmp_path):
-    made = rows(("whole", "a \ud83d b \ude00 c", "\ud83d\ude00"))
-    cases = [case for case, _ in made]
-    asked = SimpleNamespace(
-        cases={"toy": cases},
-        suites={
-            "toy": SimpleNamespace(suite=SimpleNamespace(info=SimpleNamespace(redistributes=True)))
-        },
-    )
-    records = [record | {"test_case_id": case.id} for case, record in made]
-    cases[:] = [case for case, _ in rows(("x", "y", "z"))]
+    layouts.xstest(tmp_path / "xstest")
+    asked = open_suites([f"xstest={tmp_path / 'xstest'}"], wording=Wording(), limit=0, seed=0)
+    replies = ["whole", "a \ud83d b \ude00 c", "\ud83d\ude00", *["x"] * 6]
+    records = [
+        {"test_case_id": case.id, "model_response": reply, "label": "unsafe", "refusal": "none"}
+        for case, reply in zip(asked.cases["xstest"], replies, strict=True)
+    ]
     notes = write_exports(tmp_path, ["vlmevalkit", "lmms-eval"], "m", asked, records)
-    path = tmp_path / "vlmevalkit" / "m-toy.tsv"
-    found = pandas.read_csv(path, sep="\t")
-    assert list(found["prediction"]) == ["whole", "a \ufffd b \ufffd c", "\U0001f600"]
+    path = tmp_path / "vlmevalkit" / "m-xstest.tsv"
+    found = list(pandas.read_csv(path, sep="\t")["prediction"])
+    assert found[:3] == ["whole", "a \ufffd b \ufffd c", "\U0001f600"]
     assert len(notes) == 1 and notes[0].startswith(f"{path}: 2 halves of surrogate pairs")
 
 
