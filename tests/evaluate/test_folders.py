@@ -198,7 +198,8 @@ def test_xstest_of_the_hub_without_numbers_or_without_labels(tmp_path):
     layouts.write_csv(
         tmp_path / "full" / "xstest_prompts.csv", list(full[0]), [list(r.values()) for r in full]
     )
-    parquet(tmp_path / "numbers" / "data" / "test-00000-of-00001.parquet", labelled)
+    parquet(tmp_path / "numbers" / "data" / "test-00000-of-00002.parquet", labelled[:2])
+    parquet(tmp_path / "numbers" / "data" / "test-00001-of-00002.parquet", labelled[2:])
     parquet(tmp_path / "labels" / "data" / "prompts-00000-of-00001.parquet", named)
     plain = loaded("xstest", tmp_path / "full")
     assert [case.label for case in plain] == ["harmless", "unsafe"] * 3

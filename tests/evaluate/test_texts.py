@@ -112,6 +112,7 @@ def test_records_are_lines_for_every_reader_and_come_back(tmp_path):
     file = JsonLines(path)
     for row in written:
         file.append(row)
+    assert len(path.read_text(encoding="utf-8").splitlines()) == len(written)
     file.drop({"0"})
     file.close()
     assert len(path.read_text(encoding="utf-8").splitlines()) == len(written) - 1
