@@ -118,6 +118,8 @@ def evaluate(settings: Settings) -> int:
 
     report = write_report(out.path, reveal=settings.reveal, private=settings.private)
     print_table(summary)
+    for note in asked.notes:
+        print(f"note: {note}")
     print(f"done: {report}")
     return 0
 
@@ -165,7 +167,8 @@ def evaluate_model(
                     )  # fmt: skip
                     summary["agreement"] = vars(agreement(*labels)) if labels[0] else None
             rows.append(summary)
-            write_exports(out.path / "export", settings.export, row, asked, found)
+            for note in write_exports(out.path / "export", settings.export, row, asked, found):
+                print(f"note: {note}", file=sys.stderr)
     return rows
 
 

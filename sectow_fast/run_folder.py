@@ -19,9 +19,9 @@ from sectow_fast.types import UserError
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the file in one step, so that neither a reader nor a kill leaves half of it."""
+    """Replace the file in one step, in UTF-8; neither a reader nor a kill leaves half of it."""
     part = path.with_name(f".{path.name}.part")
-    with open(part, "w") as file:
+    with open(part, "w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

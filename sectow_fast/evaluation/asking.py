@@ -56,7 +56,7 @@ def open_suites(texts: Sequence[str], *, wording: Wording, limit: int, seed: int
         if name in suites:
             raise UserError(f"--suite {text}: found {name} again, expected each suite once")
         suites[name] = suite
-        every = suite.checked()
+        every = suite.checked(notes)
         if note := suite.note(len(every)):
             notes.append(note)
         cases[name] = sampled(every, limit, f"{seed}/{name}") if limit else every

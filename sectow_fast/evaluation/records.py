@@ -16,6 +16,7 @@ from sectow_fast.data.suites.cases import SuiteCase
 from sectow_fast.judges.answers import is_right
 from sectow_fast.judges.base import Judgement
 from sectow_fast.run_folder import write_whole
+from sectow_fast.texts import json_text
 from sectow_fast.types import UserError
 
 
@@ -47,7 +48,7 @@ class JsonLines:
     def append(self, row: dict[str, Any]) -> None:
         """On disk when this returns."""
         self.rows[row["test_case_id"]] = row
-        self._file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        self._file.write((json_text(row) + "\n").encode())
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -57,7 +58,7 @@ class JsonLines:
             return
         self.rows = {key: row for key, row in self.rows.items() if key not in keys}
         self._file.close()
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows.values())
+        lines = (json_text(row) + "\n" for row in self.rows.values())
         write_whole(self.path, "".join(lines))
         self.path.chmod(0o600)
         self._file = open(self.path, "ab")  # noqa: SIM115

@@ -12,6 +12,7 @@ import re
 from PIL import Image
 
 from sectow_fast.data.suites.figstep import render_steps
+from sectow_fast.game.text import words as words_of
 from sectow_fast.types import UserError
 
 TYPO = "<typo>"
@@ -65,11 +66,13 @@ def split_words(words: str) -> tuple[str, bool] | None:
 def content_words(text: str) -> set[str]:
     """Words that carry meaning, cut to six letters so that their endings do not matter.
 
+    In a script without blanks each character counts as a word (see `game.text.words`).
+
     >>> sorted(content_words("How to fold the bados?"))
     ['bados', 'fold']
     """
-    words = re.findall(r"[^\W_]+", text.lower())
-    return {word[:6] for word in words if word not in _COMMON}
+    found = re.findall(r"[^\W_]+", " ".join(words_of(text)).lower())
+    return {word[:6] for word in found if word not in _COMMON}
 
 
 def keeps_goal(said: str, goal: str, least: float) -> bool:

@@ -52,7 +52,7 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
     if config.test:
         for text in config.test:
             suite = _open(text, wording, training=False, stores=stores, part="test")
-            cases = _limited(suite, suite.checked(), config, seed)
+            cases = _limited(suite, suite.checked(notes), config, seed)
             test[suite.name] = _one_picture(cases, suite.name, notes)
     else:
         unsafe, test_unsafe = hold_out(unsafe, config.holdout, f"{seed}/test", wording)
@@ -122,7 +122,7 @@ def _read(
     out: list[SuiteCase] = []
     for text in texts:
         suite = _open(text, wording, training=True, stores=stores, part="train")
-        cases = [case for case in suite.checked() if case.label == label]
+        cases = [case for case in suite.checked(notes) if case.label == label]
         if not cases:
             raise UserError(
                 f"data.{label}: found no {label} case in {suite.name}, expected some;"

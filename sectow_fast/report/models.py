@@ -20,6 +20,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 
+from sectow_fast.report.metrics import read
 from sectow_fast.report.page import COLOURS, STYLE, Cell, figure, legend, render, svg, write_page
 from sectow_fast.report.rundata import bounds, percent
 from sectow_fast.types import Rate, UserError
@@ -155,7 +156,7 @@ def sample_of(
     shown = []
     for row in rows:
         path = out / "rows" / row["name"] / "records.jsonl"
-        records = [json.loads(line) for line in path.read_text().splitlines()]
+        records = list(read(path))
         for name in row["suites"]:
             if not suites.get(name, {}).get("redistributes", True) and not private:
                 continue

@@ -306,10 +306,12 @@ def test_an_outage_leaves_unknowns_that_can_be_asked_again(folders, qwen, tmp_pa
 # ---- what a model's own faults get
 
 
-def test_requests_that_do_not_fit_are_unknown_not_safe(folders, qwen, tmp_path):
+def test_requests_that_do_not_fit_are_unknown_not_safe(folders, qwen, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["--model", f"q={qwen}", *suites(folders, "redteam-2k"), "--out", str(out)]
     assert main([*arguments, "--max-new-tokens", "2030", "--limit", "3"]) == 0
+    # What is to be known of the rows is said on the console too.
+    assert "note: redteam-2k:2k has 20 cases here, 2000 as published" in capsys.readouterr().out
     table = summary(out)["rows"][0]["suites"]["redteam-2k"]
     assert table["no_reply"] == 3 and table["asr"]["all"]["unknown"] == 3
     assert table["asr"]["all"]["n"] == 0

@@ -80,6 +80,15 @@ def test_near_duplicates_of_the_test_are_left_out_and_reported(folders):
     assert len(kept) == 26
 
 
+def test_what_was_left_out_or_changed_in_the_rows_is_told(folders, tmp_path):
+    shutil.copytree(folders / "vlguard", tmp_path / "vlguard")
+    path = tmp_path / "vlguard" / "train.json"
+    path.write_text(path.read_text().replace("copy the bado0", r"copy the \ud83d bado0", 1))
+    given = data(folders, unsafe=(f"vlguard={tmp_path / 'vlguard'}",))
+    notes = build_world(given, seed=0).notes
+    assert any(note.startswith("vlguard:train: 2 halves of surrogate pairs") for note in notes)
+
+
 def test_contamination_can_stop_the_run(folders):
     text = problem(lambda: build_world(data(folders, contamination="error"), seed=0))
     assert "JailBreakV_28K.csv row 1" in text and "near duplicate" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from sectow_fast.data.images import image_of_bytes
+from sectow_fast.data.links import inside
 from sectow_fast.data.suites.tables import open_parquet
 from sectow_fast.types import UserError
 
@@ -16,6 +18,11 @@ from sectow_fast.types import UserError
 def cell_key(root: Path, path: Path, row: int, column: str) -> str:
     """The key of a cell: file below the root, row from 0, column."""
     return f"{path.relative_to(root).as_posix()}#{row}#{column}"
+
+
+def is_cell(key: str) -> bool:
+    """Whether a key is one that `cell_key` made."""
+    return re.fullmatch(r".+\.parquet#\d+#[^#]+", key, re.IGNORECASE) is not None
 
 
 class ParquetImages:
@@ -42,9 +49,7 @@ class ParquetImages:
         return image_of_bytes(data, name=where)
 
     def _cell(self, name: str, row: int, column: str) -> Any:
-        path = (self.root / name).resolve()
-        if not path.is_relative_to(self.root):
-            raise UserError(f"image {name!r}: found a path outside {self.root}")
+        path = inside(self.root, name)
         if name not in self._groups:
             meta = open_parquet(path).metadata
             self._groups[name] = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
