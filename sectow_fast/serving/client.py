@@ -96,8 +96,8 @@ class ChatClient:
         self.url = checked_address(self.url)
         if self.key and not (self.key.isascii() and self.key.isprintable()):
             raise UserError(
-                f"endpoint {self.url}: found a key with characters that no request can carry (a line"
-                " end, say), expected printable ASCII"
+                f"endpoint {self.url}: found a key with characters that no request can carry"
+                " (a line end, say), expected printable ASCII"
             )
         self._veil = Veil(key=self.key)
 
