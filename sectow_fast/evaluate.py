@@ -102,16 +102,16 @@ def evaluate(settings: Settings) -> int:
         }
     )
     rows: list[dict[str, Any]] = []
-    failed: list[NothingAnswered] = []
+    failed: list[str] = []
     for name, path in models.items():
         try:
             rows += evaluate_model(name, path, settings, asked, out, judge, second, wording)
         except NothingAnswered as error:
-            failed.append(error)  # the other models may do better
+            failed.append(str(error))  # the other models may do better
     if rows or not failed:
         _write_results(rows, settings, asked, out, judge, second)
-    for error in failed:
-        print(f"error: {error}", file=sys.stderr)
+    for words in failed:
+        print(f"error: {words}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -90,7 +90,8 @@ def test_an_answer_without_words_is_an_error_and_not_a_traceback(body, words):
 
 @pytest.mark.parametrize(
     "usage", ["null", "[1]", '{"prompt_tokens": "3 tokens"}', '{"prompt_tokens": Infinity}',
-              '{"prompt_tokens": -4}', '{"prompt_tokens": 1e400}', '{"prompt_tokens": %d}' % 10**30]
+              '{"prompt_tokens": -4}', '{"prompt_tokens": 1e400}', '{"prompt_tokens": 9000000000}'
+    ]
 )  # fmt: skip
 def test_odd_usage_counts_nothing_and_loses_no_reply(usage):
     body = '{"choices": [{"message": {"content": "yes"}, "finish_reason": "length"}], "usage": U}'
@@ -164,9 +165,9 @@ def test_no_redirect_is_followed():
     with server(completion("stolen")) as (other, seen):
         for status in (302, 307):
             where = [("Location", f"{other}/chat/completions")]
-            with server("", status, where) as (url, _):
-                with pytest.raises(UserError, match=f"found HTTP {status} to {other}"):
-                    ask(url)
+            told = pytest.raises(UserError, match=f"found HTTP {status} to {other}")
+            with server("", status, where) as (url, _), told:
+                ask(url)
         assert not seen
 
 
