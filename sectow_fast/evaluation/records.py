@@ -15,6 +15,8 @@ from typing import Any
 from sectow_fast.data.suites.cases import SuiteCase
 from sectow_fast.judges.answers import is_right
 from sectow_fast.judges.base import Judgement
+from sectow_fast.judges.endpoint import NO_ANSWER
+from sectow_fast.judges.formats import UNREADABLE
 from sectow_fast.run_folder import write_whole
 from sectow_fast.texts import json_text
 from sectow_fast.types import UserError
@@ -94,8 +96,19 @@ def response_row(case: SuiteCase, reply: Any, *, model: str) -> dict[str, Any]:
         "first_response": reply.first,
         "cut": reply.cut,
         "unknown_words": reply.unknown_words,
+        "replaced": reply.replaced,
         "response_tokens": [reply.prompt_tokens, reply.completion_tokens],
     }
+
+
+def was_sent(record: Mapping[str, Any]) -> bool:
+    """Whether a judge was asked: there is a reply, and no known answer to compare it with."""
+    return record["model_response"] is not None and record["answer"] is None
+
+
+def is_useless(verdict: Mapping[str, Any]) -> bool:
+    """Whether a judge gave no verdict at all: no answer, or none that could be read."""
+    return verdict["judge_reason"].startswith((NO_ANSWER, UNREADABLE))
 
 
 def evaluation_row(

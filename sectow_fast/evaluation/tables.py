@@ -37,13 +37,14 @@ def rate_of(records: Iterable[Record], measure: str, *, partial: bool = False) -
 
 
 def suite_table(records: Sequence[Record], *, partial: bool = False) -> dict[str, Any]:
-    """{measure: {all, by_format, by_category, groups}, partial, cut, unknown_words, n}."""
+    """{measure: {all, by_format, by_category, groups}, partial, cut, ..., n}."""
     table: dict[str, Any] = {
         "n": len(records),
         "splits": sorted({r["split"] for r in records}),
         "partial_refusals": sum(r["refusal"] == "partial" for r in records),
         "cut": sum(bool(r["cut"]) for r in records),
         "unknown_words": sum(bool(r["unknown_words"]) for r in records),
+        "replaced": sum(bool(r["replaced"]) for r in records),
         "no_reply": sum(r["model_response"] is None for r in records),
     }
     for measure in MEASURES:

@@ -14,6 +14,7 @@ from sectow_fast.registry import Registry
 _SAFETY = re.compile(r"^\s*Safety:\s*(Safe|Unsafe|Controversial)\b", re.MULTILINE)
 _REFUSAL = re.compile(r"^\s*Refusal:\s*(Yes|No)\b", re.MULTILINE)
 _CATEGORIES = re.compile(r"^\s*Categories:\s*(.+?)\s*$", re.MULTILINE)
+UNREADABLE = "unreadable verdict"
 _LLAMA = re.compile(r"\A\s*(safe|unsafe)\s*(?:\n\s*((?:S\d+\s*,?\s*)+))?\s*\Z")
 
 
@@ -68,7 +69,7 @@ def unreadable(raw: str, reply: str, expected: str) -> Judgement:
     return Judgement(
         label="unknown",
         refusal=refusal_of(reply),
-        reason=f"unreadable verdict, expected {expected}",
+        reason=f"{UNREADABLE}, expected {expected}",
         raw=raw,
     )
 

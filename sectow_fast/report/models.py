@@ -118,7 +118,7 @@ def details(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> lis
     return out
 
 
-COUNTED = ("partial_refusals", "no_reply", "cut", "unknown_words")
+COUNTED = ("partial_refusals", "no_reply", "cut", "unknown_words", "replaced")
 
 
 def dots(rows: Sequence[Mapping[str, Any]], measure: str) -> Markup | None:
@@ -155,7 +155,7 @@ def sample_of(
     """Some records of every row and suite, drawn alike for all rows."""
     shown = []
     for row in rows:
-        path = out / "rows" / row["name"] / "records.jsonl"
+        path = out / "rows" / row["folder"] / "records.jsonl"
         records = list(read(path))
         for name in row["suites"]:
             if not suites.get(name, {}).get("redistributes", True) and not private:
