@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sectow_fast.cli import (
     PLUGINS,
@@ -42,6 +42,9 @@ class Options(BaseModel):
     config: str | None = None
     out: str | None = None
     resume: str | None = None
+    accept_changes: bool = Field(
+        False, description="with --resume: go on although settings, data, models or code changed"
+    )
     dry_run: bool = False
     plain: bool = False
 
@@ -53,7 +56,8 @@ class _Plugins(BaseModel):
 
 
 OPTIONS = flags_of(Options(), hyphens=True)
-BESIDE_RESUME = [flag for flag in OPTIONS if flag.name in ("resume", "dry_run", "plain")]
+_BESIDE = ("resume", "accept_changes", "dry_run", "plain")
+BESIDE_RESUME = [flag for flag in OPTIONS if flag.name in _BESIDE]
 
 
 def read_command(

@@ -25,9 +25,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 USAGE = """usage: python -m sectow_fast.train [--preset NAME | --config FILE.toml] [--out DIR]
-       [--resume DIR] [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
+       [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
        [--attacker grpo|self-instruct] [--defender grpo|sft] [--reveal]
        [--plugins FILE.py[,MODULE]] [--section.field VALUE ...]
+   or: python -m sectow_fast.train --resume DIR [--accept-changes] [--plain]
 
 With no argument: the embedded sandbox, a few minutes on two CPU cores. On several GPUs or
 processes: torchrun --nproc-per-node N -m sectow_fast.train ...
@@ -103,6 +104,7 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
     from sectow_fast.stages import make_stage
+    from sectow_fast.ties import continued, tie_of
     from sectow_fast.tug import play
 
     check(config, ranks)
@@ -114,6 +116,9 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
     if ranks.first:
         folder = RunFolder.reopen(path) if options.resume else RunFolder.create(path, config)
     ranks.barrier()
+    # The first rank alone reads what the run is made from and goes on with.
+    tie = ranks.told(lambda: tie_of(config, stage, cache=path / "hashes.json"))
+    changes = ranks.told(lambda: continued(folder.checkpoints, tie, accept=options.accept_changes))
     console = LiveConsole(
         title=f"sectow_fast {config.preset}, seed {config.seed}",
         rounds=config.rounds,
@@ -122,12 +127,12 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
     )
     try:
         with console:
-            for note in stage.notes:
+            for note in (*stage.notes, *(f"accepted: {change}" for change in changes)):
                 console.note(note)
             players = Players(config, stage, folder=folder.path, ranks=ranks)
             at_end.callback(players.close)
             match = Match(config=config, stage=stage, cast=players)
-            keeper = Keeper(match, players, folder=folder, console=console)
+            keeper = Keeper(match, players, folder=folder, console=console, tie=tie)
             with keeper.stoppable():
                 play(match, keeper)
             keeper.finish()

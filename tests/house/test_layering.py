@@ -37,13 +37,14 @@ ALLOWED = {
     "run_folder": set(),
     "match": {"game", "learn"},
     "players": {"engine", "game", "learn"},
-    "keeper": {"game", "learn", "match", "players", "report", "run_folder"},
+    "ties": {"kernels", "learn", "run_folder"},
+    "keeper": {"game", "learn", "match", "players", "report", "run_folder", "ties"},
     "tug": {"game", "learn", "match"},
     "real": {"data", "game", "judges", "native", "serving"},
     "stages": {"data", "judges", "real"},
     "plan": {"engine", "game", "learn", "players", "stages"},
     "train": {"cli", "kernels", "keeper", "learn", "match", "plan", "players", "report"}
-    | {"run_folder", "settings", "stages", "tug"},
+    | {"run_folder", "settings", "stages", "ties", "tug"},
 }
 
 

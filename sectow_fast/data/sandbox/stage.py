@@ -19,7 +19,7 @@ from sectow_fast.data.sandbox.model import (
     save_model,
 )
 from sectow_fast.data.sandbox.world import SandboxWorld
-from sectow_fast.protocols import Lesson
+from sectow_fast.protocols import DataRow, Lesson
 from sectow_fast.types import Attack, UserError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class SandboxStage:
         self.processor = self._processor()
         if config.model.max_pixels is not None:
             cap_pixels(self.processor.image_processor, config.model.max_pixels)
+        self.chat_template = str(self.processor.chat_template)
         self.codec = ChatCodec(self.processor, self.world.images, **kept_pictures(config))
 
     def _processor(self) -> Any:
@@ -128,3 +129,7 @@ class SandboxStage:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+
+    def rows(self) -> tuple[DataRow, ...]:
+        """See `protocols.Stage`."""
+        return ()
