@@ -150,7 +150,7 @@ def test_null_takes_back_an_optional_number():
         (["--resume", "x", "--seed", "1"], r"--resume x: found other settings .*\(--seed 1\)"),
         (["--resume", "x", "--out", "y"], r"--resume x: found other settings .*\(--out y\)"),
         (["--resume", ""], "found no config.toml"),
-        (["--config", "."], r"--config \.: found no such file"),
+        (["--config", "."], r"--config \.: found a folder"),
     ],
 )
 def test_a_mistake_in_a_command_is_one_line(words, message):
