@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sectow_fast import ctrl_c
+
+if __name__ == "__main__":
+    ctrl_c.end_quietly("stopped; nothing was begun")
 
 from sectow_fast.cli import help_lines, load_named_plugins
 from sectow_fast.config import Config
@@ -23,6 +29,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Without it cuBLAS may sum in another order from run to run; read when CUDA starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+# What a disk says where a file cannot be written; the last is a limit of the process.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 USAGE = """usage: python -m sectow_fast.train [--preset NAME | --config FILE.toml] [--out DIR]
        [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
@@ -49,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":  # under torchrun every rank finds the same
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was begun", file=sys.stderr)
+        return 130
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -107,6 +119,7 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
     from sectow_fast.ties import continued, tie_of
     from sectow_fast.tug import play
 
+    ctrl_c.raise_again()
     check(config, ranks)
     stage = make_stage(config, told=ranks.told)
     # Every rank must have the first one's name for a new folder, which the clock gives.
@@ -147,6 +160,13 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
                 file=sys.stderr,
             )
         return 130
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise UserError(
+            f"{folder.path}: cannot be written ({error.strerror}); make room there, and go on by"
+            f" --resume {folder.path}"
+        ) from None
     if ranks.first:
         print(f"done in {keeper.elapsed:.0f} s: {report}")
     return 0

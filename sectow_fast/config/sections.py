@@ -15,7 +15,7 @@ class Section(BaseModel):
     def _fits_a_machine(cls, value: Any) -> Any:
         """Seeds and counts go to torch and the C++ core, which have 64 bits for them."""
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError(f"found {value:.0e}, expected less than 2**63")
+            raise ValueError(f"found {str(value)[:24]}, expected a number below 2**63")
         return value
 
 

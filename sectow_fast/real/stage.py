@@ -131,13 +131,14 @@ class RealStage:
         return self.load(Path(self.config.model.attacker or self.folder))
 
     def load(self, folder: Path) -> Any:
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
 
         try:
             return AutoModelForImageTextToText.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype="float32"
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             words = " ".join(str(error).split())[:240]
             raise UserError(f"model {folder}: cannot be loaded ({words})") from None
 

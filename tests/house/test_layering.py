@@ -20,6 +20,7 @@ ALLOWED = {
     "registry": {"types"},
     "plugins": set(),
     "cli": {"plugins"},
+    "ctrl_c": set(),
     "settings": {"cli", "plugins"},
     "adapters": {"families", "kernels", "learn"},
     "families": set(),
@@ -32,7 +33,7 @@ ALLOWED = {
     "serving": set(),
     "judges": {"engine", "serving"},
     "evaluation": {"cli", "data", "judges", "run_folder", "serving"},
-    "evaluate": {"cli", "data", "evaluation", "judges", "report", "serving"},
+    "evaluate": {"cli", "ctrl_c", "data", "evaluation", "judges", "report", "serving"},
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
     "match": {"game", "learn"},
@@ -43,7 +44,7 @@ ALLOWED = {
     "real": {"data", "game", "judges", "native", "serving"},
     "stages": {"data", "judges", "real"},
     "plan": {"engine", "game", "learn", "players", "stages"},
-    "train": {"cli", "kernels", "keeper", "learn", "match", "plan", "players", "report"}
+    "train": {"cli", "ctrl_c", "kernels", "keeper", "learn", "match", "plan", "players", "report"}
     | {"run_folder", "settings", "stages", "ties", "tug"},
 }
 

@@ -90,11 +90,18 @@ class SandboxStage:
         )
 
     def load(self, folder: Path) -> Any:
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
 
-        return AutoModelForImageTextToText.from_pretrained(
-            folder, trust_remote_code=self.config.model.trust_remote_code, dtype="float32"
-        )
+        # False, and never None, at which transformers would ask the terminal.
+        trust = self.config.model.trust_remote_code
+        try:
+            return AutoModelForImageTextToText.from_pretrained(
+                folder, trust_remote_code=trust, dtype="float32"
+            )
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+            words = " ".join(str(error).split())[:240]
+            raise UserError(f"model {folder}: cannot be loaded ({words})") from None
 
     def save(
         self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
