@@ -15,6 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sectow_fast import ctrl_c
+
+if __name__ == "__main__":
+    ctrl_c.end_quietly("stopped; the same command goes on from here")
+
 from sectow_fast.cli import help_lines, load_named_plugins
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
@@ -70,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(settings: Settings) -> int:
     """Check everything that can be checked, then ask, judge and write."""
+    ctrl_c.raise_again()
     models = named_models(settings)
     wording = Wording.load(Path(settings.wording) if settings.wording else None)
     for path in models.values() if settings.engine != "endpoint" else ():

@@ -28,6 +28,10 @@ def write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
+RUNS = ("config.toml", "checkpoints", "metrics.jsonl")  # what tells that a folder is a run's
+MODELS = ("defender", "attacker", "coldstart")  # folders that a run replaces whole
+
+
 class RunFolder:
     """DIR/ of one run. Holds its lock until the process ends."""
 
@@ -39,11 +43,17 @@ class RunFolder:
     def create(cls, path: Path, config: Config) -> RunFolder:
         """A new run. UserError where the folder holds a run already or cannot be written."""
         folder = cls(path)
-        if any((path / name).exists() for name in ("config.toml", "checkpoints", "metrics.jsonl")):
+        if any((path / name).exists() for name in RUNS):
             folder._take_lock()  # a running one gets its own message
             raise UserError(
                 f"--out {path}: found a run, expected a new or empty folder;"
                 f" go on with it by --resume {path}, or choose another --out"
+            )
+        theirs = [name for name in MODELS if (path / name).exists()]
+        if theirs:
+            raise UserError(
+                f"--out {path}: found {theirs[0]} in it, which a run would write over; expected a"
+                " new or empty folder: choose another --out"
             )
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)

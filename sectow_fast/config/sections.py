@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _fits_a_machine(cls, value: Any) -> Any:
+        """Seeds and counts go to torch and the C++ core, which have 64 bits for them."""
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"found {str(value)[:24]}, expected a number below 2**63")
+        return value
 
 
 class ModelConfig(Section):

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,6 +21,15 @@ MAX_PIXELS = 64_000_000
 class ImageStore(Protocol):
     def open(self, key: str) -> Image.Image:
         """The RGB picture of a key."""
+        ...
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A store whose pictures are in files."""
+
+    def file(self, key: str) -> Path:
+        """The file that the key's picture is in."""
         ...
 
 
@@ -42,6 +51,10 @@ class FolderImages:
             )
         check_bytes(path.stat().st_size, name, self.max_bytes)
         return read_image(path, name=name, max_pixels=self.max_pixels)
+
+    def file(self, key: str) -> Path:
+        """See `HasFiles`."""
+        return self.root / key
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys with no file, in order. Each folder is listed once, so this is fast for 28,000.

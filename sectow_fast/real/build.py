@@ -26,7 +26,7 @@ class Built:
     """notes: what was left out and why, one line each, for console and log."""
 
     world: SuiteWorld
-    images: ImageStore
+    images: StoresByName
     notes: tuple[str, ...]
 
 

@@ -48,6 +48,10 @@ class ParquetImages:
             raise UserError(f"image {where}: found no bytes, expected a picture; download it again")
         return image_of_bytes(data, name=where)
 
+    def file(self, key: str) -> Path:
+        """See `HasFiles`."""
+        return self.root / key.rsplit("#", 2)[0]
+
     def _cell(self, name: str, row: int, column: str) -> Any:
         path = inside(self.root, name)
         if name not in self._groups:
