@@ -89,6 +89,9 @@ def test_figstep_with_its_pictures_in_the_cells(toys, tmp_path):
     before = opened("figstep", toys / "figstep").images
     for case, one in zip(cases, plain, strict=True):
         assert suite.images.open(case.images[0]) == before.open(one.images[0])
+        # What a checkpoint is tied to: the table where the picture is in a cell.
+        assert suite.images.file(case.images[0]).suffix == ".parquet"
+        assert before.file(one.images[0]).suffix == ".png"
 
 
 def test_mossbench_as_the_hub_has_it(toys, tmp_path):

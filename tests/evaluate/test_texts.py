@@ -134,7 +134,7 @@ def test_a_report_shows_samples_of_lines_that_an_older_version_wrote(tmp_path):
     (tmp_path / "rows" / "m" / "records.jsonl").write_text(
         line + json_text(record | {"test_case_id": "toy:2"}) + "\n", encoding="utf-8", newline=""
     )
-    row = {"name": "m", "suites": {"toy": {}}}
+    row = {"name": "m", "folder": "m", "suites": {"toy": {}}}
     shown = sample_of(tmp_path, [row], {}, False)
     assert [one["request"] for one in shown] == ["a\u2028b\x85"] * 2
     page = write_page(tmp_path / "report.html", "".join(one["reply"] for one in shown))

@@ -23,6 +23,10 @@ class SuiteImages(FolderImages):
     def open(self, key: str) -> Image.Image:
         return self._cells.open(key) if is_cell(key) else super().open(key)
 
+    def file(self, key: str) -> Path:
+        """The file that holds the picture; a cell's is its table."""
+        return self._cells.file(key) if is_cell(key) else super().file(key)
+
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The files that are not there; a cell was seen to hold something when it was read."""
         return super().missing(key for key in keys if not is_cell(key))
