@@ -104,11 +104,16 @@ class RunFolder:
 
 
 def config_toml(config: Config) -> str:
-    """The complete configuration; an unset field (None) is left out, as TOML has no null."""
+    """The complete configuration. TOML has no null, so an unset field (None) is left out, or is
+    `"null"` where leaving it out would set it again (see `settings.load_config`)."""
 
-    def known(value: Any) -> Any:
+    def written(value: Any, filled: Any) -> Any:
         if isinstance(value, dict):
-            return {name: known(item) for name, item in value.items() if item is not None}
-        return value
+            filled = filled if isinstance(filled, dict) else {}
+            pairs = {name: written(item, filled.get(name)) for name, item in value.items()}
+            return {name: item for name, item in pairs.items() if item is not None}
+        return "null" if value is None and filled is not None else value
 
-    return tomli_w.dumps(known(config.model_dump(mode="json")))
+    values = config.model_dump(mode="json")
+    again = Config.model_validate(written(values, None)).model_dump(mode="json")
+    return tomli_w.dumps(written(values, again))

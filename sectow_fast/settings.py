@@ -124,9 +124,10 @@ def load_config(
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """The file's settings. A byte order mark, which some editors write, is left out."""
+    """The file's settings; `"null"` is None. A byte order mark, as some editors write, is left
+    out."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return _with_nulls(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}), expected a file") from None
     except UnicodeDecodeError as error:
@@ -135,6 +136,12 @@ def _toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: found lists in lists without end, expected settings") from None
     except ValueError as error:  # TOMLDecodeError, or a number too large for Python
         raise UserError(f"{path}: found no valid TOML ({error}); mend that line") from None
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_nulls(item) for name, item in value.items()}
+    return None if value == "null" else value
 
 
 def _is_wrong(values: Mapping[str, Any]) -> bool:

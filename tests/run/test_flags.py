@@ -13,6 +13,8 @@ from sectow_fast.cli import (
     read_all_flags,
     unknown_setting,
 )
+from sectow_fast.config import Config
+from sectow_fast.run_folder import config_toml
 from sectow_fast.settings import PRESETS, config_flags, load_config, read_command
 from sectow_fast.types import UserError
 
@@ -220,3 +222,13 @@ def test_a_byte_order_mark_and_other_line_ends_are_no_mistake(tmp_path):
     path.write_bytes(b"\xef\xbb\xbfseed = 3\r\nrounds = 1\r\n")
     config = load_config(path)
     assert (config.seed, config.rounds) == (3, 1)
+
+
+def test_what_was_unset_is_unset_after_it_was_kept(tmp_path):
+    """TOML has no null, and with SGLang an absent tis_cap is set."""
+    values = {"engine": {"kind": "sglang"}, "attack": {"loss": {"tis_cap": None}}}
+    config = Config.model_validate(values)
+    assert config.attack.loss.tis_cap is None and config.defend.loss.tis_cap == 2.0
+    (tmp_path / "config.toml").write_text(config_toml(config))
+    assert load_config(tmp_path / "config.toml", []) == config
+    assert "null" not in config_toml(Config())
