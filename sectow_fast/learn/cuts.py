@@ -1,4 +1,4 @@
-"""Replies that were cut at `max_new_tokens`: counted, or paid less (DAPO, soft overlong punishment).
+"""Replies cut at `max_new_tokens`: counted, or paid less (DAPO, soft overlong punishment).
 
 With `cut` "mask" they have no loss; `learn.grpo.learnt_from` leaves them out.
 """
