@@ -54,12 +54,17 @@ def make_policy(
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
     """What the policy loss needs beside the row: advantages [N] float32, the count over the whole
-    batch that it is divided by, the loss's settings, and ref_logp [N] where there is a KL term."""
+    batch that it is divided by, the loss's settings, and ref_logp [N] where there is a KL term.
+
+    old_logp [N]: the policy's log-probs before its first update on the batch; None: the present
+    ones. mask [N] bool: False where a token has no loss."""
 
     advantages: torch.Tensor
     normalizer: float
     config: PolicyLossConfig
     ref_logp: torch.Tensor | None = None
+    old_logp: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
 
 class Policy(torch.nn.Module):
@@ -174,8 +179,10 @@ class Policy(torch.nn.Module):
             return linear_policy_loss(
                 *given,
                 self.sent(terms.advantages),
+                old_logp=terms.old_logp,
                 ref_logp=terms.ref_logp,
                 rollout_logp=self.sent(row.rollout_logp),
+                mask=terms.mask,
                 sequence_ids=self.sent(row.owner),
                 normalizer=terms.normalizer,
                 config=terms.config,
