@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 JudgeLabel = Literal["safe", "unsafe", "unknown"]
-Refusal = Literal["full", "partial", "none"]
+Refusal = Literal["full", "partial", "none", "unknown"]
 Controversial = Literal["unsafe", "safe", "unknown"]
 
 
