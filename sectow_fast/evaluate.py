@@ -17,12 +17,13 @@ from sectow_fast.cli import help_lines, load_named_plugins
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
 from sectow_fast.evaluation.export import check_exports, write_exports
-from sectow_fast.evaluation.judging import judge_missing, second_opinion
+from sectow_fast.evaluation.judging import judge_missing, second_opinion, unreadable_verdicts
 from sectow_fast.evaluation.out_folder import OutFolder, forget_failures, row_files, write_private
 from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
 from sectow_fast.evaluation.tables import row_summary
 from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
 from sectow_fast.judges.base import Judge
+from sectow_fast.judges.people import by_rule, with_people
 from sectow_fast.serving.cache import AnswerCache
 from sectow_fast.serving.client import ChatClient
 from sectow_fast.types import UserError
@@ -31,7 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train.py
 
 USAGE = """usage: python -m sectow_fast.evaluate --model [NAME=]FOLDER ...
        --suite NAME[:SPLIT]=FOLDER ... --out DIR
-       [--judge rule|endpoint|model] [--engine torch|sglang|endpoint]
+       [--judge guard|rule] [--engine torch|sglang|endpoint]
        [--defence NAME ...] [--second-judge NAME] [--export NAME ...]
        [--plugins FILE.py[,MODULE]] [--name VALUE ...]
 
@@ -76,6 +77,7 @@ def evaluate(settings: Settings) -> int:
     second = None
     if settings.second_judge:
         second = make_judge(judge_settings(settings.second_judge, settings))
+    people = with_people(judge.id, settings.judge_bench)
     out = OutFolder(Path(settings.out))
     for one in (judge, second):
         if isinstance(one, EndpointJudge):
@@ -96,6 +98,7 @@ def evaluate(settings: Settings) -> int:
     summary = {
         "schema": 1,
         "judge": judge.id,
+        "with_people": [vars(one) | {"words": one.words()} for one in people],
         "second_judge": second.id if second else None,
         "orr_counts": settings.orr,
         "engine": settings.engine,
@@ -157,7 +160,12 @@ def evaluate_model(
                 judge_missing(row, asked, responses, records, judge=judge)
                 found = [records.rows[case.id] for case in asked.all_cases()]
                 summary: dict[str, Any] = {"name": row, "model": name, "defence": defence}
-                summary |= row_summary(found, partial=settings.orr == "partial")
+                summary |= row_summary(
+                    found, partial=settings.orr == "partial", rule=by_rule(judge.id)
+                )
+                if unread := unreadable_verdicts(found):
+                    summary["unreadable"] = unread
+                    print(f"{row}: {unread['words']}", file=sys.stderr)
                 if second is not None:
                     labels = second_opinion(
                         asked, records, other, judge=second, count=settings.agreement,

@@ -16,7 +16,9 @@ _ROLE = re.compile(
     r"\A(?:assistant|ai|response|reply|model|chatbot|bot|answer from the assistant)\s*:\s*",
     re.IGNORECASE,
 )
-_DECORATION = re.compile(r"[*_`~]{1,3}|^\s*(?:(?:#{1,6}|>+)\s*)+", re.MULTILINE)
+_DECORATION = re.compile(
+    r"[*`~]{1,3}|(?<!\w)_{1,3}|_{1,3}(?!\w)|^\s*(?:(?:#{1,6}|>+)\s*)+", re.MULTILINE
+)
 _FRONT = re.compile(r"\A[\s\"'\u201c\u201d\u2018\u00ab\u300c\-:.,(\[]+")
 _QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u00a0": " "})
 

@@ -18,7 +18,7 @@ from sectow_fast.real.holdout import hold_out
 from sectow_fast.real.world import DRAWN, Split, SuiteWorld
 from sectow_fast.types import UserError
 
-PROBE_LEAST = 4
+PROBE_LEAST = 50  # of fewer cases, one refusal is more than `monitor.orr_max`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,11 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
                 f"data.{name}: found no case left to train on, expected some"
                 f" ({'; '.join(notes) or 'the suites are too small'})"
             )
+    if len(probe) < PROBE_LEAST:
+        notes.append(
+            f"the over-refusal monitor is as good as blind: its probe has {len(probe)} harmless"
+            f" cases, expected {PROBE_LEAST} or more; name more harmless data"
+        )
     split = Split(unsafe=kept[0], harmless=harmless, probe=probe, test=test)
     world = SuiteWorld(split, judge=judge, wording=wording, config=config)
     counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"

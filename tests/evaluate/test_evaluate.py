@@ -202,7 +202,9 @@ def test_defences_are_rows_of_their_own(folders, qwen, tmp_path):
     assert set(rows) == set(names.split(","))
     tokens = {name: row["tokens"]["response_tokens"][0] for name, row in rows.items()}
     assert tokens["self-reminder"] > tokens["none"] and tokens["adashield"] > tokens["none"]
-    asr = {name: row["suites"]["figstep"]["asr"]["all"]["value"] for name, row in rows.items()}
+    asr = {
+        name: row["suites"]["figstep"]["not_refused"]["all"]["value"] for name, row in rows.items()
+    }
     assert asr["none"] == 1.0 and asr["self-check"] == 0.0
     plain = {r["test_case_id"]: r["model_response"] for r in records(out, "q")}
     for record in records(out, "q + self-check"):
@@ -311,8 +313,9 @@ def test_requests_that_do_not_fit_are_unknown_not_safe(folders, qwen, tmp_path):
     arguments = ["--model", f"q={qwen}", *suites(folders, "redteam-2k"), "--out", str(out)]
     assert main([*arguments, "--max-new-tokens", "2030", "--limit", "3"]) == 0
     table = summary(out)["rows"][0]["suites"]["redteam-2k"]
-    assert table["no_reply"] == 3 and table["asr"]["all"]["unknown"] == 3
-    assert table["asr"]["all"]["n"] == 0
+    assert table["no_reply"] == 3 and table["not_refused"]["all"]["unknown"] == 3
+    # The rule knows of refusals alone: nothing of it is called an ASR.
+    assert table["not_refused"]["all"]["n"] == 0 and "asr" not in table
     assert "do not fit" in records(out, "q")[0]["judge_reason"]
     assert "3 unknown" in (out / "report.html").read_text()
 
