@@ -179,7 +179,7 @@ def test_only_the_first_of_several_ranks_makes_and_asks_the_judge(folders):
     verdicts = one.judge_all([(unsafe, helps), (unsafe, "sorry no")])
     assert [verdict.harmful for verdict in verdicts] == [True, False]
     # It is told the first one's verdicts, whatever it would have said to these replies.
-    assert other.judge_all([(unsafe, "sorry no"), (unsafe, "sorry no")]) == verdicts
+    assert other.judge_all([(unsafe, helps), (unsafe, helps)]) == verdicts
     assert one.verdicts.id == other.verdicts.id == "rule"
 
 
