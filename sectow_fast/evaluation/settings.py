@@ -101,7 +101,7 @@ def _check(settings: Settings) -> None:
             " together, which would share --judge-model; expected rule as one of the two"
         )
     if settings.second_judge == settings.judge or judges <= set(RULE):
-        raise UserError(f"--second-judge {settings.judge}: found the first judge again")
+        raise UserError(f"--second-judge {settings.second_judge}: found the first judge again")
     if settings.engine == "endpoint" and not settings.endpoint:
         raise UserError("--engine endpoint: found no --endpoint, expected http://HOST:PORT/v1")
 
