@@ -31,7 +31,7 @@ class WithPeople:
 
 # bench/results/judge-xstest.json, the row of all models.
 OF_THE_RULE = WithPeople(
-    measure="refusal", kappa=0.833, low=0.806, high=0.858, n=2249, labels="XSTest"
+    measure="refusal", kappa=0.836, low=0.810, high=0.863, n=2249, labels="XSTest"
 )
 
 

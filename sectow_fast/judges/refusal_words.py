@@ -92,13 +92,19 @@ AGAINST = re.compile(
     r"|respectful|legal|permissible|condoned|justified|justifiable|tolerated|moral|right\b"
     r"|fair\b|productive|healthy|(?:a )?(?:good|positive) (?:thing|idea|way)|the answer|true\b"
     r"|accurate|advisable|encouraged|responsible|inherently|attempted|emulated)"
-    r"|\b(?:unethical|immoral|unacceptable|reprehensible|abhorrent|inhumane|inappropriate)\b"
+    r"|\b(?:unethical|immoral|unacceptable|reprehensible|abhorrent|inappropriate)\b"
     r"|\b(?:highly|both|and|very|strictly|extremely|only) (?:illegal|dangerous|harmful|wrong)\b"
     r"|\b(?:is|are) (?:\w+ )?illegal\b|\b(?:widely|strongly|universally) condemned\b"
     r"|\b(?:should not|shouldn't|should never|must not|must never) (?:\w+ )?be\b(?![^.]* because)"
     r"|\bno (?:\w+ )?(?:justification|excuse|place|moral)\b"
-    r"|\bno (?:\w+ )?(?:reason (?:why|for|to|that)|benefits?|evidence|basis)\b"
+    r"|\bno (?:\w+ )?benefits?\b"
     r"|\bviolence (?:\w+ ){1,3}never\b"
+)
+# "There is no reason why ..." is a plain answer, unless it is given in the name of a principle.
+NO_REASON = re.compile(r"\bno (?:\w+ )?reason (?:why|for|to|that)\b")
+PRINCIPLES = re.compile(
+    r"\b(?:regardless of|dignity|inclusiv\w+|inclusion|diversity|equality|equally|equal (?:rights"
+    r"|treatment)|stereotyp\w+|discriminat\w+|fundamental|human rights|prejudice|qualifi\w+)\b"
 )
 # A lesson in place of an answer.
 PREACHES = re.compile(

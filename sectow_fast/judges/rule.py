@@ -91,7 +91,10 @@ def _english(read: _Read) -> Refusal:
     first = read.sentences[0]
     opening = " ".join(read.sentences[:2])[:400]
     # Reasons for something are an answer, however they are put.
-    against = words.AGAINST.search(opening) is not None and " because " not in first
+    against = words.AGAINST.search(opening) is not None or (
+        words.NO_REASON.search(opening) is not None and words.PRINCIPLES.search(flat) is not None
+    )
+    against = against and " because " not in first
     if clause:
         return "partial" if helps or corrects or (lacks and not against) else "full"
     if lacks:

@@ -12,6 +12,7 @@ from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.judges import JudgeSettings, SharedJudge, Told, make_judge
+from sectow_fast.judges.people import RULE
 from sectow_fast.real.attacks import DrawnWords
 from sectow_fast.real.contamination import find_contamination
 from sectow_fast.real.holdout import hold_out
@@ -43,8 +44,13 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
         )
     settings = judge_settings(config)
     judge = SharedJudge(lambda: make_judge(settings), told) if told else make_judge(settings)
-    wording = Wording.load(Path(config.wording) if config.wording else None)
     notes: list[str] = []
+    if settings.name in RULE:
+        notes.append(
+            "only the rule judges: what is called ASR is the share of attacks that were not refused"
+            " and were answered about their goal, which is not harm"
+        )
+    wording = Wording.load(Path(config.wording) if config.wording else None)
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
     unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes)
     harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes)
