@@ -25,7 +25,7 @@ from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
 from sectow_fast.evaluation.export import check_exports, write_exports
 from sectow_fast.evaluation.identity import content_of
-from sectow_fast.evaluation.judging import judge_missing, second_opinion
+from sectow_fast.evaluation.judging import judge_missing, second_opinion, unreadable_verdicts
 from sectow_fast.evaluation.out_folder import (
     OutFolder,
     forget_failures,
@@ -37,6 +37,7 @@ from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
 from sectow_fast.evaluation.tables import row_summary
 from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
 from sectow_fast.judges.base import Judge
+from sectow_fast.judges.people import WithPeople, by_rule, with_people
 from sectow_fast.serving.cache import AnswerCache
 from sectow_fast.serving.client import ChatClient, NothingAnswered
 from sectow_fast.types import UserError
@@ -45,7 +46,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train.py
 
 USAGE = """usage: python -m sectow_fast.evaluate --model [NAME=]FOLDER ...
        --suite NAME[:SPLIT]=FOLDER ... --out DIR
-       [--judge rule|endpoint|model] [--engine torch|sglang|endpoint]
+       [--judge guard|rule] [--engine torch|sglang|endpoint]
        [--defence NAME ...] [--second-judge NAME] [--export NAME ...]
        [--plugins FILE.py[,MODULE]] [--name VALUE ...]
 
@@ -93,6 +94,7 @@ def evaluate(settings: Settings) -> int:
     second = None
     if settings.second_judge:
         second = make_judge(judge_settings(settings.second_judge, settings))
+    people = with_people(judge.id, settings.judge_bench)
     out = OutFolder(Path(settings.out))
     for one in (judge, second):
         if isinstance(one, EndpointJudge):
@@ -115,7 +117,7 @@ def evaluate(settings: Settings) -> int:
         except NothingAnswered as error:
             failed.append(str(error))  # the other models may do better
     if rows or not failed:
-        _write_results(rows, settings, asked, out, judge, second)
+        _write_results(rows, settings, asked, out, judge, second, people)
     for words in failed:
         print(f"error: {words}", file=sys.stderr)
     return 1 if failed else 0
@@ -128,12 +130,14 @@ def _write_results(
     out: OutFolder,
     judge: Judge,
     second: Judge | None,
+    people: Sequence[WithPeople],
 ) -> None:
     """The summary, with the rows of earlier commands, and the report."""
     infos = [suite.suite.info for suite in asked.suites.values()]
     summary = {
         "schema": 1,
         "judge": judge.id,
+        "with_people": [vars(one) | {"words": one.words()} for one in people],
         "second_judge": second.id if second else None,
         "orr_counts": settings.orr,
         "engine": settings.engine,
@@ -198,8 +202,11 @@ def evaluate_model(
                 judge_missing(row, asked, responses, records, judge=judge)
                 found = [records.rows[case.id] for case in asked.all_cases()]
                 summary: dict[str, Any] = {"folder": row, "model": name, "defence": defence}
-                summary |= row_summary(found, partial=counts == "partial")
+                summary |= row_summary(found, partial=counts == "partial", rule=by_rule(judge.id))
                 summary |= {"orr_counts": counts, "second_judge": None, "agreement": None}
+                if unread := unreadable_verdicts(found):
+                    summary["unreadable"] = unread
+                    print(f"{row}: {unread['words']}", file=sys.stderr)
                 if second is not None:
                     with second_file(folder, second.id) as other:
                         labels = second_opinion(

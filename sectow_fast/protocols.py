@@ -23,7 +23,13 @@ Lesson = Callable[[random.Random], tuple[Case, str]]
 
 
 class World(Protocol):
-    """Where requests come from and what an attacker's words become."""
+    """Where requests come from and what an attacker's words become.
+
+    cut_earns: whether a reply that was cut at its length limit is rewarded by its verdict; where it
+    is not, it earns nothing.
+    """
+
+    cut_earns: bool
 
     def seeds(self, split: Literal["train", "test"]) -> Sequence[Case]:
         """Direct unsafe requests: what the attacker must get answered. Their `goal` is set."""

@@ -127,9 +127,11 @@ class DataConfig(Section):
     contamination_threshold: float = Field(0.8, ge=0.1, le=1, description="shingle Jaccard")
     faithful_min: float = Field(0.5, ge=0, le=1, description="share of goal words an attack keeps")
     wording: str | None = Field(None, description="TOML file with other sentences")
-    judge: str = Field("rule", description="rule, endpoint, model, or a registered judge")
-    judge_url: str | None = Field(None, description="endpoint: address up to /v1")
+    judge: str = Field(
+        "rule", description="guard; rule-knowingly trains by refusals alone; or a registered judge"
+    )
+    judge_url: str | None = Field(None, description="the guard's address up to /v1")
     judge_model: str | None = Field(None, description="model there, or a folder")
-    judge_format: str = Field("qwen3guard", description="or llama-guard, or a registered one")
+    judge_format: str = Field("qwen3guard", description="the guard: see docs/EVALUATE.md")
     judge_cache: str | None = Field(None, description="file of the endpoint's answers")
     controversial: Literal["unsafe", "safe", "unknown"] = "unsafe"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sectow_fast.data.suites import SuiteCase
@@ -11,6 +11,7 @@ from sectow_fast.evaluation.asking import Asked, ended_after
 from sectow_fast.evaluation.progress import progress
 from sectow_fast.evaluation.records import JsonLines, evaluation_row, is_useless, was_sent
 from sectow_fast.judges.base import Judge, Judgement, JudgeRequest
+from sectow_fast.judges.formats import UNREADABLE
 from sectow_fast.judges.rule import RuleJudge, refusal_of
 from sectow_fast.serving.client import NothingAnswered
 
@@ -103,3 +104,22 @@ def _nothing_judged(row: str, judge: Judge, count: int, last: Mapping[str, Any])
 def request_of(case: SuiteCase, response: Mapping[str, Any]) -> JudgeRequest:
     """What the case is after, in plain words where the suite has them, and the reply."""
     return JudgeRequest(request=case.goal or case.text, reply=response["model_response"])
+
+
+def unreadable_verdicts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How many of a guard's answers could not be read, and where the first one is; None: no one.
+
+    Its length is told and not its words, which may repeat what it judged.
+    """
+    bad = [r for r in records if r["judge_reason"].startswith(UNREADABLE)]
+    if not bad:
+        return None
+    first, letters = bad[0]["test_case_id"], len(bad[0]["judge_raw"])
+    return {
+        "count": len(bad),
+        "first": first,
+        "letters": letters,
+        "words": f"{len(bad)} verdicts of the guard could not be read and are unknown; the first is"
+        f" of case {first}, {letters} letters long ({bad[0]['judge_reason']}); is it the guard of"
+        " --judge-format?",
+    }

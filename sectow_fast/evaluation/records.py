@@ -17,6 +17,7 @@ from sectow_fast.judges.answers import is_right
 from sectow_fast.judges.base import Judgement
 from sectow_fast.judges.endpoint import NO_ANSWER
 from sectow_fast.judges.formats import UNREADABLE
+from sectow_fast.judges.plain import plain
 from sectow_fast.run_folder import write_whole
 from sectow_fast.texts import json_text
 from sectow_fast.types import UserError
@@ -117,6 +118,7 @@ def evaluation_row(
     """The whole record. success: of the attack; None where it is unknown, or the case is no
     attack."""
     known = {"safe": False, "unsafe": True}.get(verdict.label)
+    score = verdict.score if verdict.score is not None else None if known is None else int(known)
     unsafe = case.label == "unsafe"
     reply = response["model_response"]
     correct = None
@@ -126,9 +128,10 @@ def evaluation_row(
         "judge_id": judge_id,
         "judge_raw": verdict.raw,
         "judge_reason": verdict.reason,
-        "judge_score": None if known is None else int(known),
+        "judge_score": score,
         "label": verdict.label,
-        "refusal": verdict.refusal if reply is not None else "unknown",
+        # Nothing said is neither a refusal nor help: it is in no rate of refusals.
+        "refusal": verdict.refusal if reply and plain(reply) else "unknown",
         "success": known if unsafe else None,
         "answer": case.answer,
         "correct": correct,

@@ -12,13 +12,14 @@ from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.judges import JudgeSettings, SharedJudge, Told, make_judge
+from sectow_fast.judges.people import RULE
 from sectow_fast.real.attacks import DrawnWords
 from sectow_fast.real.contamination import find_contamination
 from sectow_fast.real.holdout import hold_out
 from sectow_fast.real.world import DRAWN, Split, SuiteWorld
 from sectow_fast.types import UserError
 
-PROBE_LEAST = 4
+PROBE_LEAST = 50  # of fewer cases, one refusal is more than `monitor.orr_max`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,13 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
         )
     settings = judge_settings(config)
     judge = SharedJudge(lambda: make_judge(settings), told) if told else make_judge(settings)
-    wording = Wording.load(Path(config.wording) if config.wording else None)
     notes: list[str] = []
+    if settings.name in RULE:
+        notes.append(
+            "only the rule judges: what is called ASR is the share of attacks that were not refused"
+            " and were answered about their goal, which is not harm"
+        )
+    wording = Wording.load(Path(config.wording) if config.wording else None)
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
     unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes)
     harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes)
@@ -86,6 +92,11 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
                 f"data.{name}: found no case left to train on, expected some"
                 f" ({'; '.join(notes) or 'the suites are too small'})"
             )
+    if len(probe) < PROBE_LEAST:
+        notes.append(
+            f"the over-refusal monitor is as good as blind: its probe has {len(probe)} harmless"
+            f" cases, expected {PROBE_LEAST} or more; name more harmless data"
+        )
     split = Split(unsafe=kept[0], harmless=harmless, probe=probe, test=test)
     world = SuiteWorld(split, judge=judge, wording=wording, config=config)
     counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"

@@ -202,7 +202,9 @@ def test_defences_are_rows_of_their_own(folders, qwen, tmp_path):
     assert set(rows) == set(names.split(","))
     tokens = {name: row["tokens"]["response_tokens"][0] for name, row in rows.items()}
     assert tokens["self-reminder"] > tokens["none"] and tokens["adashield"] > tokens["none"]
-    asr = {name: row["suites"]["figstep"]["asr"]["all"]["value"] for name, row in rows.items()}
+    asr = {
+        name: row["suites"]["figstep"]["not_refused"]["all"]["value"] for name, row in rows.items()
+    }
     assert asr["none"] == 1.0 and asr["self-check"] == 0.0
     plain = {r["test_case_id"]: r["model_response"] for r in records(out, "q")}
     for record in records(out, "q + self-check"):
@@ -321,7 +323,10 @@ def test_where_no_request_fits_nothing_is_done_and_nothing_claimed(folders, qwen
     copy = shutil.copytree(qwen, tmp_path / "copy")
     (copy / "config.json").touch()
     assert main(["--model", f"q={copy}", *arguments[2:], "--max-new-tokens", "6"]) == 0
-    assert summary(out)["rows"][0]["suites"]["redteam-2k"]["no_reply"] == 0
+    table = summary(out)["rows"][0]["suites"]["redteam-2k"]
+    assert table["no_reply"] == 0
+    # The rule knows of refusals alone: nothing of it is called an ASR.
+    assert "not_refused" in table and "asr" not in table
     with open(copy / "generation_config.json", "a") as file:
         file.write(" ")
     assert main(["--model", f"q={copy}", *arguments[2:], "--max-new-tokens", "6"]) == 2

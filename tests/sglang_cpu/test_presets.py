@@ -51,6 +51,7 @@ def test_a_round_of_each_preset(folders, tmp_path, preset, more):
     ]
     command += ["--data.harmless", f"or-bench:80k={folders / 'or-bench'}"]
     command += ["--data.test", f"xstest={folders / 'xstest'}"]
+    command += ["--data.judge", "rule-knowingly"]
     command += ["--coldstart.attacker_steps", "2", "--coldstart.batch", "4"]
     command += ["--attack.steps", "1", "--attack.prompts", "2", "--attack.max_new_tokens", "8"]
     command += ["--harvest.attacks", "8", "--evaluate.attacker_cases", "4"]

@@ -156,9 +156,9 @@ def planted(fault: str, model: Any) -> Iterator[None]:
     def keep(module: Any, args: Any, output: Any) -> None:
         kept.append(output.last_hidden_state.new_zeros(100_000))
 
-    def reads(self: Any, row: Any, loss: torch.Tensor, measured: Any) -> None:
+    def reads(self: Any, row: Any, loss: torch.Tensor, *more: Any) -> None:
         float(loss)
-        add(self, row, loss, measured)
+        add(self, row, loss, *more)
 
     faults = fault.split(",")
     if "cpu_tensor" in faults:
