@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.engine.kinds import EngineSetup
@@ -23,13 +24,13 @@ from sectow_fast.learn import attention
 from sectow_fast.learn.checkpoint import Saved
 from sectow_fast.learn.grpo import loss_config
 from sectow_fast.learn.learners import GRPOLearner, SFTPupil
-from sectow_fast.learn.lora import merged
+from sectow_fast.learn.lora import merged_state
 from sectow_fast.learn.optim import make_optimizer
-from sectow_fast.learn.placement import Offload, at_work, training_device
+from sectow_fast.learn.placement import training_device
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing
-from sectow_fast.learn.sharding import shard, whole_weights
+from sectow_fast.learn.sharding import is_sharded, whole_weights
 from sectow_fast.protocols import Stage
 from sectow_fast.types import Prompt, UserError
 
@@ -52,11 +53,10 @@ def check(config: Config, ranks: Ranks = ALONE) -> None:
             f"learn.offload: found on with engine.kind {config.engine.kind}, expected auto or off:"
             " that engine draws from the trainer's own weights, which must stay where it computes"
         )
-    if ranks.world > 1 and offloads(config):
+    if ranks.world % config.learn.replicas:
         raise UserError(
-            f"learn.offload on {ranks.world} ranks: found {config.learn.offload} (and a model that"
-            " does not fit without), expected off: sharded weights cannot rest in host memory yet;"
-            " use larger or more GPUs"
+            f"learn.replicas: found {config.learn.replicas} on {ranks.world} ranks, expected a"
+            " divisor of their number: each group of ranks holds a whole set of shards"
         )
 
 
@@ -90,7 +90,7 @@ class Players:
                 codec=stage.codec,
                 folder=folder / ("engine" if ranks.first else f"engine-{ranks.rank}"),
                 write_folder=lambda path: stage.save(stage.defender(), path),
-                weights_of=lambda model: checkpoint_weights(merged(model)),
+                weights_of=lambda model: checkpoint_weights(model, merged_state(model)),
             )
         )
         self.defender = self._trained("defender", stage.defender())
@@ -119,21 +119,25 @@ class Players:
         """See `match.Cast`."""
         if self._round_zero is None:
             model = self._stage.load(self._cold("defender")).requires_grad_(False).eval()
-            if not self._offloads:
-                model.to(self.device)
+            if self._kind.shares_weights:
+                model.to(self.device)  # other engines are sent its weights from the host
             self._round_zero = self._player("round-0", model, model, None)
         return self._round_zero
 
     def keep(self, player: Player, folder: Path) -> None:
         """Save a player's model without shards and adapters. All ranks must come."""
         model = player.model
-        if self.ranks.world > 1:
-            weights = whole_weights(model)
+        if isinstance(player.policy, FSDPModule) or self.config.learn.lora_rank:
+            # One weight at a time, to the host: the model is never whole on a device.
+            weights = {}
+            for name, value in whole_weights(model):
+                if self.ranks.first:
+                    weights[name] = value.cpu()
             if not self.ranks.first:
                 return
             model = self._stage.defender()
             model.load_state_dict(weights)
-        self._stage.save(merged(model), folder)
+        self._stage.save(model, folder)
 
     def close(self) -> None:
         """End the engines; their processes outlive nothing of ours."""
@@ -143,23 +147,27 @@ class Players:
         return self.folder / "coldstart" / name
 
     def _trained(self, name: str, model: Any) -> Player:
-        """A player that learns: self-tested, sharded over the ranks, at rest where it offloads."""
-        ranks, drawn = self.ranks, model.to(self.device)
-        dummy = next((p for p in self._samples if p.image is not None), None)
-        policy = make_policy(model, self._stage.codec, self.config.learn, ranks=ranks, dummy=dummy)
-        check_packing(policy, self._samples)
-        if ranks.world > 1:
-            if self._kind.shares_weights:
-                drawn = copy.deepcopy(model)  # a share of the weights can draw nothing
-            shard(policy)
-        if self._offloads:
-            policy.offload = Offload(model, self.device)
-            policy.offload.rest()
+        """A player that learns: placed, self-tested, with an engine to draw from it."""
+        learn, ranks, shares = self.config.learn, self.ranks, self._kind.shares_weights
+        drawn = model
+        if shares and is_sharded(learn, world=ranks.world, apart=False):
+            drawn = copy.deepcopy(model).to(self.device)  # a share of the weights draws nothing
+        policy = make_policy(
+            model,
+            self._stage.codec,
+            learn,
+            ranks=ranks,
+            dummy=next((p for p in self._samples if p.image is not None), None),
+            apart=not shares,
+            offload=self._offloads,
+            device=self.device,
+        )
+        check_packing(policy, self._samples, getattr(torch, learn.dtype))
         return self._player(name, model, drawn, policy)
 
     def _player(self, name: str, model: Any, drawn: Any, policy: Policy | None) -> Player:
         engine: Engine = self.engines.of(name, drawn)
-        if self.ranks.world > 1:
+        if self.ranks.world > 1 or drawn is not model:
             engine = RankedEngine(engine, self.ranks, whole=whole_weights)
         return Player(model=model, engine=engine, codec=self._stage.codec, policy=policy)
 
@@ -171,8 +179,15 @@ class Players:
         if config.loss.kl_coef:
             name = "attacker" if player is self.attacker else "defender"
             model = self._stage.load(self._cold(name)).requires_grad_(False).eval()
-            plain = self.config.learn.model_copy(update={"lora_rank": 0})
-            reference = make_policy(model.to(self.device), self._stage.codec, plain)
+            reference = make_policy(
+                model,
+                self._stage.codec,
+                self.config.learn.model_copy(update={"lora_rank": 0}),
+                ranks=self.ranks,
+                apart=not self._kind.shares_weights,
+                offload=True,  # it rests on the host, and comes to the device a block at a time
+                device=self.device,
+            )
         optimizer = self._optimizer(player, config.lr, betas=(0.9, 0.95), weight_decay=0.0)
         return GRPOLearner(
             policy=player.policy, optimizer=optimizer, config=config, reference=reference
@@ -180,14 +195,12 @@ class Players:
 
     @contextlib.contextmanager
     def pupil(self, player: Player, *, lr: float) -> Iterator[SFTPupil]:
-        """See `match.Cast`. The weights stay on the device for the whole of the phase."""
-        optimizer = self._optimizer(player, lr, betas=(0.9, 0.98), weight_decay=0.01)
-        with at_work(player.policy, optimizer):
-            yield SFTPupil(
-                policy=player.policy,
-                optimizer=optimizer,
-                tokens_per_batch=self.config.coldstart.tokens_per_batch,
-            )
+        """See `match.Cast`."""
+        yield SFTPupil(
+            policy=player.policy,
+            optimizer=self._optimizer(player, lr, betas=(0.9, 0.98), weight_decay=0.01),
+            tokens_per_batch=self.config.coldstart.tokens_per_batch,
+        )
 
     def resume_training(self, saved: Saved) -> None:
         """The next phase's optimizer goes on as `saved` had it."""

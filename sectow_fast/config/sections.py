@@ -36,12 +36,15 @@ class LearnConfig(Section):
     )
     offload: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="weights and optimizer in host memory between updates; auto: by the plan",
+        description="weights and optimizer live in host memory; auto: by the plan",
     )
     attention: Literal["auto", "sdpa", "flex", "flash", "xformers"] = Field(
         "auto", description="what computes attention over packed rows (learn/attention.py)"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products")
+    replicas: int = Field(
+        1, ge=1, description="groups of ranks with a whole set of shards each (HSDP)"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory for a second forward")
     lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
     lora_alpha: float = Field(32.0, gt=0)

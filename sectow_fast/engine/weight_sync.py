@@ -55,12 +55,14 @@ def folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def checkpoint_weights(model: Any) -> dict[str, torch.Tensor]:
-    """name in the checkpoint -> tensor, tied ones under every name they have."""
+def checkpoint_weights(model: Any, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """name in the checkpoint -> tensor, tied ones under every name they have. state: what stands
+    for `model.state_dict()`, where the model has more than its checkpoint (adapters)."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    state = {name: value.detach() for name, value in model.state_dict().items()}
-    return dict(revert_weight_conversion(model, state))
+    if state is None:
+        state = {name: value.detach() for name, value in model.state_dict().items()}
+    return dict(revert_weight_conversion(model, dict(state)))
 
 
 def covered(
@@ -102,7 +104,7 @@ def buckets(
     """Buckets of at most `limit` bytes (a larger tensor has one of its own), made one at a time on
     the engine's device, wherever the weights are.
 
-    Sharded (FSDP2) tensors are gathered here, a bucket's worth at once.
+    Sharded (FSDP2) tensors are gathered here, and adapters added, a bucket's worth at once.
     """
     waiting: list[tuple[str, torch.Tensor]] = []
     size = 0
@@ -120,7 +122,8 @@ def buckets(
 def _bucket(named: list[tuple[str, torch.Tensor]], device: torch.device) -> Bucket:
     pieces, at = [], 0
     whole = [
-        (name, value.full_tensor() if hasattr(value, "full_tensor") else value)
+        # Moved first, a share at a time: a GPU's collective does not read host memory.
+        (name, value.to(device).full_tensor() if hasattr(value, "full_tensor") else value)
         for name, value in named
     ]
     for name, tensor in whole:

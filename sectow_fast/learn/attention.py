@@ -44,9 +44,12 @@ class Backend(Protocol):
     ) -> torch.Tensor: ...
 
 
-def use(model: Any, name: str = "auto") -> str:
-    """Set the backend of `model`'s decoder and return its name. UserError where it can't run."""
-    cuda = next(model.parameters()).is_cuda
+def use(model: Any, name: str = "auto", *, cuda: bool | None = None) -> str:
+    """Set the backend of `model`'s decoder and return its name. UserError where it can't run.
+
+    cuda: whether it will compute on a GPU; none: whether the model is there now.
+    """
+    cuda = next(model.parameters()).is_cuda if cuda is None else cuda
     name = chosen(name, cuda=cuda)
     _register(name, load(name, cuda=cuda))
     set_on_text(model, PREFIX + name)

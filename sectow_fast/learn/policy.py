@@ -18,8 +18,8 @@ from sectow_fast.kernels import PolicyLossConfig, linear_logprob, linear_policy_
 from sectow_fast.learn import attention
 from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.packing import PackedRow, Piece, rank_rows
-from sectow_fast.learn.placement import Offload
 from sectow_fast.learn.ranks import ALONE, Ranks
+from sectow_fast.learn.sharding import is_sharded, shard, sync_gradients
 from sectow_fast.types import Completion, Prompt
 
 
@@ -30,20 +30,29 @@ def make_policy(
     *,
     ranks: Ranks = ALONE,
     dummy: Prompt | None = None,
+    apart: bool = False,
+    offload: bool = False,
+    device: torch.device | None = None,
 ) -> Policy:
-    """The policy of `model` as the run's settings want it: backend, dtype, checkpointing."""
+    """The policy of `model` by the run's settings: adapters, checkpointing, backend, shards.
+
+    The model stays as it is only where one rank trains it in float32 and the engine draws from the
+    very same weights. `apart` says that the engine has weights of its own. offload: masters and
+    optimizer live in host memory. device: where it trains; none: where the model is.
+    """
     if config.lora_rank:
         add_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Policy(
-        model,
-        codec,
-        backend=config.attention,
-        autocast=None if config.dtype == "float32" else getattr(torch, config.dtype),
-        ranks=ranks,
-        dummy=dummy,
-    )
+    device = device or next(model.parameters()).device
+    sharded = is_sharded(config, world=ranks.world, apart=apart)
+    if not sharded:
+        model.to(device)
+    policy = Policy(model, codec, device=device, backend=config.attention, ranks=ranks, dummy=dummy)
+    if sharded:
+        dtype = getattr(torch, config.dtype)
+        shard(policy, dtype=dtype, offload=offload, replicas=config.replicas)
+    return policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +69,10 @@ class LossTerms:
 class Policy(torch.nn.Module):
     """A transformers model with its codec and its family, as training uses it.
 
-    backend: who computes attention (learn/attention.py), set on `model` here. autocast: the dtype
-    of matrix products, None for the weights' own. ranks: the processes that train
-    it together (learn/sharding.py); dummy: a prompt with an image, for rows without one on them.
+    backend: who computes attention (learn/attention.py), set on `model` here. device: where it
+    computes; none: where the model is. ranks: the processes that train it together
+    (learn/sharding.py); dummy: a prompt with an image, for rows without one on them.
     """
-
-    offload: Offload | None = None  # where the weights rest between updates (learn/placement.py)
 
     def __init__(
         self,
@@ -73,25 +80,25 @@ class Policy(torch.nn.Module):
         codec: Any,
         *,
         backend: str = "auto",
-        autocast: torch.dtype | None = None,
+        device: torch.device | None = None,
         ranks: Ranks = ALONE,
         dummy: Prompt | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.codec, self.autocast = model, codec, autocast
+        self.model, self.codec = model, codec
+        self.device = device or next(model.parameters()).device
         self.ranks, self.dummy = ranks, dummy
         self.family = family_of(model)
-        self.backend = attention.use(model, backend)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        self.backend = attention.use(model, backend, cuda=self.device.type == "cuda")
 
     def rows(
         self, groups: Sequence[tuple[Prompt, Sequence[Completion]]], budget: int
     ) -> Iterator[tuple[PackedRow, list[Piece]]]:
-        """This rank's micro-batches of at most `budget` tokens; see `packing.rank_rows`."""
-        return rank_rows(
+        """This rank's micro-batches of at most `budget` tokens; see `packing.rank_rows`.
+
+        Sharded gradients are added up over ranks in the backward pass of the last one.
+        """
+        rows = rank_rows(
             groups,
             budget,
             codec=self.codec,
@@ -100,6 +107,7 @@ class Policy(torch.nn.Module):
             world=self.ranks.world,
             dummy=self.dummy,
         )
+        return sync_gradients(self, rows)
 
     def forget_dummy(self, groups: Sequence[tuple[Prompt, Sequence[Completion]]]) -> None:
         """Drop the zero gradients that the dummy left in the vision tower, where no prompt of the
@@ -111,10 +119,6 @@ class Policy(torch.nn.Module):
         for parameter in self.model.parameters():
             if id(parameter) not in kept:
                 parameter.grad = None
-
-    def precision(self) -> torch.autocast:
-        """The autocast that every forward runs under."""
-        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def hidden(self, row: PackedRow) -> torch.Tensor:
         """[N, H]: the states that predict each completion token. An image is computed once per
@@ -152,17 +156,38 @@ class Policy(torch.nn.Module):
             temperature=temperature,
             softcap=self.family.softcap,
         )
-        with self.precision():
-            given = self.hidden(row), self.model.lm_head.weight, row.labels.to(device)
-            if terms is None:
-                return linear_logprob(*given, **head)
-            return linear_policy_loss(
-                *given,
-                terms.advantages.to(device),
-                ref_logp=terms.ref_logp,
-                rollout_logp=row.rollout_logp.to(device),
-                sequence_ids=row.owner.to(device),
-                normalizer=terms.normalizer,
-                config=terms.config,
-                **head,
-            )
+        given = self.hidden(row), self.model.lm_head.weight, row.labels.to(device)
+        if terms is None:
+            return linear_logprob(*given, **head)
+        return linear_policy_loss(
+            *given,
+            terms.advantages.to(device),
+            ref_logp=terms.ref_logp,
+            rollout_logp=row.rollout_logp.to(device),
+            sequence_ids=row.owner.to(device),
+            normalizer=terms.normalizer,
+            config=terms.config,
+            **head,
+        )
+
+    def own_logprobs(self, prompt: Prompt, one: Completion) -> torch.Tensor:
+        """float32 [C]: log-probs of a completion by the model's own positions and masks, without
+        any packing. What a packed row and an engine's log-probs are held against."""
+        model, device = self.model, self.device
+        ids = torch.tensor([[*prompt.ids, *one.ids]], device=device)
+        pixels = self.codec.pixel_inputs([prompt])
+        states = model.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            use_cache=False,
+            **self.family.own_inputs(ids),
+            **{name: value.to(device) for name, value in pixels.items()},
+        ).last_hidden_state[0]
+        start = len(prompt.ids) - 1
+        return linear_logprob(
+            states[start : start + len(one.ids)],
+            model.lm_head.weight,
+            torch.tensor(one.ids, device=device),
+            bias=self.banned_bias(),
+            softcap=self.family.softcap,
+        )[0]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 
-from sectow_fast.kernels import linear_logprob
 from sectow_fast.learn.packing import rank_rows
 from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Completion, Prompt, UserError
@@ -21,9 +20,12 @@ SIZES = (3, 1, 6)  # completions' lengths
 BOUND = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 
 
-def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
+def check_packing(
+    policy: Policy, prompts: Sequence[Prompt], dtype: torch.dtype = torch.float32
+) -> float:
     """Largest difference of a completion's log-probs between a packed row and the model's own
     forward of each sequence. prompts: one with an image and one without, where there are both.
+    dtype: of its matrix products.
 
     UserError where it is over the bound of the dtype, or a value is not finite.
     """
@@ -46,14 +48,13 @@ def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
         at = 0
         for prompt, done in groups:
             for number, one in enumerate(done):
-                alone = _alone(policy, prompt, one)
+                alone = policy.own_logprobs(prompt, one)
                 gap = (packed[at : at + len(one.ids)] - alone).abs().max()
                 at += len(one.ids)
                 # NaN compares false with everything, but it is the worst value.
                 if not float(gap) <= worst:
                     worst, where = float(gap), f"case {prompt.case_id!r}, completion {number}"
     policy.train(training)
-    dtype = policy.autocast or policy.model.dtype
     if not worst <= BOUND[dtype]:
         raise UserError(
             f"self-test of packed rows: found log-probs of {type(policy.model).__name__} that"
@@ -62,26 +63,3 @@ def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
             " class out differently: train with the pinned one (constraints.txt)"
         )
     return worst
-
-
-def _alone(policy: Policy, prompt: Prompt, one: Completion) -> torch.Tensor:
-    """Log-probs [C] by the model's own positions and masks."""
-    model, device = policy.model, policy.device
-    ids = torch.tensor([[*prompt.ids, *one.ids]], device=device)
-    pixels = policy.codec.pixel_inputs([prompt])
-    with policy.precision():
-        states = model.model(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            use_cache=False,
-            **policy.family.own_inputs(ids),
-            **{name: value.to(device) for name, value in pixels.items()},
-        ).last_hidden_state[0]
-        start = len(prompt.ids) - 1
-        return linear_logprob(
-            states[start : start + len(one.ids)],
-            model.lm_head.weight,
-            torch.tensor(one.ids, device=device),
-            bias=policy.banned_bias(),
-            softcap=policy.family.softcap,
-        )[0]

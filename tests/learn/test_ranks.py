@@ -16,7 +16,8 @@ from sectow_fast.learn import checkpoint
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 
-def started(world, *arguments):
+def torchrun(world, script, *arguments):
+    """Run a script of this folder on so many ranks."""
     command = [sys.executable]
     if world > 1:
         with socket.socket() as free:
@@ -24,14 +25,19 @@ def started(world, *arguments):
             port = free.getsockname()[1]
         command += ["-m", "torch.distributed.run", f"--nproc-per-node={world}"]
         command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    here = str(SCRIPT.parents[2])
     done = subprocess.run(
-        [*command, str(SCRIPT), *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [*command, str(SCRIPT.with_name(script)), *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": here},
         capture_output=True,
         text=True,
         timeout=100,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def started(world, *arguments):
+    torchrun(world, SCRIPT.name, *arguments)
     saved = checkpoint.load(Path(arguments[0]))
     weights = {name: torch.zeros(_shape(saved, name)) for name in saved.names["model"]}
     saved.fill("model", weights)
