@@ -48,10 +48,18 @@ def make_policy(
     sharded = is_sharded(config, world=ranks.world, apart=apart)
     if not sharded:
         model.to(device)
-    policy = Policy(model, codec, device=device, backend=config.attention, ranks=ranks, dummy=dummy)
+    policy = Policy(
+        model,
+        codec,
+        device=device,
+        backend=config.attention,
+        ranks=ranks,
+        dummy=dummy,
+        offload=sharded and offload,
+    )
     if sharded:
         dtype = getattr(torch, config.dtype)
-        shard(policy, dtype=dtype, offload=offload, replicas=config.replicas)
+        shard(policy, dtype=dtype, replicas=config.replicas)
     return policy
 
 
@@ -72,6 +80,7 @@ class Policy(torch.nn.Module):
     backend: who computes attention (learn/attention.py), set on `model` here. device: where it
     computes; none: where the model is. ranks: the processes that train it together
     (learn/sharding.py); dummy: a prompt with an image, for rows without one on them.
+    offload: its sharded weights live in host memory.
     """
 
     def __init__(
@@ -83,9 +92,10 @@ class Policy(torch.nn.Module):
         device: torch.device | None = None,
         ranks: Ranks = ALONE,
         dummy: Prompt | None = None,
+        offload: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.codec = model, codec
+        self.model, self.codec, self.offload = model, codec, offload
         self.device = device or next(model.parameters()).device
         self.ranks, self.dummy = ranks, dummy
         self.family = family_of(model)

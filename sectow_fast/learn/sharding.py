@@ -30,7 +30,7 @@ def is_sharded(config: LearnConfig, *, world: int, apart: bool) -> bool:
     return apart or world > 1 or config.dtype != "float32"
 
 
-def shard(policy: Policy, *, dtype: torch.dtype, offload: bool = False, replicas: int = 1) -> None:
+def shard(policy: Policy, *, dtype: torch.dtype, replicas: int = 1) -> None:
     """Shard the policy over all ranks, block by block, in place, and move it to its device.
 
     Each block of decoder and vision tower is gathered for its own forward and backward.
@@ -38,9 +38,9 @@ def shard(policy: Policy, *, dtype: torch.dtype, offload: bool = False, replicas
     head is a plain tensor to the loss. Gradients are summed, not averaged: the loss is divided by
     the token count of all ranks already.
 
-    dtype: of matrix products. offload: masters, gradients and optimizer live in host memory, pinned
-    where it is a GPU that reads them. replicas: so many groups of ranks hold a whole set of shards
-    each (HSDP).
+    dtype: of matrix products. replicas: so many groups of ranks hold a whole set of shards each
+    (HSDP). With `policy.offload` masters, gradients and optimizer live in host memory, which is
+    pinned where a GPU reads it.
     """
     from torch.distributed.fsdp import (
         CPUOffloadPolicy,
@@ -61,7 +61,7 @@ def shard(policy: Policy, *, dtype: torch.dtype, offload: bool = False, replicas
             cast_forward_inputs=False,
         ),
         # Not pinned by torch, which rounds each tensor up to a power of two: by `pin`, as it is.
-        "offload_policy": CPUOffloadPolicy(pin_memory=False) if offload else OffloadPolicy(),
+        "offload_policy": CPUOffloadPolicy(pin_memory=False) if policy.offload else OffloadPolicy(),
         # The root too, or its weights would stay whole after a forward without a backward.
         "reshard_after_forward": True,
     }
@@ -71,7 +71,7 @@ def shard(policy: Policy, *, dtype: torch.dtype, offload: bool = False, replicas
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
     register_fsdp_forward_method(policy, "own_logprobs")
-    if offload and policy.device.type == "cuda":
+    if policy.offload and policy.device.type == "cuda":
         pin(p.to_local() for p in policy.parameters())
 
 
@@ -102,10 +102,9 @@ def sync_gradients(policy: Policy, rows: Iterator[T]) -> Iterator[T]:
     if not hasattr(policy, "set_requires_gradient_sync"):
         yield from rows
         return
-    each = next(policy.parameters()).to_local().device != policy.device
     waiting = next(rows)
     for row in rows:
-        policy.set_requires_gradient_sync(each)
+        policy.set_requires_gradient_sync(policy.offload)
         yield waiting
         waiting = row
     policy.set_requires_gradient_sync(True)
