@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.engine.kinds import EngineSetup
 from sectow_fast.engine.protocol import Engine
 from sectow_fast.engine.ranked_engine import RankedEngine
+from sectow_fast.engine.reference import plain_logprobs
 from sectow_fast.engine.registry import engine_kind, offloads
 from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
@@ -26,7 +27,7 @@ from sectow_fast.learn.grpo import loss_config
 from sectow_fast.learn.learners import GRPOLearner, SFTPupil
 from sectow_fast.learn.lora import merged_state
 from sectow_fast.learn.optim import make_optimizer
-from sectow_fast.learn.placement import training_device
+from sectow_fast.learn.placement import give_back, training_device
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing
@@ -91,6 +92,7 @@ class Players:
                 folder=folder / ("engine" if ranks.first else f"engine-{ranks.rank}"),
                 write_folder=lambda path: stage.save(stage.defender(), path),
                 weights_of=lambda model: checkpoint_weights(model, merged_state(model)),
+                logprobs=self._logprobs if ranks.world == 1 else None,
             )
         )
         self.defender = self._trained("defender", stage.defender())
@@ -142,6 +144,15 @@ class Players:
     def close(self) -> None:
         """End the engines; their processes outlive nothing of ours."""
         self.engines.close()
+
+    def _logprobs(
+        self, model: Any, codec: Any, prompt: Prompt, ids: Sequence[int], temperature: float
+    ) -> torch.Tensor:
+        """See `EngineSetup`: by the player's policy, which gathers its weights, or by the model."""
+        for player in (self.defender, self.attacker):
+            if player.model is model:
+                return player.policy.own_logprobs(prompt, ids, temperature).cpu()
+        return plain_logprobs(model, codec, prompt, ids, temperature)
 
     def _cold(self, name: str) -> Path:
         return self.folder / "coldstart" / name
@@ -201,6 +212,7 @@ class Players:
             optimizer=self._optimizer(player, lr, betas=(0.9, 0.98), weight_decay=0.01),
             tokens_per_batch=self.config.coldstart.tokens_per_batch,
         )
+        give_back(self.device)
 
     def resume_training(self, saved: Saved) -> None:
         """The next phase's optimizer goes on as `saved` had it."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from sectow_fast.config import Config
 from sectow_fast.engine.memory import MemoryPlan
 from sectow_fast.engine.protocol import Engine, EngineCodec
+from sectow_fast.engine.reference import LogProbs, plain_logprobs
 from sectow_fast.engine.weight_sync import Weights, checkpoint_weights
 
 
@@ -40,7 +41,9 @@ class EngineSetup:
     """What engines are made from.
 
     folder: theirs to write into. write_folder(path) writes a model's folder (configuration,
-    processor, weights) there. weights_of: a model's tensors by checkpoint name.
+    processor, weights) there. weights_of: a model's tensors by checkpoint name. logprobs: a
+    completion's log-probs by the trainer, as `plain_logprobs` gives them; None where one rank alone
+    cannot compute them.
     """
 
     config: Config
@@ -48,6 +51,7 @@ class EngineSetup:
     folder: Path
     write_folder: Callable[[Path], None]
     weights_of: Weights = checkpoint_weights
+    logprobs: LogProbs | None = plain_logprobs
 
 
 def _nothing_to_check(config: Config) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from sectow_fast.types import Prompt
+
+LogProbs = Callable[[Any, Any, Prompt, Sequence[int], float], torch.Tensor]
 
 
 @torch.no_grad()

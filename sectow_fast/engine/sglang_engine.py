@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sectow_fast.engine.protocol import Engine, EngineCodec
-from sectow_fast.engine.reference import plain_logprobs
+from sectow_fast.engine.reference import LogProbs, plain_logprobs
 from sectow_fast.engine.sglang_batch import Batch
 from sectow_fast.engine.sglang_rows import Request, Wanted
 from sectow_fast.engine.sglang_server import SGLangServer
@@ -26,7 +26,7 @@ class SGLangEngine:
 
     name: tells the sharers apart. shapes: name -> shape in the checkpoint from which the server was
     started; every push must cover them. neighbours: every server on the device, which sleep
-    together; none: this one.
+    together; none: this one. logprobs: what the first rollout is compared with; none: with nothing.
     """
 
     def __init__(
@@ -39,9 +39,11 @@ class SGLangEngine:
         shapes: Mapping[str, tuple[int, ...]],
         neighbours: Mapping[str, SGLangServer] | None = None,
         weights_of: Weights = checkpoint_weights,
+        logprobs: LogProbs | None = plain_logprobs,
     ) -> None:
         self.server, self.model, self.codec = server, model, codec
         self.name, self.shapes, self._weights_of = name, shapes, weights_of
+        self._logprobs = logprobs
         self._neighbours = neighbours if neighbours is not None else {name: server}
         self.weight_version = 0
         self._synced = _written(model)
@@ -97,7 +99,8 @@ class SGLangEngine:
                 )
 
         def prove(first: Sequence[tuple[int, Completion]]) -> None:
-            self._prove([(prompts[i], one) for i, one in first], sampling.temperature or 1.0)
+            rows = [(prompts[i], one) for i, one in first]
+            self._prove(self._logprobs, rows, sampling.temperature or 1.0)
 
         batch = Batch(
             self.server,
@@ -106,7 +109,7 @@ class SGLangEngine:
             wanted=wanted,
             sampling=sampling,
             eos_id=self.codec.eos_id,
-            prove=None if _sharded(self.model) else prove,
+            prove=prove if self._logprobs else None,
         )
         self.server.submit(requests)
         return batch
@@ -133,14 +136,19 @@ class SGLangEngine:
         apart = isinstance(other, SGLangEngine) and other.server is not self.server
         return apart and self.server.config.stream
 
-    def _prove(self, rows: Sequence[tuple[Prompt, Completion]], temperature: float) -> None:
+    def _prove(
+        self,
+        logprobs: LogProbs,
+        rows: Sequence[tuple[Prompt, Completion]],
+        temperature: float,
+    ) -> None:
         """Compare log-probs with the trainer's own forward, once after every start.
 
         The server starts with dummy weights, so a parameter that no push reached shows here.
         """
         worst = 0.0
         for prompt, one in rows:
-            ours = plain_logprobs(self.model, self.codec, prompt, one.ids, temperature)
+            ours = logprobs(self.model, self.codec, prompt, one.ids, temperature)
             worst = max(worst, (ours - torch.tensor(one.logprobs)).abs().max().item())
         bound = self.server.config.logprob_tolerance
         if not worst <= bound:
@@ -202,7 +210,3 @@ class SGLangEngine:
 def _written(model: Any) -> tuple[int, ...]:
     """Moves whenever a parameter is written in place."""
     return tuple(p._version for p in model.parameters())
-
-
-def _sharded(model: Any) -> bool:
-    return any(hasattr(p, "full_tensor") for p in model.parameters())

@@ -48,6 +48,7 @@ class SGLangEngines:
             shapes=self._shapes,
             neighbours=self._servers,
             weights_of=self._setup.weights_of,
+            logprobs=self._setup.logprobs,
         )
 
     def _server(self, name: str) -> SGLangServer:

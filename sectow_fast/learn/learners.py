@@ -10,6 +10,7 @@ import torch
 from sectow_fast.config import GRPOConfig
 from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.optim import set_lr
+from sectow_fast.learn.placement import give_back
 from sectow_fast.learn.policy import Policy
 from sectow_fast.learn.sft import sft_step
 from sectow_fast.types import Group, Prompt
@@ -26,9 +27,11 @@ class GRPOLearner:
 
     def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]:
         set_lr(self.optimizer, lr)
-        return grpo_step(
+        metrics = grpo_step(
             self.policy, self.optimizer, groups, config=self.config, reference=self.reference
         )
+        give_back(self.policy.device)  # the engine wakes next
+        return metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,12 @@ def training_device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def give_back(device: torch.device) -> None:
+    """Return what torch keeps of freed memory to a GPU, before another process wants it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def pin(tensors: Iterable[torch.Tensor]) -> int:
     """Page-lock the memory of host tensors where it is, until they are freed; bytes locked.
 

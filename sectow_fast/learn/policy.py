@@ -180,11 +180,14 @@ class Policy(torch.nn.Module):
             **head,
         )
 
-    def own_logprobs(self, prompt: Prompt, one: Completion) -> torch.Tensor:
-        """float32 [C]: log-probs of a completion by the model's own positions and masks, without
-        any packing. What a packed row and an engine's log-probs are held against."""
+    @torch.no_grad()
+    def own_logprobs(
+        self, prompt: Prompt, done: Sequence[int], temperature: float = 1.0
+    ) -> torch.Tensor:
+        """float32 [C]: log-probs of a completion's ids by the model's own positions and masks, with
+        no packing. A packed row and an engine's log-probs are held against them."""
         model, device = self.model, self.device
-        ids = torch.tensor([[*prompt.ids, *one.ids]], device=device)
+        ids = torch.tensor([[*prompt.ids, *done]], device=device)
         pixels = self.codec.pixel_inputs([prompt])
         states = model.model(
             input_ids=ids,
@@ -195,9 +198,10 @@ class Policy(torch.nn.Module):
         ).last_hidden_state[0]
         start = len(prompt.ids) - 1
         return linear_logprob(
-            states[start : start + len(one.ids)],
+            states[start : start + len(done)],
             model.lm_head.weight,
-            torch.tensor(one.ids, device=device),
+            torch.tensor(done, device=device),
             bias=self.banned_bias(),
+            temperature=temperature,
             softcap=self.family.softcap,
         )[0]

@@ -48,7 +48,7 @@ def check_packing(
         at = 0
         for prompt, done in groups:
             for number, one in enumerate(done):
-                alone = policy.own_logprobs(prompt, one)
+                alone = policy.own_logprobs(prompt, one.ids)
                 gap = (packed[at : at + len(one.ids)] - alone).abs().max()
                 at += len(one.ids)
                 # NaN compares false with everything, but it is the worst value.
