@@ -51,7 +51,7 @@ def use(model: Any, name: str = "auto", *, cuda: bool | None = None) -> str:
     """
     cuda = next(model.parameters()).is_cuda if cuda is None else cuda
     name = chosen(name, cuda=cuda)
-    _register(name, load(name, cuda=cuda))
+    register(name, load(name, cuda=cuda))
     set_on_text(model, PREFIX + name)
     return name
 
@@ -108,7 +108,8 @@ def mask_of(segments: Segments, device: torch.device) -> torch.Tensor:
     return mask
 
 
-def _register(name: str, backend: Backend) -> None:
+def register(name: str, backend: Backend) -> None:
+    """Make a backend known to transformers under `PREFIX + name`."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
