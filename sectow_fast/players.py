@@ -17,7 +17,7 @@ from sectow_fast.engine.kinds import EngineSetup
 from sectow_fast.engine.protocol import Engine
 from sectow_fast.engine.ranked_engine import RankedEngine
 from sectow_fast.engine.reference import plain_logprobs
-from sectow_fast.engine.registry import engine_kind, offloads
+from sectow_fast.engine.registry import engine_kind
 from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
 from sectow_fast.game.rewards import REWARD_TERMS
@@ -80,7 +80,7 @@ class Players:
         self.device = training_device(config.learn.device)
         self.training: Training | None = None
         self._stage = stage
-        self._offloads = offloads(config)
+        self._offloads = config.learn.offload == "on"  # `auto` is settled before
         self._samples = _self_test_prompts(stage)
         self._saved: Saved | None = None
         self._round_zero: Player | None = None

@@ -76,12 +76,14 @@ def play_run(config: Config, options: Options) -> int:
     """Open the folder, play, report."""
     import torch
 
+    from sectow_fast.learn.memory import settled
     from sectow_fast.learn.ranks import joined
 
     if config.threads:
         torch.set_num_threads(config.threads)
     # On a GPU some operations of transformers have no deterministic form: torch names them once.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    config = settled(config)
     with joined() as ranks:
         return _play(config, options, ranks)
 

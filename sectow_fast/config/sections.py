@@ -63,11 +63,11 @@ class EngineConfig(Section):
     gpus: int = Field(1, ge=1, description="GPUs that train together (torchrun's world size)")
     gpu_gib: float = Field(80.0, gt=0, description="a GPU's memory, for a plan made without one")
     memory: float | None = Field(
-        None, gt=0, lt=1, description="share of the GPU an engine may take; none: by the plan"
+        None, gt=0, lt=1, description="share of the free GPU an engine may take; none: SGLang's own"
     )
     context_length: int = Field(0, ge=0, description="tokens per sequence; 0: the model's own")
     max_running: int = Field(256, ge=1, description="requests decoded at once")
-    kv_tokens: int = Field(65536, ge=64, description="cache size on a CPU, in tokens")
+    kv_tokens: int = Field(65536, ge=64, description="cache in tokens; on a GPU by the plan")
     attention: str | None = Field(None, description="SGLang's attention backend; none: its choice")
     deterministic: bool = Field(False, description="seeded, batch-invariant sampling (GPU only)")
     bucket_mb: int = Field(512, ge=1, description="weight sync, MiB per bucket")

@@ -8,14 +8,12 @@ from typing import Any
 
 from sectow_fast.config import Config
 from sectow_fast.engine.kinds import EngineKind, EngineSetup
-from sectow_fast.engine.memory import MemoryPlan
 from sectow_fast.engine.sglang_engine import SGLangEngine
 from sectow_fast.engine.sglang_server import SGLangServer
 from sectow_fast.engine.sglang_settings import (
     device_of,
     engine_arguments,
     environment,
-    memory_plan,
     two_roles,
 )
 from sectow_fast.engine.weight_sync import folder_shapes
@@ -54,7 +52,7 @@ class SGLangEngines:
     def _server(self, name: str) -> SGLangServer:
         config, folder = self._setup.config, self._model_folder
         where = "attacker" if name == "attacker" else "defender"
-        if two_roles(config, folder) == "swap":
+        if two_roles(config) == "swap":
             where = "both"
         if where not in self._servers:
             self._servers[where] = SGLangServer(
@@ -96,11 +94,8 @@ def _check(config: Config) -> None:
         )
 
 
-def _plan(config: Config) -> MemoryPlan | None:
-    """None on a CPU, and for the sandbox's model, which is small."""
-    if config.model.defender is None or device_of(config.engine) == "cpu":
-        return None
-    return memory_plan(config, config.model.defender)
+def _needs_plan(config: Config) -> bool:
+    return device_of(config.engine) != "cpu"
 
 
 def _remark(config: Config, weights: int) -> str:
@@ -114,5 +109,5 @@ def _remark(config: Config, weights: int) -> str:
 
 
 SGLANG = EngineKind(
-    make=SGLangEngines, check=_check, shares_weights=False, memory_plan=_plan, remark=_remark
+    make=SGLangEngines, check=_check, shares_weights=False, needs_plan=_needs_plan, remark=_remark
 )

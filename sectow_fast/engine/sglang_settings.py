@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sectow_fast.config import Config, EngineConfig
-from sectow_fast.engine.memory import GIB, MemoryPlan, plan_memory, shape_of
 
 OURS = "sectow_fast.engine.sglang_models"
-CONTEXT = 4096  # tokens per sequence that the plan reckons with where the configuration says none
 
 
 def device_of(engine: EngineConfig) -> str:
@@ -29,35 +27,13 @@ def gpu_bytes(engine: EngineConfig) -> int:
 
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[1])
-    return int(engine.gpu_gib * GIB)
+    return int(engine.gpu_gib * 2**30)
 
 
-def memory_plan(config: Config, model: str) -> MemoryPlan:
-    """The plan for a model's folder (or a known model's name); see `plan_memory`."""
-    engine = config.engine
-    return plan_memory(
-        shape_of(model),
-        gpu=gpu_bytes(engine),
-        ranks=engine.gpus,
-        tp=engine.tp,
-        tokens_per_batch=max(config.attack.tokens_per_batch, config.defend.tokens_per_batch),
-        context=engine.context_length or CONTEXT,
-        max_running=engine.max_running,
-        bucket=engine.bucket_mb * 2**20,
-        roles=engine.roles,
-    )
-
-
-def two_roles(config: Config, folder: Path) -> str:
-    """One engine per player ("two") or one for both ("swap"): `auto` asks the plan on a GPU.
-
-    A CPU has room for two.
-    """
-    if config.engine.roles != "auto":
-        return config.engine.roles
-    if device_of(config.engine) == "cpu":
-        return "two"
-    return memory_plan(config, str(folder)).roles
+def two_roles(config: Config) -> str:
+    """One engine per player ("two") or one for both ("swap"). A CPU has room for two, and on a GPU
+    `learn.memory.settled` has put a choice in the place of `auto`."""
+    return "two" if config.engine.roles == "auto" else config.engine.roles
 
 
 def engine_arguments(config: Config, folder: Path) -> dict[str, Any]:
@@ -94,12 +70,11 @@ def engine_arguments(config: Config, folder: Path) -> dict[str, Any]:
         }
     import torch
 
-    plan = memory_plan(config, str(folder))
-    taken = plan.phases["rollout"]["engine weights"] + plan.phases["rollout"]["engine cache"]
-    by_plan = taken / plan.gpu / (2 if plan.roles == "two" else 1)
+    if engine.memory:
+        common["mem_fraction_static"] = engine.memory
     return common | {
         "enable_memory_saver": True,
-        "mem_fraction_static": engine.memory or round(by_plan, 3),
+        "max_total_tokens": engine.kv_tokens,
         "base_gpu_id": torch.cuda.current_device() if torch.cuda.is_available() else 0,
         "random_seed": config.seed + int(os.environ.get("RANK", "0")),
         "enable_deterministic_inference": engine.deterministic,

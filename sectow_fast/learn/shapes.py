@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from sectow_fast.config import GRPOConfig, LearnConfig
 from sectow_fast.families import Family, family_of
 from sectow_fast.learn import attention
 from sectow_fast.learn.grpo import loss_config
-from sectow_fast.learn.policy import LossTerms, make_policy
+from sectow_fast.learn.policy import LossTerms, Policy, make_policy
 from sectow_fast.learn.segments import Segments
 from sectow_fast.types import Completion, Prompt, UserError
 
@@ -145,7 +145,7 @@ class TrainingPeak:
     masters: float32 weights, this rank's share. optimizer: Adam's moments, its share. gradients:
     they stay whole from the first micro-batch to the last. work: gathered weights, activations, the
     head and the gradients of one unit, in the heaviest moment. unit: the largest unit in float32,
-    which passes the device where masters live in host memory.
+    which passes the device where masters live in host memory. parameters: of the whole model.
     """
 
     masters: int
@@ -153,6 +153,7 @@ class TrainingPeak:
     gradients: int
     work: int
     unit: int
+    parameters: int
 
 
 class ProbeCodec:
@@ -213,10 +214,10 @@ def training_peak(
 
     config = copy.deepcopy(config)
     kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-    attention.register(FUSED, attend)
     with fake_world(world), only_shapes():
         with no_init_weights():
             model = kind.from_config(config, dtype=torch.float32)
+        model.tie_weights()
         family = family_of(model)
         prompt = max(context - grpo.max_new_tokens, 2)
         codec = ProbeCodec(family, config, min(PICTURE, prompt - 1))
@@ -225,25 +226,10 @@ def training_peak(
         )
         learn = learn.model_copy(update={"attention": "sdpa"})
         policy = make_policy(model, codec, learn, apart=True)
-        for part in (model.config.get_text_config(), getattr(model.config, "vision_config", None)):
-            if part is not None:
-                part._attn_implementation = attention.PREFIX + FUSED
         trained = [p for p in policy.parameters() if p.requires_grad]
         for parameter in trained:  # counted by themselves, since they leave where there is offload
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-        policy.train()
-        tracker = Tracker()
-        tracker.track_external(policy)
-        with tracker:
-            for row, _ in policy.rows(groups, grpo.tokens_per_batch):
-                terms = LossTerms(
-                    advantages=torch.ones(len(row.labels), dtype=torch.long).float(),
-                    normalizer=1.0,
-                    config=loss_config(grpo.loss),
-                )
-                loss, _ = policy(row, terms, temperature=grpo.temperature)
-                loss.backward()
-        peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+        peak = tracked(policy, groups, grpo)
         masters = sum(p.to_local().nbytes for p in policy.parameters())
         return TrainingPeak(
             masters=masters,
@@ -251,7 +237,33 @@ def training_peak(
             gradients=sum(p.nbytes for p in trained),
             work=peak - masters,
             unit=max(_unit_bytes(module) for module in policy.modules()),
+            parameters=sum(p.numel() for p in policy.parameters()),
         )
+
+
+def tracked(
+    policy: Policy, groups: Sequence[tuple[Prompt, Sequence[Completion]]], grpo: GRPOConfig
+) -> int:
+    """The most bytes that lived at once in the forwards and backwards of the groups' rows, with
+    attention as a fused kernel has it."""
+    attention.register(FUSED, attend)
+    config = policy.model.config
+    for part in (config.get_text_config(), getattr(config, "vision_config", None)):
+        if part is not None:
+            part._attn_implementation = attention.PREFIX + FUSED
+    policy.train()
+    tracker = Tracker()
+    tracker.track_external(policy)
+    with tracker:
+        for row, _ in policy.rows(groups, grpo.tokens_per_batch):
+            terms = LossTerms(
+                advantages=torch.ones(len(row.labels), dtype=torch.long).float(),
+                normalizer=1.0,
+                config=loss_config(grpo.loss),
+            )
+            loss, _ = policy(row, terms, temperature=grpo.temperature)
+            loss.backward()
+    return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
 
 
 def _unit_bytes(module: Any) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from sectow_fast.config import Config
 from sectow_fast.engine.kinds import EngineKind, EnginePerModel, EngineSetup
-from sectow_fast.engine.registry import ENGINES, engine_kind, offloads, register_engine
+from sectow_fast.engine.registry import ENGINES, engine_kind, register_engine
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.types import UserError
 
@@ -82,40 +82,11 @@ def test_sglang_is_refused_where_it_is_missing_or_cannot_be_deterministic(monkey
         engine_kind(config).check(config)
 
 
-@pytest.mark.parametrize(
-    ("engine", "model", "learn", "wanted"),
-    [
-        ({}, QWEN, {}, False),  # it shares the trainer's weights
-        (GPU | {"gpu_gib": 140}, QWEN, {}, False),
-        (GPU | {"gpu_gib": 70}, QWEN, {}, True),
-        (GPU | {"gpu_gib": 70}, QWEN, {"offload": "off"}, False),
-        (GPU | {"gpu_gib": 140}, QWEN, {"offload": "on"}, True),
-        (GPU | {"gpu_gib": 70}, {}, {}, False),  # the sandbox's own model
-        ({"kind": "sglang", "device": "cpu"}, QWEN, {}, False),
-    ],
-)
-def test_auto_offload_asks_the_engines_memory_plan(monkeypatch, engine, model, learn, wanted):
-    import torch
-
-    # The plan is then made for `gpu_gib`, on a machine with a GPU too.
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    shape = {"context_length": 4096, "max_running": 128}
-    config = Config(
-        engine=engine | shape,
-        model=model,
-        learn=learn,
-        attack={"tokens_per_batch": 8192},
-        defend={"tokens_per_batch": 8192},
-    )
-    assert offloads(config) is wanted
-
-
-def test_only_a_plan_for_a_gpu_goes_by_memory():
+def test_only_engines_that_share_a_gpu_need_a_plan():
     sglang = engine_kind(Config(engine=GPU))
-    plan = sglang.memory_plan(Config(engine=GPU, model=QWEN))
-    assert plan is not None and plan.roles in ("two", "swap")
-    assert sglang.memory_plan(Config(engine=GPU | {"device": "cpu"}, model=QWEN)) is None
-    assert engine_kind(Config()).memory_plan(Config(model=QWEN)) is None
+    assert sglang.needs_plan(Config(engine=GPU, model=QWEN))
+    assert not sglang.needs_plan(Config(engine=GPU | {"device": "cpu"}, model=QWEN))
+    assert not engine_kind(Config()).needs_plan(Config(model=QWEN))
 
 
 def test_a_dry_run_says_what_sglang_keeps_on_a_cpu():
