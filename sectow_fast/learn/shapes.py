@@ -25,6 +25,7 @@ from sectow_fast.config import GRPOConfig, LearnConfig
 from sectow_fast.families import Family, family_of
 from sectow_fast.learn import attention
 from sectow_fast.learn.grpo import loss_config
+from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.policy import LossTerms, Policy, make_policy
 from sectow_fast.learn.segments import Segments
 from sectow_fast.types import Completion, Prompt, UserError
@@ -214,17 +215,20 @@ def training_peak(
 
     config = copy.deepcopy(config)
     kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-    with fake_world(world), only_shapes():
-        with no_init_weights():
-            model = kind.from_config(config, dtype=torch.float32)
+    with torch.device("meta"), no_init_weights():
+        model = kind.from_config(config, dtype=torch.float32)
         model.tie_weights()
+        if learn.lora_rank:
+            add_adapters(model, rank=learn.lora_rank, alpha=learn.lora_alpha)
+    with fake_world(world), only_shapes():
+        _materialise(model)
         family = family_of(model)
         prompt = max(context - grpo.max_new_tokens, 2)
         codec = ProbeCodec(family, config, min(PICTURE, prompt - 1))
         groups = probe_groups(
             codec, family, prompt=prompt, reply=grpo.max_new_tokens, tokens=grpo.tokens_per_batch
         )
-        learn = learn.model_copy(update={"attention": "sdpa"})
+        learn = learn.model_copy(update={"attention": "sdpa", "lora_rank": 0})
         policy = make_policy(model, codec, learn, apart=True)
         trained = [p for p in policy.parameters() if p.requires_grad]
         for parameter in trained:  # counted by themselves, since they leave where there is offload
@@ -264,6 +268,19 @@ def tracked(
             loss, _ = policy(row, terms, temperature=grpo.temperature)
             loss.backward()
     return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+
+
+def _materialise(model: torch.nn.Module) -> None:
+    """Meta tensors as those of the mode that is entered; tied ones stay tied."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for name, one in module._parameters.items():
+            if one is not None and id(one) not in made:
+                empty = torch.empty(one.shape, dtype=one.dtype)
+                made[id(one)] = torch.nn.Parameter(empty, requires_grad=one.requires_grad)
+            module._parameters[name] = None if one is None else made[id(one)]
+        for name, one in module._buffers.items():
+            module._buffers[name] = None if one is None else torch.zeros(one.shape, dtype=one.dtype)
 
 
 def _unit_bytes(module: Any) -> int:

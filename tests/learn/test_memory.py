@@ -32,7 +32,7 @@ LOW = {"dtype": "bfloat16", "gradient_checkpointing": True}
     [
         ("qwen2_5_vl", LOW),
         ("llava", LOW),
-        ("qwen2_5_vl", {}),
+        ("llava", {}),
         ("llava", LOW | {"lora_rank": 4}),
     ],
 )
