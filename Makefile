@@ -6,15 +6,14 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test test-sglang test-hosts bench bench-sglang lint results sanitize fuzz mutate gpu-check clean
+.PHONY: train test test-main test-sglang test-hosts bench bench-sglang lint results sanitize fuzz mutate \
+  gpu gpu-check core clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
 
-test: $(VENV)/.installed-test lint
-	$(RUN) -m pytest tests
-	$(MAKE) test-hosts
-	$(MAKE) test-sglang
+# `make -j2 test` runs them side by side.
+test: test-main test-hosts test-sglang
 
 # The real SGLang on a CPU, in an environment of its own (docs/ENGINE.md). Where its parts are not
 # published (not Linux on x86-64) it is left out, in words; elsewhere nothing may be skipped.
@@ -22,6 +21,7 @@ SGLANG_VENV ?= .venv-sglang
 SGLANG_RUN := $(SGLANG_VENV)/bin/python
 SGLANG_TESTS := tests/sglang_cpu
 ifeq ($(shell uname -sm),Linux x86_64)
+ENVIRONMENTS += $(SGLANG_VENV)/.installed
 test-sglang: $(SGLANG_VENV)/.installed
 	PYTHONPATH=$(SGLANG_TESTS)/site OMP_NUM_THREADS=1 $(SGLANG_RUN) -m pytest $(SGLANG_TESTS)
 else
@@ -47,6 +47,9 @@ HOSTS_VENV ?= .venv-hosts
 HOSTS_RUN := $(HOSTS_VENV)/bin/python
 HOSTS_TESTS := tests/hosts
 ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])'),3 11)
+ENVIRONMENTS += $(HOSTS_VENV)/.installed
+# Each environment builds the extension in this folder, so they are made one after the other.
+$(SGLANG_VENV)/.installed: | $(HOSTS_VENV)/.installed
 test-hosts: $(HOSTS_VENV)/.installed
 	OMP_NUM_THREADS=1 $(HOSTS_RUN) -m pytest $(HOSTS_TESTS) --confcutdir=$(HOSTS_TESTS) -W ignore
 else
@@ -61,6 +64,12 @@ $(HOSTS_VENV)/.installed: $(wildcard $(HOSTS_TESTS)/requirements*.txt) $(SOURCES
 	$(HOSTS_RUN) -m pip install -q --no-deps -r $(HOSTS_TESTS)/requirements-no-deps.txt
 	$(HOSTS_RUN) -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@
+
+$(ENVIRONMENTS): | $(VENV)/.installed-test
+
+# After the other environments: some of its tests build the extension too.
+test-main: $(VENV)/.installed-test lint | $(ENVIRONMENTS)
+	$(RUN) -m pytest tests
 
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
@@ -100,9 +109,35 @@ endef
 mutate: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(RUN) tests/mutation/run.py $(ROOMS)
 
+# A CUDA machine (docs/GPU.md): the set of constraints-gpu.txt in an environment of its own.
+GPU_VENV ?= .venv-gpu
+GPU_RUN := $(GPU_VENV)/bin/python
+gpu: $(GPU_VENV)/.installed
+
+$(GPU_VENV)/.installed: constraints-gpu.txt $(SOURCES)
+	$(PYTHON) bench/gpu_check/machine.py
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_RUN) -m pip install -q -c constraints-gpu.txt -e '.[gpu]'
+	$(GPU_RUN) -m bench.gpu_check.names
+	touch $@
+
+# Stages, each with its time limit; results in bench/results/gpu/CARD, or where OUT says. The Python
+# is that of `make gpu` where it was built, else PYTHON. REHEARSE=1: on a CPU, at toy sizes.
+ifdef REHEARSE
+CHECK_RUN := $(RUN) -m bench.gpu_check --rehearse
+gpu-check: $(VENV)/.installed-test
+else
+CHECK_PYTHON := $(if $(wildcard $(GPU_RUN)),$(GPU_RUN),$(PYTHON))
+CHECK_RUN := $(CHECK_PYTHON) -m bench.gpu_check
+gpu-check: core
+endif
 gpu-check:
-	$(PYTHON) -m pytest tests -m gpu
-	$(PYTHON) -m pytest -s bench/test_kernels.py -m gpu --record $(OUT)
+	$(CHECK_RUN) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(ARGS)
+
+# The C++ core in place, for a Python that the package is not installed in. What is there and not
+# older than its sources is kept.
+core:
+	@$(CHECK_PYTHON) setup.py -q build_ext --inplace
 
 # torch first and by itself, so that the build the machine offers (CPU or CUDA) is the one taken.
 $(VENV)/.torch:
@@ -123,4 +158,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(SGLANG_VENV) $(HOSTS_VENV)
+	rm -rf build dist *.egg-info $(VENV) $(SGLANG_VENV) $(HOSTS_VENV) $(GPU_VENV)

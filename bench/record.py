@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("torch", "triton", "transformers", "trl", "accelerate", "datasets", "numpy", "liger-kernel"),
     *("datasketch", "rensa", "sacrebleu", "sglang"),
+    *("xformers", "flash-attn", "flash-attn-4", "cut-cross-entropy", "verl"),
 )
 
 
@@ -49,6 +51,7 @@ def machine() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -58,6 +61,13 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def resident_mib(field: str) -> float:
+    """VmRSS (current) or VmHWM (the most since the last reset) of this process."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.split(f"{field}:")[1].split()[0]) / 1024
+
+
+@functools.cache
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -68,8 +78,10 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def commit() -> str | None:
-    """The commit measured, with "-dirty" where files other than results differ from it."""
+    """The commit measured, as at the first call, with "-dirty" where files other than results
+    differ from it."""
     try:
         head = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--", ".", ":!bench/results")

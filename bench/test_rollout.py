@@ -40,7 +40,7 @@ def players(stage, tmp_path_factory) -> Iterator[dict[str, Player]]:
             config=Config(engine=EngineConfig(kind="sglang", roles="two")),
             codec=stage.codec,
             folder=tmp_path_factory.mktemp("engine"),
-            write_folder=lambda folder: stage.save(stage.defender(), folder),
+            write_folder=stage.describe,
         )
     )
     made = {}
@@ -116,7 +116,7 @@ def test_sync_sleep_and_wake(players, stage, keep, tmp_path):
                     config=large,
                     codec=other.codec,
                     folder=tmp_path,
-                    write_folder=lambda folder, m=model, s=other: s.save(m, folder),
+                    write_folder=other.describe,
                 )
             )
             engine = engines.of("defender", model)

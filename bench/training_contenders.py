@@ -87,6 +87,7 @@ class Padded(Policy):
             input_ids=row.input_ids.to(device),
             attention_mask=row.mask.to(device),
             use_cache=False,
+            **self.family.own_inputs(row.input_ids.to(device)),
             **{name: value.to(device) for name, value in row.pixel_inputs.items()},
         ).last_hidden_state
         return states.flatten(0, 1)[row.column.to(device)]
@@ -109,9 +110,11 @@ class Update:
 
     def __call__(self, *, keep: bool = False) -> None:
         hook = self.optimizer.register_step_pre_hook(self._keep) if keep else None
-        grpo_step(self.policy, self.optimizer, self.groups, config=self.scene.config)
-        if hook is not None:
-            hook.remove()
+        try:
+            grpo_step(self.policy, self.optimizer, self.groups, config=self.scene.config)
+        finally:
+            if hook is not None:
+                hook.remove()
 
     def _keep(self, *_: Any) -> None:
         named = self.model.named_parameters()

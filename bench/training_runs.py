@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from record import resident_mib
 from scene import Scene
 from training_contenders import Update, same
 
@@ -106,13 +107,8 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated() / 2**20
             return
-        self.found.append(_status("VmHWM") - self.before)
+        self.found.append(resident_mib("VmHWM") - self.before)
         # Freed pages that the C library still holds would hide what the next step takes.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-        self.before = _status("VmRSS")
-
-
-def _status(field: str) -> float:
-    text = Path("/proc/self/status").read_text()
-    return int(text.split(f"{field}:")[1].split()[0]) / 1024
+        self.before = resident_mib("VmRSS")

@@ -101,7 +101,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """ValueError names the choices, and the nearest one if one is near."""
     if value in choices:
         return
-    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     expected = f"one of {', '.join(choices)}" if choices else "none"
     raise ValueError(f"{name}: found {value!r}, expected {expected}{hint}")

@@ -1,7 +1,8 @@
 """The one place that picks Triton or plain torch, and how much of the logits is held at once.
 
-CUDA tensors go to Triton. CPU tensors go to the plain path; only inside `interpreted()` do they go
-through Triton's interpreter. Nothing else falls back: a launch that fails raises.
+CUDA tensors go to Triton, unless `plain()` asks for plain torch. CPU tensors go to the plain path,
+and only inside `interpreted()` through Triton's interpreter. Nothing else falls back: a launch that
+fails raises.
 """
 
 from __future__ import annotations
@@ -22,10 +23,25 @@ CUDA_ROWS = 4096
 TILE_ELEMENTS = 1 << 18
 
 _interpreting = False
+_plain = False
 
 
 def use_triton(tensor: Tensor) -> bool:
-    return tensor.is_cuda or _interpreting
+    return (tensor.is_cuda and not _plain) or _interpreting
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """CUDA tensors go through plain torch too, to find a kernel's error or where Triton cannot run.
+
+    It holds for all threads of the process.
+    """
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
 
 
 @contextmanager

@@ -37,7 +37,7 @@ USAGE = """usage: python -m sectow_fast.evaluate --model [NAME=]FOLDER ...
 
 The same --out goes on where a stopped evaluation ended. Settings (name = default):
 """
-CHUNK = 64  # requests between two looks at the disk
+CHUNK = 64  # requests that a defence of two passes asks before it asks again about their replies
 
 
 def main(argv: Sequence[str] | None = None) -> int:

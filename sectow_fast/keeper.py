@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sectow_fast.learn import checkpoint
+from sectow_fast.learn.checkpoint import Checkpoints
 from sectow_fast.learn.phase import NonFiniteRun
 from sectow_fast.match import Match
 from sectow_fast.players import Players
@@ -49,7 +50,8 @@ class Keeper:
         self._before = 0.0  # seconds that earlier processes of this run took
         self._began = time.perf_counter()
         self._asked_to_stop = False
-        if (folder.checkpoints / "latest").exists():
+        self._checkpoints = Checkpoints(folder.checkpoints, self.ranks)
+        if self.ranks.told((folder.checkpoints / "latest").exists):
             self._resume()
         elif self.log:
             self.log.truncate(0)  # killed before its first checkpoint: the run begins anew
@@ -70,8 +72,12 @@ class Keeper:
         self._write(PhaseRecord(round=round, phase=name, seconds=seconds).as_row())
 
     def on_step(self, record: StepRecord, events: Sequence[Event]) -> None:
-        """Log and show a step; save where due; stop here where Ctrl-C was pressed."""
+        """Log and show a step; save where due; stop here where Ctrl-C was pressed.
+
+        UserError where a checkpoint could not be written in the background.
+        """
         match = self.match
+        self._checkpoints.check()
         record = dataclasses.replace(record, engine=self.players.engines.counts)
         self._write(record.as_row())
         self.console.step(record)
@@ -83,6 +89,7 @@ class Keeper:
         match.skipped = int(record.measures["skipped_in_row"])
         if self._stopping():
             self.save()
+            self._checkpoints.wait()
             raise Interrupted
         if match.step % match.config.save_every == 0 and match.step < record.steps:
             self.save()
@@ -102,6 +109,7 @@ class Keeper:
         self.players.end_training()
         self.save()
         if self._stopping():
+            self._checkpoints.wait()
             raise Interrupted
 
     @contextlib.contextmanager
@@ -123,7 +131,7 @@ class Keeper:
         return self._before + time.perf_counter() - self._began
 
     def save(self) -> None:
-        """An atomic checkpoint of everything the next step reads."""
+        """Begin an atomic checkpoint of everything the next step reads."""
         match = self.match
         tensors = {name: dict(self._player(name).model.state_dict()) for name in PLAYERS}
         training = self.players.training
@@ -135,7 +143,7 @@ class Keeper:
             "elapsed": self.elapsed,
             "metrics_bytes": self.log.bytes if self.log else 0,
         }
-        checkpoint.save(self.folder.checkpoints, tensors=tensors, state=state, ranks=self.ranks)
+        self._checkpoints.save(tensors=tensors, state=state)
 
     def _resume(self) -> None:
         saved = checkpoint.load(self.folder.checkpoints, ranks=self.ranks)
@@ -182,6 +190,7 @@ class Keeper:
 
     def finish(self) -> None:
         """Both players, loadable by transformers' Auto classes."""
+        self._checkpoints.wait()
         for name in PLAYERS:
             self.players.keep(self._player(name), self.folder.path / name)
         if not self.ranks.first:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.distributed.fsdp import FSDPModule
 
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.engine.kinds import EngineSetup
 from sectow_fast.engine.protocol import Engine
 from sectow_fast.engine.ranked_engine import RankedEngine
-from sectow_fast.engine.reference import plain_logprobs
 from sectow_fast.engine.registry import engine_kind
 from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
@@ -30,8 +31,8 @@ from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.placement import give_back, training_device
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
-from sectow_fast.learn.selftest import check_packing
-from sectow_fast.learn.sharding import is_sharded, whole_weights
+from sectow_fast.learn.selftest import check_packing, rollout_gaps
+from sectow_fast.learn.sharding import is_sharded, on_host, whole_weights
 from sectow_fast.protocols import Stage
 from sectow_fast.types import Prompt, UserError
 
@@ -39,7 +40,7 @@ from sectow_fast.types import Prompt, UserError
 def check(config: Config, ranks: Ranks = ALONE) -> None:
     """UserError where players cannot be made in this environment; before anything is written."""
     kind = engine_kind(config)
-    kind.check(config)
+    kind.check(config, ranks.world)
     for name, phase in (("attack", config.attack), ("defend", config.defend)):
         try:
             loss_config(phase.loss)
@@ -90,13 +91,17 @@ class Players:
                 config=config,
                 codec=stage.codec,
                 folder=folder / ("engine" if ranks.first else f"engine-{ranks.rank}"),
-                write_folder=lambda path: stage.save(stage.defender(), path),
+                write_folder=stage.describe,
                 weights_of=lambda model: checkpoint_weights(model, merged_state(model)),
-                logprobs=self._logprobs if ranks.world == 1 else None,
             )
         )
-        self.defender = self._trained("defender", stage.defender())
-        self.attacker = self._trained("attacker", stage.attacker())
+        try:
+            self.engines.start()  # while the device is empty
+            self.defender = self._trained("defender", stage.defender())
+            self.attacker = self._trained("attacker", stage.attacker())
+        except BaseException:
+            self.engines.close()
+            raise
 
     @property
     def device_name(self) -> str:
@@ -127,32 +132,28 @@ class Players:
         return self._round_zero
 
     def keep(self, player: Player, folder: Path) -> None:
-        """Save a player's model without shards and adapters. All ranks must come."""
-        model = player.model
+        """Save a player's model without shards and adapters. All ranks must come.
+
+        UserError where the folder cannot be written.
+        """
+        player.engine.sleep()  # whole tensors need a place on the device
+        weights = None
         if isinstance(player.policy, FSDPModule) or self.config.learn.lora_rank:
-            # One weight at a time, to the host: the model is never whole on a device.
-            weights = {}
-            for name, value in whole_weights(model):
-                if self.ranks.first:
-                    weights[name] = value.cpu()
-            if not self.ranks.first:
-                return
-            model = self._stage.defender()
-            model.load_state_dict(weights)
-        self._stage.save(model, folder)
+            named = merged_state(player.model, keep_vars=True).items()
+            weights = on_host(named, keep=self.ranks.first)
+        if not self.ranks.first:
+            return
+        try:
+            self._stage.save(player.model, folder, weights=weights)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{folder}: the model could not be written ({error}); make room there and go on"
+                " with --resume"
+            ) from None
 
     def close(self) -> None:
         """End the engines; their processes outlive nothing of ours."""
         self.engines.close()
-
-    def _logprobs(
-        self, model: Any, codec: Any, prompt: Prompt, ids: Sequence[int], temperature: float
-    ) -> torch.Tensor:
-        """See `EngineSetup`: by the player's policy, which gathers its weights, or by the model."""
-        for player in (self.defender, self.attacker):
-            if player.model is model:
-                return player.policy.own_logprobs(prompt, ids, temperature).cpu()
-        return plain_logprobs(model, codec, prompt, ids, temperature)
 
     def _cold(self, name: str) -> Path:
         return self.folder / "coldstart" / name
@@ -177,7 +178,10 @@ class Players:
         return self._player(name, model, drawn, policy)
 
     def _player(self, name: str, model: Any, drawn: Any, policy: Policy | None) -> Player:
-        engine: Engine = self.engines.of(name, drawn)
+        gaps = None
+        if any(hasattr(p, "full_tensor") for p in drawn.parameters()):
+            gaps = functools.partial(rollout_gaps, policy)
+        engine: Engine = self.engines.of(name, drawn, gaps)
         if self.ranks.world > 1 or drawn is not model:
             engine = RankedEngine(engine, self.ranks, whole=whole_weights)
         return Player(model=model, engine=engine, codec=self._stage.codec, policy=policy)
@@ -190,10 +194,12 @@ class Players:
         if config.loss.kl_coef:
             name = "attacker" if player is self.attacker else "defender"
             model = self._stage.load(self._cold(name)).requires_grad_(False).eval()
+            # It is asked for each row once per step, so nothing of its tower is kept.
+            plain = self.config.learn.model_copy(update={"lora_rank": 0, "picture_gib": 0.0})
             reference = make_policy(
                 model,
                 self._stage.codec,
-                self.config.learn.model_copy(update={"lora_rank": 0}),
+                plain,
                 ranks=self.ranks,
                 apart=not self._kind.shares_weights,
                 offload=True,  # it rests on the host, and comes to the device a block at a time

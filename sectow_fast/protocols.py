@@ -82,6 +82,10 @@ class Codec(Protocol):
         """The model's image inputs, in the prompts' order; empty where none has an image."""
         ...
 
+    def prefetch(self, prompts: Sequence[Prompt]) -> None:
+        """Begin to process the images of prompts that are asked for soon."""
+        ...
+
 
 class Stage(Protocol):
     """Everything a run needs of the place it is played in. Models are transformers' classes."""
@@ -98,8 +102,17 @@ class Stage(Protocol):
 
     def load(self, folder: Path) -> Any: ...
 
-    def save(self, model: Any, folder: Path) -> None:
-        """A folder that transformers' Auto classes load; it appears whole or not at all."""
+    def save(
+        self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        """A folder that transformers' Auto classes load; it appears whole or not at all.
+
+        weights: by the names of `model.state_dict()`, where they are not the model's own.
+        """
+        ...
+
+    def describe(self, folder: Path) -> None:
+        """What `save` writes for the defender, but for its weights, which are not even made."""
         ...
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:

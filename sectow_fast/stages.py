@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from sectow_fast.config import Config
-from sectow_fast.judges import GUARD_FORMATS, JUDGES
+from sectow_fast.judges import GUARD_FORMATS, JUDGES, Told
 from sectow_fast.protocols import Stage
 
 
-def make_stage(config: Config) -> Stage:
-    """The stage of a run. UserError where names, data or models are not as they must be."""
+def make_stage(config: Config, *, told: Told | None = None) -> Stage:
+    """The stage of a run. UserError where names, data or models are not as they must be.
+
+    told: how the first of several ranks tells the others what the judge says; None: one rank.
+    """
     JUDGES.get(config.data.judge, setting="data.judge")
     GUARD_FORMATS.get(config.data.judge_format, setting="data.judge_format")
     if config.data.unsafe or config.data.harmless or config.data.test:
         from sectow_fast.real.stage import RealStage
 
-        return RealStage(config)
+        return RealStage(config, told=told)
     from sectow_fast.data.sandbox.stage import SandboxStage
 
     return SandboxStage(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -76,6 +77,7 @@ def play_run(config: Config, options: Options) -> int:
     """Open the folder, play, report."""
     import torch
 
+    from sectow_fast.learn.leaving import RankLeft
     from sectow_fast.learn.memory import settled
     from sectow_fast.learn.ranks import joined
 
@@ -83,12 +85,17 @@ def play_run(config: Config, options: Options) -> int:
         torch.set_num_threads(config.threads)
     # On a GPU some operations of transformers have no deterministic form: torch names them once.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    config = settled(config)
-    with joined() as ranks:
-        return _play(config, options, ranks)
+    config = settled(config)  # before the ranks meet, since it makes a world of its own
+    # What is closed may take its time, so the other ranks are told of a failure before that.
+    with contextlib.ExitStack() as at_end:
+        try:
+            with joined(timeout=config.learn.rank_timeout) as ranks:
+                return _play(ranks.told(lambda: config), options, ranks, at_end)
+        except RankLeft as left:
+            return left.code
 
 
-def _play(config: Config, options: Options, ranks: Ranks) -> int:
+def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.ExitStack) -> int:
     from rich.console import Console
 
     from sectow_fast.keeper import Interrupted, Keeper
@@ -101,10 +108,10 @@ def _play(config: Config, options: Options, ranks: Ranks) -> int:
     from sectow_fast.tug import play
 
     check(config, ranks)
-    stage = make_stage(config)
+    stage = make_stage(config, told=ranks.told)
     # Every rank must have the first one's name for a new folder, which the clock gives.
     default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}"
-    path = Path(ranks.gathered(options.resume or options.out or default)[0])
+    path = Path(ranks.told(lambda: options.resume or options.out or default))
     folder = RunFolder(path)
     if ranks.first:
         folder = RunFolder.reopen(path) if options.resume else RunFolder.create(path, config)
@@ -115,12 +122,12 @@ def _play(config: Config, options: Options, ranks: Ranks) -> int:
         plain=True if options.plain else None,
         console=None if ranks.first else Console(file=open(os.devnull, "w")),  # noqa: SIM115
     )
-    players = None
     try:
         with console:
             for note in stage.notes:
                 console.note(note)
             players = Players(config, stage, folder=folder.path, ranks=ranks)
+            at_end.callback(players.close)
             match = Match(config=config, stage=stage, cast=players)
             keeper = Keeper(match, players, folder=folder, console=console)
             with keeper.stoppable():
@@ -128,16 +135,15 @@ def _play(config: Config, options: Options, ranks: Ranks) -> int:
             keeper.finish()
             if ranks.first:
                 report = write_report(folder.path, reveal=config.reveal)
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if ranks.world > 1 and isinstance(stop, KeyboardInterrupt):
+            raise  # this rank alone: the others are told
         if ranks.first:
             print(
                 f"stopped; go on with: python -m sectow_fast.train --resume {folder.path}",
                 file=sys.stderr,
             )
         return 130
-    finally:
-        if players is not None:
-            players.close()
     if ranks.first:
         print(f"done in {keeper.elapsed:.0f} s: {report}")
     return 0

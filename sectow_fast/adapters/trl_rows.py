@@ -69,13 +69,13 @@ def sharing(model: Any) -> tuple[Callable[..., SharedBatch], Callable[[], None]]
             f"sectow_fast.adapters.trl, shared_prefix: found attention_dropout"
             f" {text.attention_dropout}, expected 0"
         )
-    before = text._attn_implementation
+    before = attention.implementations(model)
     attention.use(model, "auto")
 
     def share(inputs: Mapping[str, Any], live: Tensor) -> SharedBatch:
         return shared_batch(inputs, live, family)
 
-    return share, lambda: attention.set_on_text(model, before)
+    return share, lambda: attention.put(model, before)
 
 
 def shared_batch(inputs: Mapping[str, Any], live: Tensor, family: Family) -> SharedBatch:

@@ -19,6 +19,9 @@ class ModelConfig(Section):
     hidden_size: int = Field(128, ge=16, description="sandbox decoder width")
     layers: int = Field(3, ge=1, description="sandbox decoder depth")
     trust_remote_code: bool = False
+    max_pixels: int | None = Field(
+        None, ge=1, description="a larger picture is scaled down; none: as the processor has it"
+    )
 
 
 class SandboxConfig(Section):
@@ -45,9 +48,18 @@ class LearnConfig(Section):
     replicas: int = Field(
         1, ge=1, description="groups of ranks with a whole set of shards each (HSDP)"
     )
+    freeze_tower: bool = Field(
+        False, description="vision tower and projector stay as they are; adapters leave them so too"
+    )
+    picture_gib: float = Field(
+        2.0, gt=0, description="host memory for processed pictures; a frozen tower's take as much"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory for a second forward")
     lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
     lora_alpha: float = Field(32.0, gt=0)
+    rank_timeout: float = Field(
+        1800.0, gt=0, description="seconds that ranks wait for one that is alive but does not come"
+    )
 
 
 class EngineConfig(Section):
@@ -63,11 +75,23 @@ class EngineConfig(Section):
     gpus: int = Field(1, ge=1, description="GPUs that train together (torchrun's world size)")
     gpu_gib: float = Field(80.0, gt=0, description="a GPU's memory, for a plan made without one")
     memory: float | None = Field(
-        None, gt=0, lt=1, description="share of the free GPU an engine may take; none: SGLang's own"
+        None,
+        gt=0,
+        lt=1,
+        description="share of the memory free at its start that an engine's weights and cache may"
+        " take at most; none: SGLang's own",
     )
     context_length: int = Field(0, ge=0, description="tokens per sequence; 0: the model's own")
     max_running: int = Field(256, ge=1, description="requests decoded at once")
-    kv_tokens: int = Field(65536, ge=64, description="cache in tokens; on a GPU by the plan")
+    window: int = Field(
+        0, ge=0, description="samples an engine is sent ahead; 0: max_running and a quarter more"
+    )
+    kv_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="cache of an engine, in tokens; none: what max_running requests can use and the"
+        " plan has room for (65,536 on a CPU)",
+    )
     attention: str | None = Field(None, description="SGLang's attention backend; none: its choice")
     deterministic: bool = Field(False, description="seeded, batch-invariant sampling (GPU only)")
     bucket_mb: int = Field(512, ge=1, description="weight sync, MiB per bucket")
@@ -77,8 +101,11 @@ class EngineConfig(Section):
     restarts: int = Field(
         3, ge=0, description="restarts in a row without a reply before the run ends"
     )
-    logprob_tolerance: float = Field(
-        1e-3, gt=0, description="largest log-prob gap of the first rollout"
+    logprob_tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="99th percentile of the log-prob gap of the first rollout, the mean a fifth of"
+        " it; none: 1e-3 in float32, 0.5 in bfloat16",
     )
 
 

@@ -13,8 +13,11 @@ from typing import Any
 from sectow_fast.types import UserError
 
 
-def load_processor(folder: Path, *, role: str = "model") -> Any:
-    """AutoProcessor's processor for pictures and words. UserError: not loadable, no template."""
+def load_processor(folder: Path, *, role: str = "model", max_pixels: int | None = None) -> Any:
+    """AutoProcessor's processor for pictures and words. max_pixels: see `cap_pixels`.
+
+    UserError: not loadable, no template, or a cap that it cannot keep.
+    """
     from transformers import AutoProcessor
 
     try:
@@ -32,7 +35,33 @@ def load_processor(folder: Path, *, role: str = "model") -> Any:
             f"{role} {folder}: found no chat template, expected one (chat_template.jinja beside"
             " the tokenizer); use an instruct model, or add its template to the folder"
         )
+    if max_pixels is not None:
+        cap_pixels(processor.image_processor, max_pixels)
     return processor
+
+
+def cap_pixels(image_processor: Any, most: int) -> None:
+    """Let a picture over `most` pixels be scaled down, and so bound its tokens. In place.
+
+    UserError where the processor makes every picture larger than that, or has no such bound.
+    """
+    name = f"model.max_pixels {most}: found {type(image_processor).__name__},"
+    size = dict(image_processor.size)
+    # A processor that does not crop has a size to crop to all the same.
+    fixed = dict(image_processor.crop_size) if image_processor.do_center_crop else size
+    if fixed.get("height") and fixed.get("width"):
+        least = fixed["height"] * fixed["width"]
+    elif hasattr(image_processor, "merge_size"):  # a Qwen-VL's, whose edges are numbers of pixels
+        least = size["shortest_edge"]
+        edges = {"shortest_edge": least, "longest_edge": min(most, size["longest_edge"])}
+        image_processor.size = type(image_processor.size)(**edges)
+    else:
+        raise UserError(f"{name} whose pictures have no bound, expected none; leave it out")
+    if least > most:
+        raise UserError(
+            f"{name} which makes every picture {least} pixels or more, expected at most"
+            " model.max_pixels; raise it"
+        )
 
 
 def _processor_class(folder: Path) -> Any:

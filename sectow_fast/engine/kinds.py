@@ -9,15 +9,23 @@ from typing import Any, Protocol
 
 from sectow_fast.config import Config
 from sectow_fast.engine.protocol import Engine, EngineCodec
-from sectow_fast.engine.reference import LogProbs, plain_logprobs
+from sectow_fast.engine.reference import Gaps
 from sectow_fast.engine.weight_sync import Weights, checkpoint_weights
 
 
 class Engines(Protocol):
     """All engines of one run."""
 
-    def of(self, name: str, model: Any) -> Engine:
-        """The engine of one player ("attacker", "defender", "round-0")."""
+    def start(self) -> None:
+        """Start what needs an empty device, and put it to sleep, before a model is loaded.
+
+        Without this call an engine starts when it first draws.
+        """
+        ...
+
+    def of(self, name: str, model: Any, gaps: Gaps | None = None) -> Engine:
+        """The engine of one player ("attacker", "defender", "round-0"). gaps: how log-probs are
+        compared with the trainer's, where its weights are sharded; see `reference.Gaps`."""
         ...
 
     @property
@@ -39,10 +47,8 @@ class Engines(Protocol):
 class EngineSetup:
     """What engines are made from.
 
-    folder: theirs to write into. write_folder(path) writes a model's folder (configuration,
-    processor, weights) there. weights_of: a model's tensors by checkpoint name. logprobs: a
-    completion's log-probs by the trainer, as `plain_logprobs` gives them; None where one rank alone
-    cannot compute them.
+    folder: theirs to write into. write_folder(path) writes a model's folder there, without weights:
+    configuration, tokenizer, processor. weights_of: a model's tensors by checkpoint name.
     """
 
     config: Config
@@ -50,10 +56,9 @@ class EngineSetup:
     folder: Path
     write_folder: Callable[[Path], None]
     weights_of: Weights = checkpoint_weights
-    logprobs: LogProbs | None = plain_logprobs
 
 
-def _nothing_to_check(config: Config) -> None:
+def _nothing_to_check(config: Config, world: int) -> None:
     pass
 
 
@@ -69,16 +74,17 @@ def _no_remark(config: Config, weights: int) -> str:
 class EngineKind:
     """Everything that is particular to one kind of engine.
 
-    make: a run's engines. check: UserError where this environment cannot make them; it runs before
-    anything is written. shares_weights: whether the engines draw from the trainer's own model, so
-    that its weights stay on the device, and a rank with a share of them needs a whole copy.
+    make: a run's engines. check(config, ranks of the run): UserError where they cannot be made
+    here; it runs before anything is written or loaded. shares_weights: whether the engines draw
+    from the trainer's own model, so that its weights stay on the device, and a rank with a share of
+    them needs a whole copy.
     needs_plan: whether the engines share a GPU with the trainer, so that its memory is planned
     (learn/memory.py).
     remark(config, bytes of one model's weights): what `--dry-run` says besides.
     """
 
     make: Callable[[EngineSetup], Engines]
-    check: Callable[[Config], None] = _nothing_to_check
+    check: Callable[[Config, int], None] = _nothing_to_check
     shares_weights: bool = True
     needs_plan: Callable[[Config], bool] = _no_plan
     remark: Callable[[Config, int], str] = _no_remark
@@ -91,7 +97,10 @@ class EnginePerModel:
         self._engine, self._codec = engine, setup.codec
         self._made: list[Engine] = []
 
-    def of(self, name: str, model: Any) -> Engine:
+    def start(self) -> None:
+        """Nothing: these engines draw from the trainer's own models."""
+
+    def of(self, name: str, model: Any, gaps: Gaps | None = None) -> Engine:
         self._made.append(self._engine(model, self._codec))
         return self._made[-1]
 

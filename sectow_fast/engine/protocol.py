@@ -26,6 +26,10 @@ class EngineCodec(Protocol):
         """The prompts' images as the model takes them: name -> tensor. Empty without images."""
         ...
 
+    def prefetch(self, prompts: Sequence[Prompt]) -> None:
+        """Begin to process the images of prompts that are asked for soon."""
+        ...
+
 
 class Stream(Protocol):
     """Samples that were asked for. Take all of them, or close the stream.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -23,6 +23,26 @@ class Gathering(Protocol):
 
     def gathered(self, mine: Any) -> list[Any]:
         """Every rank's object, in order of rank, on every rank."""
+        ...
+
+
+@runtime_checkable
+class Provable(Protocol):
+    """An engine of sharded weights, whose log-probs all ranks compare with the trainer's."""
+
+    @property
+    def to_prove(self) -> Sequence[tuple[Prompt, Completion]]:
+        """Rows that this rank's engine drew and nobody compared yet."""
+        ...
+
+    def prove(
+        self,
+        rows: Sequence[tuple[Prompt, Completion]],
+        sampling: Sampling,
+        *,
+        gathered: Callable[[Any], list[Any]],
+    ) -> None:
+        """Compare rows, the same on all ranks. UserError on all ranks where they differ."""
         ...
 
 
@@ -62,9 +82,15 @@ class RankedEngine:
         mine = self.engine.generate(
             prompts[rank::world], n=n, sampling=sampling, seed=seed, numbers=every[rank::world]
         )
+        unproven = self.engine.to_prove if isinstance(self.engine, Provable) else ()
         out: list[list[Completion]] = [[] for _ in prompts]
-        for number, theirs in enumerate(self.ranks.gathered(mine)):
+        rows: list[tuple[Prompt, Completion]] = []
+        for number, (theirs, first) in enumerate(self.ranks.gathered((mine, tuple(unproven)))):
             out[number::world] = theirs
+            rows += first
+        if rows:
+            # All ranks are here, which the forward of sharded weights needs.
+            self.engine.prove(rows, sampling, gathered=self.ranks.gathered)
         return out
 
     def submit(

@@ -10,38 +10,53 @@ from sectow_fast.engine.sglang_server import SGLangServer
 from sectow_fast.types import Completion, Sampling, UserError
 
 RESENDS = 2  # bad rows that one request may have before the run stops
-PROVEN_ROWS = 4  # of the first rollout, compared with the trainer
+PROVEN_ROWS = 4  # of the first rollout of each rank, compared with the trainer
 
-# Compares [(prompt number, completion)] with the trainer's log-probs; raises where they differ.
+# Compares completions, each with its prompt's number, with the trainer; raises where they differ.
 Prove = Callable[[Sequence[tuple[int, Completion]]], None]
 
 
 class Batch:
-    """A `Stream` of requests that were given to a server.
+    """A `Stream` of `n` samples per prompt, of `prompts` prompts that enter as the server has room.
 
-    rows: where the server puts what comes back. prove: called with the first completions after
-    each start of the server; None where this process cannot compute the log-probs itself.
+    requests(i): the samples of prompt i; called when the prompt is about to be sent. rows: where
+    the server puts what comes back. prove: called with the first completions after each start of
+    the server.
     """
 
     def __init__(
         self,
         server: SGLangServer,
-        requests: Sequence[Request],
+        requests: Callable[[int], Sequence[Request]],
         *,
+        prompts: int,
+        n: int,
         rows: queue.SimpleQueue,
         wanted: Wanted,
         sampling: Sampling,
         eos_id: int,
-        prove: Prove | None,
+        prove: Prove,
     ) -> None:
         self._server, self._rows, self._wanted = server, rows, wanted
         self._limit, self._eos_id, self._prove = sampling.max_new_tokens, eos_id, prove
-        self._open = {request.key: request.rid for request in requests}
+        self._left = prompts * n  # samples that were not given out yet
+        self._open: dict[tuple[int, int], str] = {}  # those that were sent: key -> request id
+        self._entering = self._groups(requests, prompts)
+        server.submit(self._entering)
+
+    def _groups(
+        self, requests: Callable[[int], Sequence[Request]], prompts: int
+    ) -> Iterator[Sequence[Request]]:
+        for i in range(prompts):
+            group = requests(i)
+            self._open |= {request.key: request.rid for request in group}
+            yield group
 
     def each(self, *, wait: bool = True) -> Iterator[tuple[int, int, Completion]]:
         """See `Stream`. A short or broken row is asked for again; UserError after the third."""
         proof: list[tuple[int, Completion]] = []
-        while self._open:
+        start = 0
+        while self._left:
             row = self._server.next_row(self._rows, wait=wait)
             if row is None:
                 return
@@ -53,19 +68,25 @@ class Batch:
                 self._again(row.request, found)
                 continue
             del self._open[key]
+            self._left -= 1
             done = self._completion(row)
-            if self._prove is not None and self._server.unproven:
-                proof.append((key[0], done))
-                if len(proof) == PROVEN_ROWS or not self._open:
+            if not self._left:
+                self._server.withdraw(self._entering)
+            if self._server.unproven:
+                if start != self._server.starts:
+                    start, proof = self._server.starts, []
+                if row.start == start:  # rows of an earlier start prove nothing of this one
+                    proof.append((key[0], done))
+                if proof and (len(proof) == PROVEN_ROWS or not self._left):
                     self._prove(proof)
-                    self._server.passed()
                     proof = []
             yield *key, done
 
     def close(self) -> None:
-        """Stop what is still open."""
+        """Stop what is still open, and send no more."""
+        self._server.withdraw(self._entering)
         self._server.abort(list(self._open.values()))
-        self._open = {}
+        self._open, self._left = {}, 0
 
     def _completion(self, row: Row) -> Completion:
         return Completion(

@@ -11,6 +11,7 @@ This module imports neither torch nor sglang before the environment is clean.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ import threading
 import time
 import traceback
 from typing import Any
+
+from sectow_fast.engine.sglang_pixels import shared_images
 
 # Of the trainer's, not the engine's: a rendezvous the child would join as a client; memory settings
 # that break CUDA IPC and the memory saver; log-probs of another distribution than the sampled one.
@@ -51,6 +54,8 @@ def main(connection: Any, arguments: dict[str, Any], added: dict[str, str], log:
     environment = clean_environment(dict(os.environ), added)
     os.environ.clear()
     os.environ.update(environment)
+    # The pipe is not read before SGLang is up, which takes a minute on a GPU.
+    threading.Thread(target=watch_trainer, daemon=True).start()
     try:
         import sglang
 
@@ -60,6 +65,9 @@ def main(connection: Any, arguments: dict[str, Any], added: dict[str, str], log:
         connection.send(("failed", f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from None
     info = {"pid": os.getpid(), "children": engine.get_all_child_pids()}
+    started = getattr(engine, "_scheduler_init_result", None)
+    if started is not None:
+        info["cache_tokens"] = started.scheduler_infos[0].get("max_total_num_tokens")
     connection.send(("ready", info | {"sglang": sglang.__version__}))
     threading.Thread(target=watch, args=(info["children"],), daemon=True).start()
     engine.loop.run_until_complete(Host(engine, connection).serve())
@@ -84,6 +92,14 @@ def watch(children: list[int]) -> None:
                 dead = True
             if dead:
                 end(f"process {process.pid} of the engine died")
+
+
+def watch_trainer() -> None:
+    """End this process when the trainer has died, as by kill -9."""
+    trainer = multiprocessing.parent_process()
+    while trainer is None or os.getppid() == trainer.pid:
+        time.sleep(LIVENESS)
+    end("the trainer is gone")
 
 
 def end(why: str) -> None:
@@ -141,22 +157,19 @@ class Host:
 
     # ---- tokens
 
-    def _generate(self, ids: list[int], pixels: dict | None, samples: list[tuple]) -> None:
+    def _generate(self, ids: list[int], pixels: dict, samples: list[tuple]) -> None:
         """One prompt, a request a sample: (request id, sampling parameters)."""
-        import torch
+        images: list[Any] = [None] * len(samples)
+        if pixels:
+            images = shared_images(pixels, len(samples))
+        for (rid, sampling), image in zip(samples, images, strict=True):
+            self._spawn(self._one(rid, ids, image, sampling))
 
-        images = None
-        if pixels is not None:
-            tensors = {name: torch.from_numpy(value) for name, value in pixels.items()}
-            images = [{"format": "processor_output", **tensors}]
-        for rid, sampling in samples:
-            self._spawn(self._one(rid, ids, images, sampling))
-
-    async def _one(self, rid: str, ids: list[int], images: Any, sampling: dict) -> None:
+    async def _one(self, rid: str, ids: list[int], image: Any, sampling: dict) -> None:
         try:
             done = await self.engine.async_generate(
                 input_ids=ids,
-                image_data=images,
+                image_data=image and [image],
                 sampling_params=sampling,
                 return_logprob=True,
                 rid=rid,
@@ -167,6 +180,9 @@ class Host:
             row = (rid, list(done["output_ids"]), logprobs, reason, meta.get("weight_version"))
         except Exception as error:
             row = (rid, [], [], f"{type(error).__name__}: {error}", None)
+        for value in (image or {}).values():
+            if hasattr(value, "close_and_unlink"):
+                value.close_and_unlink()  # where the scheduler never opened it
         if not self._finished:
             # Whatever ends in one turn of the loop goes in one message.
             asyncio.get_running_loop().call_soon(self._flush)

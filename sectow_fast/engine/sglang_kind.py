@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import shutil
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from sectow_fast.config import Config
 from sectow_fast.engine.kinds import EngineKind, EngineSetup
+from sectow_fast.engine.reference import Gaps
 from sectow_fast.engine.sglang_engine import SGLangEngine
 from sectow_fast.engine.sglang_server import SGLangServer
 from sectow_fast.engine.sglang_settings import (
+    cards_problem,
+    cpu_tokens,
     device_of,
     engine_arguments,
     environment,
     two_roles,
+    write_dtype,
 )
-from sectow_fast.engine.weight_sync import folder_shapes
+from sectow_fast.engine.weight_sync import config_shapes
 from sectow_fast.types import UserError
 
 
@@ -24,20 +31,34 @@ class SGLangEngines:
     """SGLang for every model of a match: one server per player, or one for all (`engine.roles`).
 
     The defender as it was at round 0 shares the defender's server, which holds one model's weights
-    at a time. The servers start from one model folder, which is written at the first use.
+    at a time. The servers start from a folder without weights, which is written at the first use.
     """
 
     def __init__(self, setup: EngineSetup) -> None:
-        self._setup, self._model_folder = setup, setup.folder / "model"
+        self._setup = setup
         self._servers: dict[str, SGLangServer] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
 
-    def of(self, name: str, model: Any) -> SGLangEngine:
+    @functools.cached_property
+    def _model_folder(self) -> Path:
+        folder = self._setup.folder / "model"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that is resumed
+        self._setup.write_folder(folder)
+        write_dtype(folder, self._setup.config.engine.dtype)
+        return folder
+
+    @functools.cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        trust = self._setup.config.model.trust_remote_code
+        return config_shapes(self._model_folder, trust_remote_code=trust)
+
+    def start(self) -> None:
+        """Every server in turn, each while the ones before it sleep. See `Engines`."""
+        self._server("defender").start()
+        if self._setup.config.attacker == "grpo":  # no other attacker draws
+            self._server("attacker").start()
+
+    def of(self, name: str, model: Any, gaps: Gaps | None = None) -> SGLangEngine:
         """The engine of one player."""
-        if not self._shapes:
-            if not (self._model_folder / "config.json").exists():
-                self._setup.write_folder(self._model_folder)
-            self._shapes = folder_shapes(self._model_folder)
         return SGLangEngine(
             self._server(name),
             model,
@@ -46,15 +67,16 @@ class SGLangEngines:
             shapes=self._shapes,
             neighbours=self._servers,
             weights_of=self._setup.weights_of,
-            logprobs=self._setup.logprobs,
+            gaps=gaps,
         )
 
     def _server(self, name: str) -> SGLangServer:
-        config, folder = self._setup.config, self._model_folder
+        config = self._setup.config
         where = "attacker" if name == "attacker" else "defender"
         if two_roles(config) == "swap":
             where = "both"
         if where not in self._servers:
+            folder = self._model_folder
             self._servers[where] = SGLangServer(
                 config=config.engine,
                 arguments=engine_arguments(config, folder),
@@ -81,17 +103,20 @@ class SGLangEngines:
             server.close()
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, world: int) -> None:
     if importlib.util.find_spec("sglang") is None:
         raise UserError(
             "engine.kind sglang: found no SGLang in this environment, expected one;"
-            " pip install -e .[sglang] (GPU), or see docs/ENGINE.md for a CPU"
+            " `make gpu` on a CUDA machine (docs/GPU.md), or see docs/ENGINE.md for a CPU"
         )
     if config.engine.deterministic and device_of(config.engine) == "cpu":
         raise UserError(
             "engine.deterministic: found true on a CPU, expected false: SGLang has no"
             " deterministic attention there"
         )
+    found = cards_problem(config.engine, world=world)
+    if found is not None:
+        raise UserError(found)
 
 
 def _needs_plan(config: Config) -> bool:
@@ -103,7 +128,7 @@ def _remark(config: Config, weights: int) -> str:
         return "engine: SGLang on a GPU. The time above is TorchEngine's."
     return (
         f"engine: SGLang on a CPU, {config.engine.roles.replace('auto', 'two')} engines; each"
-        f" holds {weights / 2**20:.0f} MiB of weights and {config.engine.kv_tokens:,} tokens of"
+        f" holds {weights / 2**20:.0f} MiB of weights and {cpu_tokens(config.engine):,} tokens of"
         " cache. Its rollouts take longer than the time above, which is TorchEngine's."
     )
 

@@ -8,12 +8,13 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sectow_fast.engine import sglang_host
 from sectow_fast.engine.sglang_rows import EngineDied
+from sectow_fast.engine.weight_sync import Bucket
 from sectow_fast.types import UserError
 
 POLL = 0.2  # seconds for which a waiting caller does not look at the process
@@ -77,7 +78,7 @@ class SGLangProcess:
         if kind == "failed":
             raise UserError(
                 f"engine: SGLang did not start ({value}); {self.log} has what it wrote;"
-                " is SGLang installed for this device (pip install -e .[sglang])?"
+                " is SGLang installed for this device (make gpu, or docs/ENGINE.md for a CPU)?"
             )
         return value
 
@@ -150,3 +151,28 @@ class SGLangProcess:
                 waiting = self._replies.pop(number, None)
                 if waiting is not None:
                     waiting.put((ok, value))
+
+
+def push(call: Callable[..., Any], made: Iterable[Bucket], *, label: str, tp: int) -> int:
+    """All weights, one bucket at a time; bytes sent. The engine holds no request while this runs.
+
+    call: `SGLangProcess.call` of an engine of `tp` GPUs. label: of the weights.
+    """
+    sent = 0
+    call("flush")  # idle from here on: SGLang kills itself where a push finds it busy
+    call("begin")
+    for bucket in made:
+        data: Any = bucket.data
+        if data.is_cuda:
+            import torch
+            from torch.multiprocessing.reductions import reduce_tensor
+
+            torch.cuda.synchronize()
+            data = [reduce_tensor(bucket.data) for _ in range(tp)]
+        call("weights", bucket.pieces, data, label, tp)
+        sent += bucket.data.numel()
+        if bucket.data.is_cuda:
+            del bucket, data
+            torch.cuda.ipc_collect()
+    call("end")
+    return sent

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+
+from sectow_fast.engine.weight_sync import Bucket
+
+MESSAGE_BYTES = 2**25
 
 
 class EngineDied(Exception):
@@ -18,12 +25,13 @@ class EngineDied(Exception):
 class Wanted:
     """What a server must hold before it draws: one model's weights at one version.
 
-    weights: called only where they have to travel, and again after a restart.
+    buckets(device): the weights on the engine's device, one bucket at a time; called only where
+    they have to travel, and again after a restart.
     """
 
     name: str
     version: int
-    weights: Callable[[], Sequence[tuple[str, torch.Tensor]]]
+    buckets: Callable[[torch.device], Iterable[Bucket]]
 
     @property
     def label(self) -> str:
@@ -35,44 +43,115 @@ class Wanted:
 class Request:
     """One sample that was asked for. key: (prompt number, sample number) in its stream.
 
-    bad: how often it came back wrong already.
+    pixels(): the prompt's picture as the model takes it, empty without one; called whenever the
+    request is sent, so that nothing holds pixels in between. The samples of one prompt share it.
+    bad: how often the request came back wrong already.
     """
 
     rid: str
     key: tuple[int, int]
     ids: tuple[int, ...]
-    pixels: dict[str, Any] | None
+    pixels: Callable[[], Mapping[str, torch.Tensor]]
     sampling: dict[str, Any]
     rows: queue.SimpleQueue
     bad: int = 0
 
 
+# A tensor for the host, of any dtype, which numpy has not: (dtype, shape, its bytes).
+Packed = tuple[str, tuple[int, ...], np.ndarray]
+# One prompt for the host: (ids, its pixels, [(request id, sampling)]).
+Asked = tuple[list[int], dict[str, Packed], list[tuple[str, dict]]]
+
+
+class Backlog:
+    """Streams of prompts that wait until an engine has room for them, the oldest stream first.
+
+    A prompt is made into requests, one per sample, only when it is taken. So what waits costs no
+    memory, however long the stream is.
+    """
+
+    def __init__(self) -> None:
+        self._streams: deque[Iterator[Sequence[Request]]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._streams)
+
+    def add(self, prompts: Iterator[Sequence[Request]]) -> None:
+        self._streams.append(prompts)
+
+    def drop(self, prompts: Iterator[Sequence[Request]]) -> None:
+        """Forget a stream; nothing happens where it is at its end."""
+        if prompts in self._streams:
+            self._streams.remove(prompts)
+
+    def take(self, room: int) -> list[Request]:
+        """Whole prompts until at least `room` samples are taken, or none is left."""
+        taken: list[Request] = []
+        while self._streams and len(taken) < room:
+            group = next(self._streams[0], None)
+            if group is None:
+                self._streams.popleft()
+            else:
+                taken += group
+        return taken
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What came back for a request. `reason` is SGLang's finish reason, or an error's text."""
+    """What came back for a request. reason: SGLang's finish reason, or an error's text. start: the
+    number of the server's start that drew it, from 1."""
 
     request: Request
+    start: int
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     reason: str | None
     version: str | None
 
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        start: int,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        reason: str | None,
+        version: str | None,
+    ) -> Row:
+        """From the lists that came through the pipe."""
+        return cls(
+            request=request,
+            start=start,
+            ids=tuple(ids),
+            logprobs=tuple(logprobs),
+            reason=reason,
+            version=version,
+        )
 
-def by_prompt(requests: Sequence[Request]) -> list[tuple[list[int], Any, list[tuple[str, dict]]]]:
-    """(ids, pixels, [(request id, sampling)]) for the host: a prompt's samples travel together.
 
-    So its pixels travel once. Requests of one prompt share their `ids` and `pixels` objects.
+def messages(requests: Sequence[Request]) -> Iterator[list[Asked]]:
+    """What goes to the host, one message at a time: about `MESSAGE_BYTES` of pixels at most.
+
+    A prompt's samples travel together, so its pixels travel once. They are fetched for the message
+    that is made, so no more than one message's are held here.
     """
-    rows: list[tuple[list[int], Any, list[tuple[str, dict]]]] = []
-    last: Request | None = None
-    for request in requests:
-        sample = (request.rid, request.sampling)
-        if last and last.ids is request.ids and last.pixels is request.pixels:
-            rows[-1][2].append(sample)
-        else:
-            rows.append((list(request.ids), request.pixels, [sample]))
-        last = request
-    return rows
+    waiting: list[Asked] = []
+    size = 0
+    for _, group in itertools.groupby(requests, key=lambda request: id(request.pixels)):
+        samples = list(group)
+        pixels = {name: _packed(value) for name, value in samples[0].pixels().items()}
+        waiting.append((list(samples[0].ids), pixels, [(one.rid, one.sampling) for one in samples]))
+        size += sum(data.nbytes for _, _, data in pixels.values())
+        if size >= MESSAGE_BYTES:
+            yield waiting
+            waiting, size = [], 0
+    if waiting:
+        yield waiting
+
+
+def _packed(tensor: torch.Tensor) -> Packed:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return dtype, tuple(tensor.shape), tensor.contiguous().flatten().view(torch.uint8).numpy()
 
 
 def problem(row: Row, *, eos_id: int, limit: int, label: str) -> str | None:

@@ -1,34 +1,36 @@
 """One SGLang engine across its restarts: what it holds, what it owes, whether it is well.
 
 Only this file changes a server's state. Everything but reading runs on the caller's thread, so
-restarts happen where someone waits.
+restarts happen where someone waits, and the next requests are sent where someone takes a row.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sectow_fast.config import EngineConfig
-from sectow_fast.engine.sglang_process import POLL, Finished, SGLangProcess
-from sectow_fast.engine.sglang_rows import EngineDied, Request, Row, Wanted, by_prompt
-from sectow_fast.engine.weight_sync import buckets
+from sectow_fast.engine.sglang_process import POLL, Finished, SGLangProcess, push
+from sectow_fast.engine.sglang_rows import Backlog, EngineDied, Request, Row, Wanted, messages
+from sectow_fast.engine.sglang_settings import check_cache
 from sectow_fast.types import UserError
 
 CALL_SECONDS = 600.0
 
 
 class SGLangServer:
-    """One engine process and its successors. It is started by the first `ready`.
+    """One engine process and its successors. It is started by `start`, or by the first `ready`.
 
-    arguments: of `sglang.Engine`; environment: added to the child's; log: where its output goes.
+    arguments: of `sglang.Engine`; environment: added to the child's; log: where its output goes;
+    process: makes one life of the engine, `SGLangProcess` or what can do the same.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class SGLangServer:
         arguments: Mapping[str, Any],
         environment: Mapping[str, str],
         log: Path,
+        process: Callable[..., SGLangProcess] = SGLangProcess,
     ) -> None:
-        self.config, self.log = config, log
+        self.config, self.log, self._make = config, log, process
+        self.window = config.window or config.max_running + config.max_running // 4
         self._arguments, self._environment = dict(arguments), dict(environment)
         self._counts = {"restarts": 0, "resent": 0, "bad_rows": 0, "aborted": 0}
         self.process: SGLangProcess | None = None
@@ -47,9 +51,10 @@ class SGLangServer:
         self._proven = 0  # the start after which log-probs were last compared with the trainer's
         self._wanted: Wanted | None = None  # what a restart has to bring back
         self._holds: str | None = None  # label of the weights in there
-        self._asleep = False
+        self.asleep = False
         self._lock = threading.Lock()
-        self._waiting: dict[str, Request] = {}
+        self._waiting: dict[str, Request] = {}  # sent, and not come back
+        self._backlog = Backlog()  # not sent yet
         self._number = 0
         self._busy_since = time.monotonic()
         self._fruitless = 0  # deaths since the last row
@@ -66,21 +71,34 @@ class SGLangServer:
         return self.process is not None and self.process.alive
 
     @property
-    def asleep(self) -> bool:
-        return self._asleep
-
-    @property
     def open_requests(self) -> int:
+        """Samples that the engine was sent and that have not come back; `window` or a few more."""
         return len(self._waiting)
 
     # ---- weights and memory
 
+    def start(self) -> None:
+        """Start the process, with dummy weights, and let it give its memory back at once.
+
+        For a device on which nothing else is yet. UserError where the cache is smaller than was
+        asked for: nothing would say so later.
+        """
+        if self.starts:
+            return
+        self._start()
+        try:
+            check_cache(self._arguments, self._living().info)
+        except UserError:
+            self.close()
+            raise
+        self.release()
+
     def ready(self, wanted: Wanted) -> None:
         """Up, awake, and holding the wanted weights, which travel only where they must."""
-        if self._waiting and self._holds not in (None, wanted.label):
+        if (self._waiting or self._backlog) and self._holds not in (None, wanted.label):
             raise RuntimeError(
-                f"engine {wanted.name}: {len(self._waiting)} requests of {self._holds!r} are open;"
-                " take the rest of their stream or close it first"
+                f"engine {wanted.name}: {len(self._waiting)} requests of {self._holds!r} are open,"
+                " and others may wait to be sent; take the rest of their stream or close it first"
             )
         self._wanted = wanted
         try:
@@ -91,14 +109,14 @@ class SGLangServer:
                 else:
                     self._start()
                     self._bring(wanted)
-            elif self._asleep or self._holds != wanted.label:
+            elif self.asleep or self._holds != wanted.label:
                 self._bring(wanted)
         except EngineDied as error:
             self._revive(str(error))
 
     def release(self) -> None:
         """Give cache, graphs and weights back. Nothing happens where it sleeps or is dead."""
-        if not self.alive or self._asleep:
+        if not self.alive or self.asleep:
             return
         began = time.perf_counter()
         try:
@@ -106,48 +124,30 @@ class SGLangServer:
             self._call("release", None)
         except EngineDied:
             return  # a dead engine holds no memory; the next rollout starts a new one
-        self._asleep = True
+        self.asleep = True
         self.seconds["sleep"] = time.perf_counter() - began
 
     def _bring(self, wanted: Wanted) -> None:
         """Weights in the order that keeps the memory's peak low: weights, push, then the cache."""
         began = time.perf_counter()
         # With the memory saver, sleep gives the weights back too: then every wake pushes them.
-        forgot = self._asleep and bool(self._arguments.get("enable_memory_saver"))
-        if self._asleep:
+        forgot = self.asleep and bool(self._arguments.get("enable_memory_saver"))
+        if self.asleep:
             self._call("resume", ["weights"])
         woken = time.perf_counter()
         if self._holds != wanted.label or forgot:
-            self.synced_bytes = self._push(wanted)
+            made = wanted.buckets(self.device)
+            self.synced_bytes = push(self._call, made, label=wanted.label, tp=self.config.tp)
             self._holds = wanted.label
         pushed = time.perf_counter()
-        if self._asleep:
+        if self.asleep:
             self._call("resume", ["kv_cache", "cuda_graph"])
-            self._asleep = False
-        end = time.perf_counter()
-        self.seconds |= {"sync": pushed - woken, "wake": (woken - began) + (end - pushed)}
+            self.asleep = False
+        wake = (woken - began) + (time.perf_counter() - pushed)
+        self.seconds |= {"sync": pushed - woken, "wake": wake}
 
-    def _push(self, wanted: Wanted) -> int:
-        """All weights in buckets; bytes sent. The engine holds no request while this runs."""
-        named, sent = wanted.weights(), 0
-        self._call("flush")  # idle from here on: SGLang kills itself where a push finds it busy
-        self._call("begin")
-        for bucket in buckets(named, self.config.bucket_mb * 2**20, self._device()):
-            data: Any = bucket.data
-            if data.is_cuda:
-                from torch.multiprocessing.reductions import reduce_tensor
-
-                torch.cuda.synchronize()
-                data = [reduce_tensor(bucket.data) for _ in range(self.config.tp)]
-            self._call("weights", bucket.pieces, data, wanted.label, self.config.tp)
-            sent += bucket.data.numel()
-            if bucket.data.is_cuda:
-                del bucket, data
-                torch.cuda.ipc_collect()
-        self._call("end")
-        return sent
-
-    def _device(self) -> torch.device:
+    @property
+    def device(self) -> torch.device:
         """Where the engine wants its weights."""
         on_cpu = self._arguments.get("device") == "cpu"
         return torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
@@ -167,7 +167,20 @@ class SGLangServer:
         self._number += 1
         return f"r{self._number}"
 
-    def submit(self, requests: Sequence[Request]) -> None:
+    def submit(self, prompts: Iterator[Sequence[Request]]) -> None:
+        """Take a stream of prompts, each as the requests of its samples; see `Backlog`."""
+        self._backlog.add(prompts)
+        self._feed()
+
+    def withdraw(self, prompts: Iterator[Sequence[Request]]) -> None:
+        """Take no more from this stream."""
+        self._backlog.drop(prompts)
+
+    def _feed(self) -> None:
+        if entering := self._backlog.take(self.window - len(self._waiting)):
+            self._ask(entering)
+
+    def _ask(self, requests: Sequence[Request]) -> None:
         with self._lock:
             if not self._waiting:
                 self._busy_since = time.monotonic()
@@ -182,7 +195,7 @@ class SGLangServer:
         again = dataclasses.replace(request, rid=self.next_rid(), bad=request.bad + 1)
         self._counts["bad_rows"] += 1
         self._counts["resent"] += 1
-        self.submit([again])
+        self._ask([again])
         return again
 
     def abort(self, rids: Sequence[str]) -> None:
@@ -199,6 +212,7 @@ class SGLangServer:
     def next_row(self, rows: queue.SimpleQueue, *, wait: bool) -> Row | None:
         """The next row; watches the process while it waits. None: nothing has come yet."""
         while True:
+            self._feed()
             try:
                 return rows.get(timeout=POLL) if wait else rows.get_nowait()
             except queue.Empty:
@@ -207,24 +221,17 @@ class SGLangServer:
                     return None
 
     def _send(self, requests: Sequence[Request]) -> None:
-        if requests:
-            self._living().send("generate", by_prompt(requests))
+        for message in messages(requests):
+            self._living().send("generate", message)
 
-    def _arrived(self, finished: Sequence[Finished]) -> None:
+    def _arrived(self, start: int, finished: Sequence[Finished]) -> None:
         """Rows for whoever waits for them. Runs on the process's reading thread."""
         self._fruitless = 0
-        for rid, ids, logprobs, reason, version in finished:
+        for rid, *rest in finished:
             with self._lock:
                 request = self._waiting.pop(rid, None)
             if request is not None:
-                row = Row(
-                    request=request,
-                    ids=tuple(ids),
-                    logprobs=tuple(logprobs),
-                    reason=reason,
-                    version=version,
-                )
-                request.rows.put(row)
+                request.rows.put(Row.of(request, start, *rest))
 
     # ---- the process and its health
 
@@ -235,15 +242,15 @@ class SGLangServer:
         self.process = None
 
     def _start(self) -> None:
-        self.process = SGLangProcess(
+        self.process = self._make(
             arguments=self._arguments,
             environment=self._environment,
             log=self.log,
             start_timeout=self.config.start_timeout,
-            on_rows=self._arrived,
+            on_rows=functools.partial(self._arrived, self.starts + 1),
         )
         self.starts += 1
-        self._holds, self._asleep = None, False
+        self._holds, self.asleep = None, False
 
     def _check(self) -> None:
         """Called while somebody waits: a dead or silent process is replaced, its work sent again.
@@ -288,5 +295,5 @@ class SGLangServer:
         return self.process
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        timeout = max(CALL_SECONDS, self.config.timeout)
-        return self._living().call(name, *arguments, timeout=timeout)
+        seconds = max(CALL_SECONDS, self.config.timeout)
+        return self._living().call(name, *arguments, timeout=seconds)

@@ -75,19 +75,15 @@ def ask_missing(
     wording: Wording,
     chunk: int,
 ) -> None:
-    """Ask for a reply to every case that has none, `chunk` cases at a time.
+    """Ask for a reply to every case that has none. Each reply is on disk as soon as it is there.
 
-    row: the name of the model, and of the defence it stands behind. Each reply is on disk before
-    the next chunk is asked for.
+    row: the name of the model, and of the defence it stands behind. chunk: see `defended`.
     """
     todo = [case for case in asked.all_cases() if case.id not in responses.rows]
+    asks = [
+        Ask(id=case.id, parts=case.parts, images=asked.suites[case.suite].images) for case in todo
+    ]
     with progress(f"{row}: replies", len(todo)) as step:
-        for at in range(0, len(todo), chunk):
-            part = todo[at : at + chunk]
-            asks = [
-                Ask(id=case.id, parts=case.parts, images=asked.suites[case.suite].images)
-                for case in part
-            ]
-            for number, reply in defended(defence, replier, asks, wording):
-                responses.append(response_row(part[number], reply, model=row))
-                step()
+        for number, reply in defended(defence, replier, asks, wording, chunk=chunk):
+            responses.append(response_row(todo[number], reply, model=row))
+            step()

@@ -16,9 +16,12 @@ DefenceName = Literal["none", "self-reminder", "adashield", "self-check"]
 
 
 def defended(
-    name: str, replier: Replier, asks: Sequence[Ask], wording: Wording
+    name: str, replier: Replier, asks: Sequence[Ask], wording: Wording, *, chunk: int
 ) -> Iterator[tuple[int, Reply]]:
-    """(number of the ask, its reply) behind the defence of that name, each once."""
+    """(number of the ask, its reply) behind the defence of that name, each once and as it comes.
+
+    chunk: how many asks a defence of two passes takes through both before it goes on.
+    """
     if name == "self-reminder":
         asks = [
             around(ask, wording.self_reminder_before, wording.self_reminder_after) for ask in asks
@@ -26,7 +29,9 @@ def defended(
     elif name == "adashield":
         asks = [around(ask, wording.adashield, "") for ask in asks]
     if name == "self-check":
-        yield from _checked(replier, asks, wording)
+        for at in range(0, len(asks), chunk):
+            for number, reply in _checked(replier, asks[at : at + chunk], wording):
+                yield at + number, reply
     else:
         yield from replier.reply(asks)
 

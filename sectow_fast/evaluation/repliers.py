@@ -187,7 +187,8 @@ class EndpointReplier:
         self.client, self.max_new_tokens = client, max_new_tokens
 
     def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Reply]]:
-        conversations = [[{"role": "user", "content": _content(ask)}] for ask in asks]
+        # Pictures are opened when their request is about to be sent, and not before.
+        conversations = ([{"role": "user", "content": _content(ask)}] for ask in asks)
         for number, answer in self.client.ask_all(conversations, max_tokens=self.max_new_tokens):
             yield (
                 number,

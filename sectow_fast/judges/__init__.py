@@ -6,6 +6,7 @@ from sectow_fast.judges.endpoint import EndpointJudge
 from sectow_fast.judges.formats import GUARD_FORMATS, GuardFormat, register_guard_format
 from sectow_fast.judges.make import JUDGES, JudgeSettings, make_judge, register_judge
 from sectow_fast.judges.rule import RuleJudge, refusal_of
+from sectow_fast.judges.shared import SharedJudge, Told
 
 __all__ = [
     "GUARD_FORMATS",
@@ -19,6 +20,8 @@ __all__ = [
     "JudgeSettings",
     "Judgement",
     "RuleJudge",
+    "SharedJudge",
+    "Told",
     "agreement",
     "make_judge",
     "refusal_of",

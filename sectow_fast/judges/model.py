@@ -40,6 +40,9 @@ class GuardCodec:
     def pixel_inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         return {}
 
+    def prefetch(self, prompts: Sequence[Prompt]) -> None:
+        """It has no pictures."""
+
 
 class ModelJudge:
     """folder: a causal language model with its tokenizer and chat template."""

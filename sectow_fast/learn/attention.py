@@ -1,10 +1,11 @@
 """Attention over rows of many sequences, by the backend that one flag names.
 
-`use(model, name)` sets it on the text decoder; the vision tower keeps its own. From then on a
-forward whose mask comes from `mask_of(segments)` is computed by the backend, and any other forward
-(rollout, evaluation) by transformers' sdpa. `auto` means flex on CUDA and sdpa on a CPU; both come
-with torch. flash and xformers are used only when they are named. A backend that is missing is an
-error; no other one takes its place silently.
+`use(model, name)` sets it on text decoder and vision tower. From then on a decoder whose mask comes
+from `mask_of(segments)`, and a tower of packed pictures whose ends come from `ends_of(segments)`
+(learn/tower.py), are computed by the backend. Any other forward (rollout, evaluation, a tower that
+takes pictures of one size as a batch) is computed by transformers' sdpa. `auto` means flex on CUDA
+and sdpa on a CPU; both come with torch. flash and xformers are used only when they are named. A
+backend that is missing is an error; no other one takes its place silently.
 
 | name     | how                                              | windows | image blocks | runs on  |
 |----------|--------------------------------------------------|---------|--------------|----------|
@@ -16,6 +17,7 @@ error; no other one takes its place silently.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +28,10 @@ from sectow_fast.types import UserError
 BACKENDS = ("sdpa", "flex", "flash", "xformers")
 PACKAGES = {"flash": "flash_attn", "xformers": "xformers"}
 PREFIX = "sectow-"
+# transformers hands a tower's whole row over, with its ends, only where the name says flash.
+TOWER = "sectow-flash-tower-"
+# It also tries to load a kernel of that name for a model that is a decoder alone.
+SAFE = {"flash": "varlen"}
 
 
 class Backend(Protocol):
@@ -51,19 +57,36 @@ def use(model: Any, name: str = "auto", *, cuda: bool | None = None) -> str:
     """
     cuda = next(model.parameters()).is_cuda if cuda is None else cuda
     name = chosen(name, cuda=cuda)
-    register(name, load(name, cuda=cuda))
-    set_on_text(model, PREFIX + name)
+    install(model, name, load(name, cuda=cuda))
     return name
 
 
-def set_on_text(model: Any, implementation: str) -> None:
-    """transformers' `set_attn_implementation`, for the text decoder alone."""
-    text = model.config.get_text_config()
-    if text is model.config:
-        model.set_attn_implementation(implementation)
-    else:
-        inner = [k for k in model.config.sub_configs if getattr(model.config, k, None) is text]
-        model.set_attn_implementation({inner[0]: implementation})
+def install(model: Any, name: str, backend: Backend) -> None:
+    """Let `backend` compute the attention of `model`'s decoder and tower, under this name."""
+    text, tower = PREFIX + SAFE.get(name, name), TOWER + name
+    _register((text, tower), backend)
+    put(model, dict.fromkeys(implementations(model), text) | {"vision_config": tower})
+
+
+def implementations(model: Any) -> dict[str, str]:
+    """What computes attention now, by part: "" for a decoder alone, else the names of the
+    configurations of text decoder and vision tower."""
+    config = model.config
+    text = config.get_text_config()
+    if text is config:
+        return {"": config._attn_implementation}
+    parts = {k: getattr(config, k, None) for k in config.sub_configs}
+    return {
+        k: part._attn_implementation
+        for k, part in parts.items()
+        if part is text or k == "vision_config"
+    }
+
+
+def put(model: Any, names: Mapping[str, str]) -> None:
+    """Set what computes attention, by part as `implementations` has it; other names are left."""
+    mine = {part: names[part] for part in implementations(model)}
+    model.set_attn_implementation(mine.get("") or mine)
 
 
 def chosen(name: str, *, cuda: bool) -> str:
@@ -108,14 +131,24 @@ def mask_of(segments: Segments, device: torch.device) -> torch.Tensor:
     return mask
 
 
-def register(name: str, backend: Backend) -> None:
-    """Make a backend known to transformers under `PREFIX + name`."""
+def ends_of(segments: Segments, device: torch.device) -> torch.Tensor:
+    """The `cu_seqlens` of a tower's packed pictures: [spans + 1] int32 from 0, made on the host."""
+    ends = torch.tensor([0, *(span.start + span.length for span in segments.spans)])
+    ends = ends.to(device=device, dtype=torch.int32, non_blocking=True)
+    ends.segments = segments
+    return ends
+
+
+def _register(names: Sequence[str], backend: Backend) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
 
     def forward(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
-        segments = getattr(attention_mask, "segments", None)
+        ends = kwargs.pop("cu_seq_lens_q", None)
+        segments = getattr(attention_mask if ends is None else ends, "segments", None)
+        if segments is None and ends is not None:
+            return _one_by_one(module, (query, key, value), ends, scaling), None
         if segments is None:
             return sdpa_attention_forward(
                 module,
@@ -139,5 +172,22 @@ def register(name: str, backend: Backend) -> None:
         )
         return out[None], None
 
-    AttentionInterface.register(PREFIX + name, forward)
-    AttentionMaskInterface.register(PREFIX + name, sdpa_mask)
+    for name in names:
+        AttentionInterface.register(name, forward)
+        AttentionMaskInterface.register(name, sdpa_mask)
+
+
+def _one_by_one(
+    module: Any, states: Sequence[torch.Tensor], ends: torch.Tensor, scale: float | None
+) -> torch.Tensor:
+    """A packed tower as transformers computes it: one call per picture or window. The start-up
+    self-test compares with it."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    sizes = ends.diff().tolist()
+    parts = zip(*(one.split(sizes, 2) for one in states), strict=True)
+    done = [
+        sdpa_attention_forward(module, *part, None, scaling=scale, is_causal=False)[0]
+        for part in parts
+    ]
+    return torch.cat(done, 1)

@@ -1,4 +1,7 @@
-"""FlexAttention over the whole row. A block mask skips blocks in which no token sees another."""
+"""FlexAttention over the whole row. A block mask skips blocks in which no token sees another.
+
+Rows of any length are taken: the block mask covers the last block's rest, and the kernel masks it.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +50,22 @@ def _flex(cuda: bool) -> Any:
     return torch.compile(flex_attention, dynamic=True) if cuda else flex_attention
 
 
-def _prepare(segments: Segments, window: int | None, device: torch.device) -> Any:
+@cache
+def _block_mask(cuda: bool) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
+    # Not compiled, it makes the whole T x T mask first: 256 MiB at 16,384 tokens, several times.
+    return torch.compile(create_block_mask, dynamic=True) if cuda else create_block_mask
+
+
+def _prepare(segments: Segments, window: int | None, device: torch.device) -> Any:
     name = ("flex", window, device)
     if name not in segments.prepared:
-        group, segment, place = segments.labels.to(device)
-        blocks = None if segments.blocks is None else segments.blocks.to(device)
+        group, segment, place = segments.labels.to(device, non_blocking=True)
+        blocks = None if segments.blocks is None else segments.blocks.to(device, non_blocking=True)
+
+        def same(_b, _h, i, j):
+            return group[i] == group[j]
 
         def sees(_b, _h, i, j):
             mine = (segment[i] == segment[j]) | (segment[j] == 0)
@@ -62,10 +74,10 @@ def _prepare(segments: Segments, window: int | None, device: torch.device) -> An
                 seen = seen | ((blocks[i] == blocks[j]) & (blocks[i] >= 0))
             if window is not None:
                 seen = seen & (place[i] - place[j] < window)
-            return (group[i] == group[j]) & mine & seen
+            return same(_b, _h, i, j) & mine & seen
 
         tokens = segments.tokens
-        segments.prepared[name] = create_block_mask(
-            sees, None, None, tokens, tokens, device=str(device)
+        segments.prepared[name] = _block_mask(device.type == "cuda")(
+            same if segments.both_ways else sees, None, None, tokens, tokens, device=str(device)
         )
     return segments.prepared[name]

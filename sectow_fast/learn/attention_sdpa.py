@@ -29,7 +29,8 @@ def attend(
             "learn.attention sdpa: found a softcap on attention scores, expected none; take flex"
         )
     batches, order = _prepare(segments, window, query.device)
-    parts = [_attend(query, key, value, batch, scale) for batch in batches]
+    causal = not segments.both_ways
+    parts = [_attend(query, key, value, batch, scale, causal) for batch in batches]
     return torch.cat(parts)[order]
 
 
@@ -44,12 +45,18 @@ def _prepare(
         places = torch.cat([one.used.flatten() for one in made]).nonzero()[:, 0]
         order = torch.empty(segments.tokens, dtype=torch.long)
         order[queries[places]] = places
-        segments.prepared[name] = [one.to(device) for one in made], order.to(device)
+        order = order.to(device, non_blocking=True)
+        segments.prepared[name] = [one.to(device) for one in made], order
     return segments.prepared[name]
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, batch: Joined, scale: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    batch: Joined,
+    scale: float | None,
+    causal: bool,
 ) -> torch.Tensor:
     q, k, v = (
         one[index].transpose(1, 2)
@@ -60,7 +67,7 @@ def _attend(
         k,
         v,
         attn_mask=None if batch.seen is None else batch.seen[:, None],
-        is_causal=batch.seen is None,
+        is_causal=causal and batch.seen is None,
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
     )

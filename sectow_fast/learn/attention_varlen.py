@@ -2,7 +2,9 @@
 
 Both align a query that is shorter than its keys to their end, which is right for a completion after
 its prompt. The prompt's keys and values are copied once per completion (G x P rows of one layer at
-a time), so that the libraries' own backward pass can be used.
+a time), so that the libraries' own backward pass can be used. Both libraries want one dtype. Where
+a rotary embedding leaves queries and keys in float32 beside values in half precision, they are
+given in the values' dtype.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def varlen(segments: Segments, device: torch.device) -> Varlen:
             mine.append(span.length)
             theirs.append(span.keys)
         segments.prepared[name] = Varlen(
-            keys=torch.cat(keys).to(device),
+            keys=torch.cat(keys).to(device, non_blocking=True),
             query_lengths=tuple(mine),
             key_lengths=tuple(theirs),
             query_ends=_ends(mine, device),
@@ -59,7 +61,7 @@ def varlen(segments: Segments, device: torch.device) -> Varlen:
 
 def _ends(lengths: list[int], device: torch.device) -> torch.Tensor:
     ends = torch.tensor([0, *lengths]).cumsum(0)
-    return ends.to(device=device, dtype=torch.int32)
+    return ends.to(device=device, dtype=torch.int32, non_blocking=True)
 
 
 def flash(
@@ -75,22 +77,22 @@ def flash(
     """flash-attn's `flash_attn_varlen_func`; see `attention.Backend`. float16 and bfloat16 only."""
     from flash_attn import flash_attn_varlen_func
 
-    if query.dtype not in (torch.float16, torch.bfloat16):
+    if value.dtype not in (torch.float16, torch.bfloat16):
         raise UserError(
-            f"learn.attention flash: found {query.dtype}, expected bfloat16 or float16;"
+            f"learn.attention flash: found {value.dtype}, expected bfloat16 or float16;"
             " set learn.dtype bfloat16, or take sdpa or flex"
         )
     plan = varlen(segments, query.device)
     return flash_attn_varlen_func(
-        query,
-        key[plan.keys],
+        query.to(value.dtype),
+        key.to(value.dtype)[plan.keys],
         value[plan.keys],
         cu_seqlens_q=plan.query_ends,
         cu_seqlens_k=plan.key_ends,
         max_seqlen_q=max(plan.query_lengths),
         max_seqlen_k=max(plan.key_lengths),
         softmax_scale=scale,
-        causal=True,
+        causal=not segments.both_ways,
         window_size=(-1, -1) if window is None else (window - 1, 0),
         softcap=softcap or 0.0,
     )
@@ -108,7 +110,10 @@ def xformers(
 ) -> torch.Tensor:
     """xformers' `memory_efficient_attention`; see `attention.Backend`."""
     from xformers.ops import memory_efficient_attention
-    from xformers.ops.fmha.attn_bias import BlockDiagonalCausalFromBottomRightMask
+    from xformers.ops.fmha.attn_bias import (
+        BlockDiagonalCausalFromBottomRightMask,
+        BlockDiagonalMask,
+    )
 
     if softcap is not None or window is not None:
         raise UserError(
@@ -118,11 +123,14 @@ def xformers(
     plan = varlen(segments, query.device)
     name = ("xformers", query.device)
     if name not in segments.prepared:
-        segments.prepared[name] = BlockDiagonalCausalFromBottomRightMask.from_seqlens(
+        bias = BlockDiagonalMask if segments.both_ways else BlockDiagonalCausalFromBottomRightMask
+        segments.prepared[name] = bias.from_seqlens(
             q_seqlen=list(plan.query_lengths), kv_seqlen=list(plan.key_lengths)
         )
     heads = query.shape[1] // key.shape[1]
-    k, v = (one[plan.keys].repeat_interleave(heads, 1)[None] for one in (key, value))
+    k, v = (
+        one.to(value.dtype)[plan.keys].repeat_interleave(heads, 1)[None] for one in (key, value)
+    )
     return memory_efficient_attention(
-        query[None], k, v, attn_bias=segments.prepared[name], scale=scale
+        query.to(value.dtype)[None], k, v, attn_bias=segments.prepared[name], scale=scale
     )[0]

@@ -1,7 +1,7 @@
 """Atomic checkpoints: safetensors and a JSON file in a folder that appears whole or not at all.
 
-Written and read by torch.distributed.checkpoint, one file per rank, so a run may be resumed on
-another number of ranks.
+Written and read by torch.distributed.checkpoint, each rank its own files, so a run may be resumed
+on another number of ranks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,65 +24,129 @@ from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.types import UserError
 
 _PART = ".part-"
+FILE_BYTES = 1 << 30  # of whole tensors; a rank's share of a file is smaller
+# Torch's warning that there is only one process, which is intended; it may come from any thread.
+warnings.filterwarnings("ignore", message=".*assuming the intent is to (save|load).*")
 
 
-def save(
-    folder: Path,
-    *,
-    tensors: Mapping[str, Mapping[str, torch.Tensor]],
-    state: Mapping[str, Any],
-    ranks: Ranks = ALONE,
-) -> Path:
-    """Write `folder/checkpoint-N/` and make it the latest; earlier ones go only after that.
+class Checkpoints:
+    """A run's checkpoints: each is copied at once and written in the background, one at a time.
 
-    Sharded tensors are written by the ranks that hold them, so all ranks must call this. A kill at
-    any moment leaves either the earlier checkpoint or this one.
+    All ranks must make the same calls. A kill at any moment leaves either the earlier checkpoint
+    or the new one.
     """
-    if ranks.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        _clean(folder, keep=_latest_name(folder))
-    ranks.barrier()
-    number = max((int(p.name.split("-")[1]) for p in folder.glob("checkpoint-*")), default=0) + 1
-    part = folder / f"{_PART}{number:06d}"
-    final = folder / f"checkpoint-{number:06d}"
-    if ranks.first:
+
+    def __init__(self, folder: Path, ranks: Ranks = ALONE) -> None:
+        self.folder, self.ranks = folder, ranks
+        self._finishing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def save(
+        self,
+        *,
+        tensors: Mapping[str, Mapping[str, torch.Tensor]],
+        state: Mapping[str, Any],
+    ) -> None:
+        """Begin to write `checkpoint-N`; the earlier one goes once this one is whole.
+
+        Returns once everything is copied to host memory, so that training may go on: the copy is as
+        large as the share of weights and optimizer that this rank holds. Sharded tensors are
+        written by the ranks that hold them. Waits for the checkpoint before; UserError if that one
+        could not be written.
+        """
+        from torch.distributed.checkpoint import HuggingFaceStorageWriter, async_save
+
+        self.wait()
+        with self._explained():
+            part = self.ranks.told(self._begin)
+        flat = _untied(tensors)
+        writer = HuggingFaceStorageWriter(
+            str(part), fqn_to_index_mapping=_files(flat), save_distributed=True
+        )
+        written = async_save(
+            flat,
+            storage_writer=writer,
+            process_group=self.ranks.aside,
+            no_dist=self.ranks.world == 1,
+        )
+        self._writing = self._finishing.submit(self._finish, written, part, json.dumps(state))
+
+    def check(self) -> None:
+        """UserError where the write under way has failed already."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return once nothing is being written. UserError where a write has failed."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with self._explained():
+                writing.result()
+
+    def _begin(self) -> Path:
+        """The folder that the next checkpoint is written to."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        latest = _latest_name(self.folder)
+        _clean(self.folder, keep=latest)
+        part = self.folder / f"{_PART}{int(latest.rpartition('-')[2] or 0) + 1:06d}"
         part.mkdir()
-    ranks.barrier()
-    _write(part, tensors, ranks)
-    if ranks.first:
-        (part / "state.json").write_text(json.dumps(state))
+        return part
+
+    def _finish(self, written: Future[object], part: Path, state: str) -> None:
+        """Wait for all ranks' files, then make them the latest checkpoint (on the first rank)."""
+        written.result()
+        if not self.ranks.first:
+            return
+        (part / "state.json").write_text(state)
         for path in part.iterdir():
             _flush(path)
         _flush(part)
+        final = self.folder / f"checkpoint-{part.name.removeprefix(_PART)}"
         part.rename(final)
-        pointer = folder / ".latest.part"
+        pointer = self.folder / ".latest.part"
         pointer.write_text(final.name)
         _flush(pointer)
-        pointer.replace(folder / "latest")
-        _flush(folder)
-        _clean(folder, keep=final.name)
-    ranks.barrier()
-    return final
+        pointer.replace(self.folder / "latest")
+        _flush(self.folder)
+        _clean(self.folder, keep=final.name)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        from torch.distributed.checkpoint.api import CheckpointException
+
+        try:
+            yield
+        except (CheckpointException, OSError, SafetensorError) as error:
+            cause: BaseException = error
+            if isinstance(error, CheckpointException):
+                cause, _ = next(iter(error.failures.values()))
+            raise UserError(
+                f"{self.folder}: a checkpoint could not be written ({cause}); the one before is"
+                " whole: make room there and go on with --resume"
+            ) from None
 
 
-def _write(part: Path, tensors: Mapping[str, Mapping[str, torch.Tensor]], ranks: Ranks) -> None:
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint import save as write
-
+def _untied(tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """By `group/name`. Tied weights share memory, which safetensors refuses, so each is copied."""
     flat: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for group, values in tensors.items():
         for name, value in values.items():
             here = (value.to_local() if hasattr(value, "to_local") else value).data_ptr()
-            # Tied weights share memory, which safetensors refuses, so each is copied.
             flat[f"{group}/{name}"] = value.detach().clone() if here in seen else value.detach()
             seen.add(here)
-    with _quiet():
-        write(
-            flat,
-            storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True),
-            no_dist=ranks.world == 1,
-        )
+    return flat
+
+
+def _files(flat: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Which file a tensor goes to, from 1: torch holds a second copy of the file that it writes."""
+    out, number, size = {}, 1, 0
+    for name, value in flat.items():
+        size += value.nbytes
+        if size > FILE_BYTES:
+            number, size = number + 1, value.nbytes
+        out[name] = number
+    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +177,8 @@ class Saved:
 
         flat = {f"{group}/{name}": value.detach() for name, value in into.items()}
         try:
-            with _quiet():
-                reader = HuggingFaceStorageReader(str(self.path))
-                read(flat, storage_reader=reader, no_dist=self.ranks.world == 1)
+            reader = HuggingFaceStorageReader(str(self.path))
+            read(flat, storage_reader=reader, no_dist=self.ranks.world == 1)
         except CheckpointException as error:
             cause, _ = next(iter(error.failures.values()))
             raise UserError(
@@ -146,7 +210,7 @@ class Saved:
 
 def load(folder: Path, *, ranks: Ranks = ALONE) -> Saved:
     """The latest checkpoint. UserError names a damaged file."""
-    path = folder / _latest_name(folder)
+    path = folder / ranks.told(lambda: _latest_name(folder))
     try:
         state = json.loads((path / "state.json").read_text())
     except (OSError, ValueError) as error:
@@ -183,14 +247,6 @@ def optimizer_tensors(
         for key, value in optimizer.state.get(parameter, {}).items():
             out[f"{name}/{key}"] = value
     return out
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warning of torch that there is only one process, which is intended here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*assuming the intent is to (save|load).*")
-        yield
 
 
 def _latest_name(folder: Path) -> str:

@@ -78,7 +78,8 @@ def grpo_step(
     Raises UserError where rollout and trainer disagree by more than `config.mismatch_max` (mean k3
     estimate of KL per token).
     """
-    advantages, signal = advantages_of(groups, config)
+    # A registered reward term may answer each rank otherwise: the first one's rewards count.
+    advantages, signal = policy.ranks.told(lambda: advantages_of(groups, config))
     live = [i for i, has in enumerate(signal) if has]
     metrics = {
         "tokens": float(sum(len(one.ids) for group in groups for one in group.completions)),
@@ -93,7 +94,7 @@ def grpo_step(
     policy.train()
     optimizer.zero_grad(set_to_none=True)
     loss_settings, normalizer = loss_config(config.loss), normalizer_of(groups, config)
-    sums = StepSums(mismatch_max=config.mismatch_max)
+    sums = StepSums(mismatch_max=config.mismatch_max, device=policy.device)
     pairs = [(groups[i].prompt, groups[i].completions) for i in live]
     for row, pieces in policy.rows(pairs, config.tokens_per_batch):
         by_completion = torch.tensor(
@@ -124,44 +125,50 @@ def grpo_step(
     return metrics
 
 
+SUMS = ("loss", "tokens_trained", "scored", "live", "mismatch_kl", *MEANS)
+
+
 class StepSums:
     """A step's metrics, summed row by row and then over ranks.
 
+    The sums stay on the device until `result` reads them once, so that no row waits for the card.
     mismatch_max: the bound on KL(rollout || trainer) per token, over which the run stops.
     """
 
-    def __init__(self, *, mismatch_max: float) -> None:
+    def __init__(self, *, mismatch_max: float, device: torch.device) -> None:
         self.mismatch_max = mismatch_max
-        names = ["loss", "tokens_trained", "scored", "live", "mismatch_kl", *MEANS]
-        self.sums: dict[str, float] = dict.fromkeys(names, 0.0)
-        self.largest = 0.0
+        self.sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+        self.largest = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(self, row: PackedRow, loss: torch.Tensor, measured: Mapping[str, torch.Tensor]) -> None:
         """One row's loss and what `linear_policy_loss` measured on it."""
         # Tokens of advantage 0 teach nothing and may not have gone through the head.
         scored = measured["scored"]
-        counts = {"scored": float(scored.sum()), "live": float(measured["live"])}
-        if not counts["scored"]:
-            return
-        gap = (row.rollout_logp.to(scored.device) - measured["logp"])[scored].double()
-        sums = self.sums
-        sums["loss"] += float(loss)
-        sums["tokens_trained"] += row.tokens
-        # The k3 estimate of KL(rollout || trainer).
-        sums["mismatch_kl"] += float((torch.exp(-gap) - 1 + gap).sum())
-        self.largest = max(self.largest, float(gap.abs().max()))
-        for name, over in MEANS.items():
-            sums[name] += float(measured[name]) * counts[over]
-        for over, count in counts.items():
-            sums[over] += count
+        counts = {"scored": scored.sum(), "live": measured["live"].double()}
+        rollout = row.rollout_logp.to(scored.device, non_blocking=True)
+        gap = (rollout - measured["logp"]).double().where(scored, 0.0)
+        values = {
+            "loss": loss,
+            "tokens_trained": torch.full_like(loss, row.tokens),
+            # The k3 estimate of KL(rollout || trainer).
+            "mismatch_kl": (torch.exp(-gap) - 1 + gap).sum(),
+            **{name: measured[name].double() * counts[over] for name, over in MEANS.items()},
+            **counts,
+        }
+        # A row of which nothing was scored does not count.
+        mine = torch.stack([values[name].double() for name in SUMS])
+        self.sums += mine.where(counts["scored"] > 0, 0.0)
+        # NaN is left out, as `result` says.
+        self.largest = torch.fmax(self.largest, gap.abs().amax())
 
     def result(self, ranks: Ranks) -> dict[str, float]:
         """The step's numbers, the same on every rank. UserError over the mismatch's bound."""
-        sums = ranks.summed(self.sums)
+        *read, mine = torch.cat([self.sums, self.largest[None]]).tolist()
+        sums = ranks.summed(dict(zip(SUMS, read, strict=True)))
         out = {name: sums[name] for name in ("loss", "tokens_trained")}
         out |= {name: sums[name] / max(sums[over], 1.0) for name, over in MEANS.items()}
         mismatch = sums["mismatch_kl"] / max(sums["scored"], 1.0)
-        largest = ranks.largest(self.largest)
+        largest = ranks.largest(mine)
         # NaN log-probs are left to the skip of non-finite steps, which counts them.
         if mismatch > self.mismatch_max:
             raise UserError(

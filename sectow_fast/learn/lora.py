@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def add_adapters(model: Any, *, rank: int, alpha: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """base + up @ down * scale, which is made when `full_tensor` is called and kept by nobody.
+    """base + up @ down * scale, which is made when `merged` is called and kept by nobody.
 
     It stands for a tensor where weights are gathered one at a time, like a sharded one: base
     [O, I], up [O, R] and down [R, I] may be sharded.
@@ -55,34 +56,25 @@ class Merged:
     def dtype(self) -> torch.dtype:
         return self.base.dtype
 
+    def is_floating_point(self) -> bool:
+        return self.base.is_floating_point()
+
     def numel(self) -> int:
         return self.base.numel()
 
-    def element_size(self) -> int:
-        return self.base.element_size()
-
     def to_local(self) -> torch.Tensor:
         """This rank's share of the base: where the weight lies."""
-        return _local(self.base)
+        return self.base.to_local() if hasattr(self.base, "to_local") else self.base
 
-    def to(self, device: torch.device) -> Merged:
-        """The same on another device."""
-        parts = {name: getattr(self, name).to(device) for name in ("base", "up", "down")}
-        return replace(self, **parts)
-
-    def full_tensor(self) -> torch.Tensor:
-        """The sum, whole. All ranks must call it."""
-        base, up, down = (
-            one.full_tensor() if hasattr(one, "full_tensor") else one
-            for one in (self.base, self.up, self.down)
-        )
-        return base + up @ down * self.scale
+    def merged(self, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The sum of the parts, each made whole. All ranks must call it."""
+        return whole(self.base) + whole(self.up) @ whole(self.down) * self.scale
 
 
-def merged_state(model: Any) -> dict[str, Any]:
-    """`model.state_dict()` under the names that it has without adapters; a weight with an adapter
-    is a `Merged`. This is what is saved and what an engine is given."""
-    state = {name: value.detach() for name, value in model.state_dict().items()}
+def merged_state(model: Any, *, keep_vars: bool = False) -> dict[str, Any]:
+    """`model.state_dict(keep_vars=...)` under the names that it has without adapters; a weight with
+    an adapter is a `Merged`. This is what is saved and what an engine is given."""
+    state = model.state_dict(keep_vars=keep_vars)
     if not any("lora_" in name for name in state):
         return state
     out: dict[str, Any] = {}
@@ -104,7 +96,3 @@ def merged_state(model: Any) -> dict[str, Any]:
                 scale=layer.scaling[adapter],
             )
     return out
-
-
-def _local(tensor: Any) -> torch.Tensor:
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

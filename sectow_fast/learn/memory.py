@@ -16,15 +16,14 @@ from typing import Any, Literal
 
 from sectow_fast.config import Config
 from sectow_fast.engine.registry import engine_kind
-from sectow_fast.engine.sglang_settings import gpu_bytes
+from sectow_fast.engine.sglang_settings import CONTEXT, cache_token_bytes, gpu_bytes
 from sectow_fast.learn.shapes import TrainingPeak, training_peak
 from sectow_fast.types import UserError
 
 GIB = 2**30
 # Estimates, not measured on a GPU yet: the trainer's CUDA context; what an engine keeps while it
 # sleeps (context, libraries, what its memory saver does not own); what it works with while awake.
-CONTEXT, SLEEPING, AWAKE = GIB, 3 * GIB // 2, 4 * GIB
-CONTEXT_TOKENS = 4096  # of a sequence, where the configuration says none
+TRAINER, SLEEPING, AWAKE = GIB, 3 * GIB // 2, 4 * GIB
 KNOWN = Path(__file__).parents[1] / "presets" / "known_models.json"
 CACHE_TOKENS_MIN = 32  # requests of full length that must fit, or decoding crawls
 
@@ -58,23 +57,24 @@ def plan_memory(
     gpu: int,
     tp: int,
     cache_bytes: int,
-    context: int,
-    max_running: int,
+    least: int,
+    most: int,
     bucket: int,
 ) -> MemoryPlan:
-    """The phases with one choice of engines and offload. cache_bytes: of a token, on one engine."""
+    """The phases with one choice of engines and offload. cache_bytes: of a token, on one GPU; least
+    and most: tokens of an engine's cache, which takes what is left."""
     engines = 2 if roles == "two" else 1
     weights = engines * peak.parameters * 2 // tp  # bfloat16
     here = 0 if offload else 1
     resting = {
         "master weights, both players": 2 * peak.masters * here,
         "optimizer": peak.optimizer * here,
-        "trainer's context": CONTEXT,
+        "trainer's context": TRAINER,
     }
     awake = {"engine weights": weights, "engines at work": engines * AWAKE}
-    token = engines * cache_bytes // tp
+    token = engines * cache_bytes
     room = (gpu - sum(resting.values()) - sum(awake.values())) // token
-    tokens = min(max(room, CACHE_TOKENS_MIN * context), max_running * context)
+    tokens = min(max(room, least), most)
     training = {
         "gradients": peak.gradients * here,
         "gathered, activations, head": peak.work + (peak.unit if offload else 0),
@@ -103,11 +103,7 @@ def memory_plan(config: Config) -> MemoryPlan | None:
     if config.model.defender is None or not engine_kind(config).needs_plan(config):
         return None
     model = model_config(config.model.defender)
-    text = model.get_text_config()
-    heads = text.num_attention_heads
-    head = getattr(text, "head_dim", None) or text.hidden_size // heads
-    keys = getattr(text, "num_key_value_heads", None) or heads
-    context = engine.context_length or CONTEXT_TOKENS
+    context = engine.context_length or CONTEXT
     heavier = max(config.attack, config.defend, key=lambda phase: phase.tokens_per_batch)
     peak = training_peak(model, learn, heavier, context=context, world=engine.gpus)
     choices = itertools.product(
@@ -121,9 +117,9 @@ def memory_plan(config: Config) -> MemoryPlan | None:
             offload=offload,
             gpu=gpu_bytes(engine),
             tp=engine.tp,
-            cache_bytes=2 * 2 * text.num_hidden_layers * keys * head,
-            context=context,
-            max_running=engine.max_running,
+            cache_bytes=cache_token_bytes(model.get_text_config().to_dict(), engine),
+            most=engine.kv_tokens or engine.max_running * context,
+            least=engine.kv_tokens or CACHE_TOKENS_MIN * context,
             bucket=engine.bucket_mb * 2**20,
         )
         if plan.fits:

@@ -37,9 +37,9 @@ class PackedRow:
     """A micro-batch: one row of T tokens.
 
     input_ids [1, T]; position_ids [1, T], or [3, 1, T] (M-RoPE); segments say who sees whom;
-    pixel_inputs: the images', in the row's order. Per completion token (N in all, in order of
-    piece, completion, token): `column` [N], the position that predicts it, labels [N],
-    rollout_logp [N], owner [N], the completion's number among the row's.
+    pixel_inputs: the images', in the row's order; images: their keys. Per completion token (N in
+    all, in order of piece, completion, token): `column` [N], the position that predicts it,
+    labels [N], rollout_logp [N], owner [N], the completion's number among the row's.
 
     Two groups of prompts (7, 8) and (9,), two completions and one of a token each, are
     input_ids [[7, 8, a, b, 9, c]], position_ids [[0, 1, 2, 2, 0, 1]], column [1, 1, 4].
@@ -53,6 +53,7 @@ class PackedRow:
     labels: torch.Tensor
     rollout_logp: torch.Tensor
     owner: torch.Tensor
+    images: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -128,6 +129,8 @@ def rank_rows(
     spare = (mine or next(rows for rows in plan if rows))[-1]
     for number in range(max(len(rows) for rows in plan)):
         pieces = mine[number] if number < len(mine) else spare
+        for soon in mine[number : number + 2]:
+            codec.prefetch([groups[piece.group][0] for piece in soon])
         chosen = [(groups[p.group][0], [groups[p.group][1][j] for j in p.picked]) for p in pieces]
         if world > 1 and dummy and all(prompt.image is None for prompt, _ in chosen):
             chosen.append((dummy, []))
@@ -182,6 +185,7 @@ def pack(
         labels=torch.tensor(labels, dtype=torch.long),
         rollout_logp=torch.tensor(logps, dtype=torch.float32),
         owner=torch.tensor(owners, dtype=torch.long),
+        images=tuple(prompt.image for prompt in prompts if prompt.image is not None),
     )
 
 

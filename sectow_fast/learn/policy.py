@@ -20,6 +20,7 @@ from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.packing import PackedRow, Piece, rank_rows
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.sharding import is_sharded, shard, sync_gradients
+from sectow_fast.learn.tower import KEPT_BYTES, Tower, tower_parameters
 from sectow_fast.types import Completion, Prompt
 
 
@@ -42,6 +43,9 @@ def make_policy(
     """
     if config.lora_rank:
         add_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha)
+    if config.freeze_tower:
+        for parameter in tower_parameters(model):
+            parameter.requires_grad_(False)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     device = device or next(model.parameters()).device
@@ -56,6 +60,7 @@ def make_policy(
         ranks=ranks,
         dummy=dummy,
         offload=sharded and offload,
+        kept_bytes=int(config.picture_gib * 2**30),
     )
     if sharded:
         dtype = getattr(torch, config.dtype)
@@ -80,7 +85,8 @@ class Policy(torch.nn.Module):
     backend: who computes attention (learn/attention.py), set on `model` here. device: where it
     computes; none: where the model is. ranks: the processes that train it together
     (learn/sharding.py); dummy: a prompt with an image, for rows without one on them.
-    offload: its sharded weights live in host memory.
+    offload: its sharded weights live in host memory. kept_bytes: host memory for the features of a
+    tower that is not trained (learn/tower.py).
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class Policy(torch.nn.Module):
         ranks: Ranks = ALONE,
         dummy: Prompt | None = None,
         offload: bool = False,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         super().__init__()
         self.model, self.codec, self.offload = model, codec, offload
@@ -100,6 +107,9 @@ class Policy(torch.nn.Module):
         self.ranks, self.dummy = ranks, dummy
         self.family = family_of(model)
         self.backend = attention.use(model, backend, cuda=self.device.type == "cuda")
+        # Ranks must make the same calls, and another rank may not have a picture's features.
+        self.tower = Tower(model, kept_bytes=kept_bytes if ranks.world == 1 else 0)
+        self._bans: dict[torch.device, torch.Tensor] = {}  # what `banned_bias` made
 
     def rows(
         self, groups: Sequence[tuple[Prompt, Sequence[Completion]]], budget: int
@@ -108,6 +118,8 @@ class Policy(torch.nn.Module):
 
         Sharded gradients are added up over ranks in the backward pass of the last one.
         """
+        lengths = [(len(p.ids), *(len(one.ids) for one in row)) for p, row in groups]
+        self.ranks.agree("lengths of a step's prompts and completions", lengths)
         rows = rank_rows(
             groups,
             budget,
@@ -124,31 +136,35 @@ class Policy(torch.nn.Module):
         batch has an image. AdamW would move weights for them, which it does not do on one rank."""
         if self.ranks.world == 1 or any(prompt.image is not None for prompt, _ in groups):
             return
-        text = [self.model.get_decoder(), self.model.get_output_embeddings()]
-        kept = {id(p) for module in text for p in module.parameters()}
-        for parameter in self.model.parameters():
-            if id(parameter) not in kept:
-                parameter.grad = None
+        for parameter in tower_parameters(self.model):
+            parameter.grad = None
+
+    def sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A row's tensor on the device. The copy is asked for without waiting; as the row is in
+        pageable memory, the driver may wait all the same (not measured on a GPU yet)."""
+        return tensor.to(self.device, non_blocking=True)
 
     def hidden(self, row: PackedRow) -> torch.Tensor:
         """[N, H]: the states that predict each completion token. An image is computed once per
         group."""
-        device = self.device
         states = self.model.model(
-            input_ids=row.input_ids.to(device),
-            attention_mask=attention.mask_of(row.segments, device),
-            position_ids=row.position_ids.to(device),
+            input_ids=self.sent(row.input_ids),
+            attention_mask=attention.mask_of(row.segments, self.device),
+            position_ids=self.sent(row.position_ids),
             use_cache=False,
-            **{name: value.to(device) for name, value in row.pixel_inputs.items()},
+            **self.tower.outputs(row, self.device),
         ).last_hidden_state
-        return states[0, row.column.to(device)]
+        return states[0, self.sent(row.column)]
 
     def banned_bias(self) -> torch.Tensor:
-        """[V] float32: -inf at tokens that rollout never samples, so both have one distribution."""
-        weight = self.model.lm_head.weight
-        bias = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device)
-        bias[list(self.codec.banned_ids)] = -torch.inf
-        return bias
+        """[V] float32: -inf at tokens that rollout never samples, so both have one distribution.
+        Made once per device."""
+        device = self.device
+        if device not in self._bans:
+            bias = torch.zeros(self.model.lm_head.weight.shape[0])
+            bias[list(self.codec.banned_ids)] = -torch.inf
+            self._bans[device] = bias.to(device)
+        return self._bans[device]
 
     def forward(
         self,
@@ -160,32 +176,29 @@ class Policy(torch.nn.Module):
     ) -> tuple[torch.Tensor, Any]:
         """`linear_policy_loss` of the row's completion tokens: (loss, metrics); without terms their
         `linear_logprob`: (logp [N], entropy [N]). ban: leave out what rollout never samples."""
-        device = self.device
         head = dict(
             bias=self.banned_bias() if ban else None,
             temperature=temperature,
             softcap=self.family.softcap,
         )
-        given = self.hidden(row), self.model.lm_head.weight, row.labels.to(device)
+        given = self.hidden(row), self.model.lm_head.weight, self.sent(row.labels)
         if terms is None:
             return linear_logprob(*given, **head)
         return linear_policy_loss(
             *given,
-            terms.advantages.to(device),
+            self.sent(terms.advantages),
             ref_logp=terms.ref_logp,
-            rollout_logp=row.rollout_logp.to(device),
-            sequence_ids=row.owner.to(device),
+            rollout_logp=self.sent(row.rollout_logp),
+            sequence_ids=self.sent(row.owner),
             normalizer=terms.normalizer,
             config=terms.config,
             **head,
         )
 
     @torch.no_grad()
-    def own_logprobs(
-        self, prompt: Prompt, done: Sequence[int], temperature: float = 1.0
-    ) -> torch.Tensor:
+    def own_logprobs(self, prompt: Prompt, done: Sequence[int]) -> torch.Tensor:
         """float32 [C]: log-probs of a completion's ids by the model's own positions and masks, with
-        no packing. A packed row and an engine's log-probs are held against them."""
+        no packing and no layout of ours in the tower. A packed row is held against them."""
         model, device = self.model, self.device
         ids = torch.tensor([[*prompt.ids, *done]], device=device)
         pixels = self.codec.pixel_inputs([prompt])
@@ -202,6 +215,5 @@ class Policy(torch.nn.Module):
             model.lm_head.weight,
             torch.tensor(done, device=device),
             bias=self.banned_bias(),
-            temperature=temperature,
             softcap=self.family.softcap,
         )[0]

@@ -38,14 +38,22 @@ class Span:
 class Segments:
     """The spans of a row of `tokens` tokens, in order. blocks: per token the number of the image
     whose tokens see each other both ways, -1 for none (Gemma 3); None where no image does.
+    both_ways: each token sees the whole of its span, as in a vision tower. Spans then have no
+    prefix.
 
     What a backend needs of it (indices, masks) is made once per row and kept in `prepared`.
     """
 
     def __init__(
-        self, spans: Sequence[Span], tokens: int, *, blocks: torch.Tensor | None = None
+        self,
+        spans: Sequence[Span],
+        tokens: int,
+        *,
+        blocks: torch.Tensor | None = None,
+        both_ways: bool = False,
     ) -> None:
         self.spans, self.tokens, self.blocks = tuple(spans), tokens, blocks
+        self.both_ways = both_ways
         self.prepared: dict[object, object] = {}
 
     @cached_property
@@ -77,6 +85,8 @@ class Segments:
         sees back, itself included."""
         group, segment, place = self.labels
         same = group[:, None] == group[None]
+        if self.both_ways:
+            return same
         mine = (segment[:, None] == segment[None]) | (segment[None] == 0)
         seen = place[:, None] >= place[None]
         if self.blocks is not None:
@@ -91,8 +101,8 @@ class Joined:
     """A padded batch of n joined sequences: indices into the row's T tokens.
 
     queries [n, Q] and keys [n, K], both padded on the right of their parts: keys are the prompt's
-    P places, then Q own ones. used [n, Q] marks real queries; seen [n, Q, K] bool, None where it is
-    plain causal (no prefix).
+    P places, then Q own ones. used [n, Q] marks real queries; seen [n, Q or 1, K] bool, None where
+    no mask is needed: plain causal (no prefix), or all of one length where spans see both ways.
     """
 
     queries: torch.Tensor
@@ -101,7 +111,10 @@ class Joined:
     seen: torch.Tensor | None
 
     def to(self, device: torch.device) -> Joined:
-        there = {name: None if one is None else one.to(device) for name, one in vars(self).items()}
+        there = {
+            name: None if one is None else one.to(device, non_blocking=True)
+            for name, one in vars(self).items()
+        }
         return Joined(**there)
 
 
@@ -131,6 +144,10 @@ def _join(segments: Segments, spans: Sequence[Span], window: int | None) -> Join
     columns = torch.arange(int(own.max()))[None]
     used = columns < own[:, None]
     queries = start[:, None] + torch.where(used, columns, 0)
+    if segments.both_ways:
+        # A padded query sees real keys, so its row is finite.
+        seen = None if bool(used.all()) else used[:, None]
+        return Joined(queries=queries, keys=queries, used=used, seen=seen)
     prefix = torch.arange(int(before.max()))[None]
     there = prefix < before[:, None]
     keys = torch.cat([first[:, None] + torch.where(there, prefix, 0), queries], 1)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sectow_fast.learn.packing import rank_rows
+from sectow_fast.learn.packing import IGNORE, rank_rows
 from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Completion, Prompt, UserError
 
@@ -55,6 +55,7 @@ def check_packing(
                 if not float(gap) <= worst:
                     worst, where = float(gap), f"case {prompt.case_id!r}, completion {number}"
     policy.train(training)
+    policy.tower.forget()
     if not worst <= BOUND[dtype]:
         raise UserError(
             f"self-test of packed rows: found log-probs of {type(policy.model).__name__} that"
@@ -63,3 +64,22 @@ def check_packing(
             " class out differently: train with the pinned one (constraints.txt)"
         )
     return worst
+
+
+def rollout_gaps(
+    policy: Policy, rows: Sequence[tuple[Prompt, Completion]], temperature: float
+) -> torch.Tensor:
+    """|the policy's log-prob - the rollout's| of every token of this rank's share of the rows.
+
+    All ranks must come with the same rows, since each forward gathers sharded weights.
+    """
+    longest = max(len(prompt.ids) + len(one.ids) for prompt, one in rows)
+    training = policy.model.training
+    policy.eval()
+    found = []
+    with torch.no_grad():
+        for row, _ in policy.rows([(prompt, [one]) for prompt, one in rows], longest):
+            logp, _ = policy(row, temperature=temperature)
+            found.append((logp.float().cpu() - row.rollout_logp)[row.labels != IGNORE].abs())
+    policy.train(training)
+    return torch.cat(found)

@@ -33,13 +33,13 @@ def sft_step(
         for prompt, reply in examples
     ]
     tokens = sum(len(reply) for _, reply in examples)
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=policy.device)  # read once, at the end
     for row, _ in policy.rows(groups, tokens_per_batch):
         logp, _ = policy(row, ban=False)
         loss = -logp.sum() / tokens
         loss.backward()
-        total += float(loss.detach())
-    loss = policy.ranks.summed({"loss": total})["loss"]
+        total += loss.detach()
+    loss = policy.ranks.summed({"loss": float(total)})["loss"]
     policy.forget_dummy(groups)
     norm = policy.ranks.grad_norm(policy, max_grad_norm)
     finite = bool(torch.isfinite(torch.tensor([norm, loss])).all())

@@ -133,7 +133,7 @@ class Tracker(MemTracker):
     _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = _no_report
 
 
-FUSED = "flash-shapes"  # "flash": transformers then calls a tower's attention once for all windows
+FUSED = "shapes"
 CHUNK = 4096  # rows of logits that the head holds at once
 REPLIES = 8  # of one prompt in the probe row
 PICTURE = 1024  # tokens of the probe's picture, where the prompt has room for it
@@ -176,6 +176,9 @@ class ProbeCodec:
         elif vision is not None:
             shape = (1, 3, vision.image_size, vision.image_size)
             self.pixels = {"pixel_values": torch.zeros(shape)}
+
+    def prefetch(self, prompts: Any) -> None:
+        """Nothing: there are no files."""
 
     def pixel_inputs(self, prompts: Any) -> dict[str, torch.Tensor]:
         count = sum(prompt.image is not None for prompt in prompts)
@@ -228,7 +231,8 @@ def training_peak(
         groups = probe_groups(
             codec, family, prompt=prompt, reply=grpo.max_new_tokens, tokens=grpo.tokens_per_batch
         )
-        learn = learn.model_copy(update={"attention": "sdpa", "lora_rank": 0})
+        plain = {"attention": "sdpa", "lora_rank": 0, "picture_gib": 0.0}
+        learn = learn.model_copy(update=plain)
         policy = make_policy(model, codec, learn, apart=True)
         trained = [p for p in policy.parameters() if p.requires_grad]
         for parameter in trained:  # counted by themselves, since they leave where there is offload
@@ -250,11 +254,7 @@ def tracked(
 ) -> int:
     """The most bytes that lived at once in the forwards and backwards of the groups' rows, with
     attention as a fused kernel has it."""
-    attention.register(FUSED, attend)
-    config = policy.model.config
-    for part in (config.get_text_config(), getattr(config, "vision_config", None)):
-        if part is not None:
-            part._attn_implementation = attention.PREFIX + FUSED
+    attention.install(policy.model, FUSED, attend)
     policy.train()
     tracker = Tracker()
     tracker.track_external(policy)

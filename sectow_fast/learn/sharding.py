@@ -8,13 +8,15 @@ the optimizer steps there, and a device holds one unit at a time.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from sectow_fast.config import LearnConfig
+from sectow_fast.engine.weight_sync import whole
+from sectow_fast.learn.lora import merged_state
 from sectow_fast.learn.placement import pin
 
 if TYPE_CHECKING:
@@ -111,11 +113,31 @@ def sync_gradients(policy: Policy, rows: Iterator[T]) -> Iterator[T]:
     yield waiting
 
 
+@torch.no_grad()
 def whole_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, whole tensor) of every weight, one at a time, with adapters added into it; the tensors
     themselves where nothing is sharded or adapted. All ranks must take all of them."""
-    from sectow_fast.learn.lora import merged_state
+    for name, value in merged_state(model).items():
+        yield name, whole(value)
 
-    with torch.no_grad():
-        for name, value in merged_state(model).items():
-            yield name, value.full_tensor() if hasattr(value, "full_tensor") else value
+
+@torch.no_grad()
+def on_host(named: Iterable[tuple[str, Any]], *, keep: bool) -> dict[str, torch.Tensor]:
+    """Whole weights in host memory where `keep`, nothing elsewhere. All ranks must call this.
+
+    A tensor is gathered, copied and let go before the next one, so that beside its shards a device
+    holds one whole tensor at a time. Tied weights, which are one parameter, stay one tensor.
+    """
+    out: dict[str, torch.Tensor] = {}
+    first: dict[int, str] = {}  # of each parameter, the first name
+    for name, value in named:
+        if isinstance(value, torch.nn.Parameter):
+            # Not by address: where a rank's share is empty it has none, and ranks would part.
+            tied = first.setdefault(id(value), name)
+            if tied != name:
+                out[name] = out[tied]
+                continue
+        one = whole(value)
+        out[name] = one.detach().cpu() if keep else torch.empty(0)
+        del one  # before the next one is gathered
+    return out if keep else {}

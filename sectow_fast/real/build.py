@@ -11,7 +11,7 @@ from sectow_fast.data.images import ImageStore, StoresByName
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.judges import JudgeSettings, make_judge
+from sectow_fast.judges import JudgeSettings, SharedJudge, Told, make_judge
 from sectow_fast.real.attacks import DrawnWords
 from sectow_fast.real.contamination import find_contamination
 from sectow_fast.real.holdout import hold_out
@@ -30,15 +30,19 @@ class Built:
     notes: tuple[str, ...]
 
 
-def build_world(config: DataConfig, *, seed: int) -> Built:
-    """Read and check everything that `config` names. UserError before anything is trained."""
+def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> Built:
+    """Read and check everything that `config` names. UserError before anything is trained.
+
+    told: see `SharedJudge`; None where there is one rank.
+    """
     if not config.unsafe or not config.harmless:
         missing = "unsafe" if not config.unsafe else "harmless"
         raise UserError(
             f"data.{missing}: found none, expected NAME[:SPLIT]=FOLDER: both unsafe and harmless"
             " data are needed (the reward is by label, and harmless data hold over-refusal down)"
         )
-    judge = make_judge(judge_settings(config))
+    settings = judge_settings(config)
+    judge = SharedJudge(lambda: make_judge(settings), told) if told else make_judge(settings)
     wording = Wording.load(Path(config.wording) if config.wording else None)
     notes: list[str] = []
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}

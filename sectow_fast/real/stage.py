@@ -5,20 +5,37 @@ from __future__ import annotations
 import platform
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
-from sectow_fast.data.codec import ChatCodec
+from sectow_fast.data.codec import ChatCodec, kept_pictures
 from sectow_fast.data.processor import load_processor
+from sectow_fast.judges import Told
 from sectow_fast.protocols import Lesson
 from sectow_fast.real.build import build_world
 from sectow_fast.real.world import SuiteWorld
 from sectow_fast.types import Attack, Case, UserError
 
+if TYPE_CHECKING:
+    import torch
+
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json")
+
+
+def check_cap(config: Config, tokens: int) -> None:
+    """UserError where a picture of `tokens` tokens, which is the largest under the cap, leaves no
+    room for words; before any model is loaded."""
+    for name, phase in (("attack", config.attack), ("defend", config.defend)):
+        most = min(config.engine.context_length or phase.tokens_per_batch, phase.tokens_per_batch)
+        if tokens + phase.max_new_tokens >= most:
+            raise UserError(
+                f"model.max_pixels {config.model.max_pixels}: found up to {tokens} tokens for a"
+                f" picture and {name}.max_new_tokens {phase.max_new_tokens}, expected fewer than"
+                f" {most} in all (engine.context_length, {name}.tokens_per_batch); lower it"
+            )
 
 
 class RealLessons:
@@ -59,7 +76,7 @@ class RealLessons:
 class RealStage:
     """The stage of `match.Match` for `--data.unsafe` and `--data.harmless`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, told: Told | None = None) -> None:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -72,7 +89,9 @@ class RealStage:
             raise UserError("model.trust_remote_code: found true, which real suites do not allow")
         self.config = config
         self.folder = self._folder("defender", config.model.defender)
-        self.processor = load_processor(self.folder, role="model.defender")
+        self.processor = load_processor(
+            self.folder, role="model.defender", max_pixels=config.model.max_pixels
+        )
         if config.model.attacker is not None:
             other = self._folder("attacker", config.model.attacker)
             theirs = load_processor(other, role="model.attacker").tokenizer
@@ -81,10 +100,12 @@ class RealStage:
                     f"model.attacker {other}: found another vocabulary than the defender's,"
                     " expected the same: both share one codec"
                 )
-        built = build_world(config.data, seed=config.seed)
+        built = build_world(config.data, seed=config.seed, told=told)
         self.world, self.notes = built.world, built.notes
         self.measures = self.world.measures
-        self.codec = ChatCodec(self.processor, built.images)
+        self.codec = ChatCodec(self.processor, built.images, **kept_pictures(config))
+        if config.model.max_pixels is not None:
+            check_cap(config, self.codec.most_image_tokens())
         self._lessons = RealLessons(self.world)
         self.lessons: dict[str, Lesson] = {"coldstart-attacker": self._lessons.attacker}
 
@@ -114,20 +135,26 @@ class RealStage:
             words = " ".join(str(error).split())[:240]
             raise UserError(f"model {folder}: cannot be loaded ({words})") from None
 
-    def save(self, model: Any, folder: Path) -> None:
+    def save(
+        self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         """The weights, and everything else as the defender's folder has it; it appears whole."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = folder.with_name(f".{folder.name}.part")
         if part.exists():
             shutil.rmtree(part)
-        part.mkdir()
-        for path in self.folder.iterdir():
-            if path.is_file() and not path.name.endswith(WEIGHTS):
-                shutil.copyfile(path, part / path.name)
-        model.save_pretrained(part)
+        self.describe(part)
+        model.save_pretrained(part, state_dict=weights)
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)
+
+    def describe(self, folder: Path) -> None:
+        """Everything that the defender's folder has but weights."""
+        folder.mkdir(parents=True)
+        for path in self.folder.iterdir():
+            if path.is_file() and not path.name.endswith(WEIGHTS):
+                shutil.copyfile(path, folder / path.name)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         return partial(self._lessons.safe, pool=pool)

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,9 +98,10 @@ class ChatClient:
         return self.model
 
     def ask_all(
-        self, conversations: Sequence[Messages], *, max_tokens: int, **more: Any
+        self, conversations: Iterable[Messages], *, max_tokens: int, **more: Any
     ) -> Iterator[tuple[int, Answer]]:
-        """(number, answer) as they come in; greedy. At most 2 x concurrency requests are open."""
+        """(number, answer) as they come in; greedy. At most 2 x concurrency requests are open, and
+        no more than those are taken from `conversations` at a time."""
         if self.model is None:
             self.check()
         bodies = (

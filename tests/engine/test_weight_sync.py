@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from sectow_fast.config import Config
 from sectow_fast.engine.sglang_host import clean_environment
-from sectow_fast.engine.weight_sync import buckets, checkpoint_weights, covered, folder_shapes
+from sectow_fast.engine.weight_sync import (
+    Bucket,
+    Piece,
+    buckets,
+    checkpoint_weights,
+    config_shapes,
+    covered,
+    folder_shapes,
+    in_host_memory,
+    needs_peers,
+)
 from sectow_fast.types import UserError
+
+sys.path.append(str(Path(__file__).parents[1] / "learn"))
+import families
 
 
 @pytest.fixture
 def shapes(stage, model, tmp_path):
     stage.save(model, tmp_path / "model")
     return folder_shapes(tmp_path / "model")
+
+
+def test_a_configuration_alone_gives_the_names_and_shapes_of_the_checkpoint(
+    stage, shapes, tmp_path
+):
+    stage.describe(tmp_path / "described")
+    assert config_shapes(tmp_path / "described") == shapes
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_names_from_a_configuration_for_every_family(name, tied, tmp_path):
+    config = getattr(families, name)().config
+    config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = tied
+    model = AutoModelForImageTextToText.from_config(config)
+    model.save_pretrained(tmp_path)
+    expected = folder_shapes(tmp_path)
+    assert config_shapes(tmp_path) == expected
+    covered(checkpoint_weights(model), expected)
 
 
 def test_every_parameter_goes_once_under_its_checkpoint_name(model, shapes):
@@ -58,6 +95,25 @@ def test_buckets_hold_the_same_tensors_however_they_are_cut(model, shapes, limit
     assert list(back) == list(named)
     for name, tensor in named.items():
         assert torch.equal(back[name], tensor)
+
+
+def test_weights_are_laid_in_rounded_to_the_engines_dtype(model, shapes):
+    named = dict(covered(checkpoint_weights(model), shapes)) | {"count": torch.arange(5)}
+    limit = 100_000
+    back, sizes = {}, []
+    for bucket in buckets(named.items(), limit, torch.device("cpu"), torch.bfloat16):
+        sizes.append(bucket.data.numel())
+        for piece in bucket.pieces:
+            data = bucket.data[piece.start : piece.end].view(getattr(torch, piece.dtype))
+            back[piece.name] = data.view(piece.shape)
+    assert list(back) == list(named)
+    for name, tensor in named.items():
+        wanted = tensor if name == "count" else tensor.bfloat16()
+        assert back[name].dtype == wanted.dtype and torch.equal(back[name], wanted), name
+    whole = sum(t.numel() * t.element_size() for t in named.values())
+    assert sum(sizes) < 0.51 * whole + 16 * len(named)
+    # Buckets are filled by what is laid in, not by what it was.
+    assert sum(size > 0.6 * limit for size in sizes) >= len(sizes) // 2
 
 
 def test_the_first_three_names_of_many_are_told():
@@ -133,6 +189,75 @@ def test_sharded_weights_go_whole_and_tied_ones_once(sharded):
     assert bucket.data.view(torch.float32)[:6].tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(RuntimeError, match="1 parameters unknown"):
         covered({"head": sharded(torch.ones(2, 3)), "embedding": weight}, {"embedding": (2, 3)})
+
+
+def test_a_sharded_weight_is_rounded_before_it_is_gathered(sharded, monkeypatch):
+    weight = sharded(torch.randn(4, 8))
+    kind, gathered = type(weight), []
+    gather, move = kind.full_tensor, kind.to
+    monkeypatch.setattr(kind, "full_tensor", lambda w: gathered.append(w.dtype) or gather(w))
+    monkeypatch.setattr(kind, "to", lambda w, *where: gathered.append(where) or move(w, *where))
+    ((bucket),) = buckets([("w", weight)], 1000, torch.device("cpu"), torch.bfloat16)
+    assert gathered == [("cpu", torch.bfloat16), torch.bfloat16]  # where its mesh is, and rounded
+    assert torch.equal(bucket.data.view(torch.bfloat16).view(4, 8), gather(weight).bfloat16())
+
+
+@pytest.mark.parametrize(("ranks", "needed"), [(1, False), (2, True), (3, True)])
+def test_weights_over_more_than_one_process_need_peers(ranks, needed):
+    mesh = SimpleNamespace(size=lambda: ranks)
+    parameters = [torch.ones(1), SimpleNamespace(device_mesh=mesh)]
+    assert needs_peers(SimpleNamespace(parameters=lambda: parameters)) is needed
+    assert not needs_peers(torch.nn.Linear(2, 2))
+
+
+def test_a_host_copy_holds_the_buckets(model, shapes):
+    named = covered(checkpoint_weights(model), shapes)
+    made = list(buckets(named, 200_000, torch.device("cpu")))
+    kept = in_host_memory(made)
+    assert [one.pieces for one in kept] == [one.pieces for one in made]
+    for mine, theirs in zip(kept, made, strict=True):
+        assert torch.equal(mine.on(torch.device("cpu")).data, theirs.data)
+
+
+class OnCard(torch.Tensor):
+    """Bytes that say they are on a card."""
+
+    is_cuda = True
+
+
+def test_what_comes_from_a_card_is_kept_in_pinned_memory_that_is_used_again(monkeypatch):
+    empty, asked = torch.empty_like, []
+
+    def pinned(like, **options):  # torch without a card pins nothing
+        asked.append((type(like), options["device"], options.pop("pin_memory")))
+        return empty(torch.Tensor(like), **options)
+
+    monkeypatch.setattr(torch, "empty_like", pinned)
+
+    def made(*values, size=4):
+        pieces = [Piece(name="w", shape=(size,), dtype="uint8", start=0, end=size)]
+        return [
+            Bucket(
+                pieces=tuple(pieces),
+                data=torch.full((size,), value, dtype=torch.uint8).as_subclass(OnCard),
+            )
+            for value in values
+        ]
+
+    first = in_host_memory(made(1, 2))
+    assert asked == [(OnCard, "cpu", True)] * 2
+    places = [one.data.data_ptr() for one in first]
+    again = in_host_memory(made(3, 4, 5), first)
+    assert len(asked) == 3 and [one.data.data_ptr() for one in again][:2] == places
+    assert [one.data.tolist() for one in again] == [[3] * 4, [4] * 4, [5] * 4]
+    other = in_host_memory(made(6, size=5), again)
+    assert len(asked) == 4 and other[0].data.tolist() == [6] * 5
+
+
+def test_a_bucket_goes_to_another_device():
+    ((bucket),) = buckets([("a", torch.ones(5))], 1000, torch.device("cpu"))
+    moved = bucket.on(torch.device("meta"))
+    assert moved.data.device.type == "meta" and moved.pieces == bucket.pieces
 
 
 def test_the_engines_environment_is_cleaned():

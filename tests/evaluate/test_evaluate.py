@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import layouts
 import pytest
 from tiny_models import save_qwen2_5_vl
@@ -227,14 +227,6 @@ def test_a_defence_without_words_changes_nothing(folders, qwen, tmp_path):
 # ---- killed, and gone on with
 
 
-def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "sectow_fast.evaluate", *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
 def test_kill_9_and_resume_ask_and_judge_nothing_twice(folders, qwen, tmp_path):
     good = "Safety: Unsafe\nCategories: None\nRefusal: No"
     usage = {"prompt_tokens": 5, "completion_tokens": 4}
@@ -249,14 +241,15 @@ def test_kill_9_and_resume_ask_and_judge_nothing_twice(folders, qwen, tmp_path):
             assert time.monotonic() < end
             time.sleep(0.02)
         out = tmp_path / "out"
-        line = command(
+        line = (
+            "sectow_fast.evaluate",
             *("--model", f"q={qwen}", *suites(folders, "jailbreakv", "mm-safetybench")),
             *("--judge", "endpoint", "--judge-url", f"http://127.0.0.1:{names[1].read_text()}/v1"),
             *("--concurrency", "1", "--out", out, "--max-new-tokens", "6", "--batch", "8"),
         )
         for file, count in (("responses", 20), ("records", 15), ("records", 40)):
             path = out / "rows" / "q" / f"{file}.jsonl"
-            process = subprocess.Popen(line, env=environment(), stderr=subprocess.DEVNULL)
+            process = commands.start(*line)
             end = time.monotonic() + 120
             while process.poll() is None and time.monotonic() < end:
                 if path.exists() and path.read_bytes().count(b"\n") >= count:
@@ -267,8 +260,8 @@ def test_kill_9_and_resume_ask_and_judge_nothing_twice(folders, qwen, tmp_path):
         # As a kill in the middle of a write would leave it.
         with open(out / "rows" / "q" / "records.jsonl", "ab") as file:
             file.write(b'{"test_case_id": "half a li')
-        finished = subprocess.run(line, env=environment(), capture_output=True, text=True)
-        assert finished.returncode == 0, finished.stderr
+        code, _, err = commands.run(*line)
+        assert code == 0, err
         for file in ("responses", "records"):
             lines = (out / "rows" / "q" / f"{file}.jsonl").read_text().splitlines()
             ids = [json.loads(line)["test_case_id"] for line in lines]

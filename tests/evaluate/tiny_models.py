@@ -37,6 +37,29 @@ def byte_tokenizer(special: tuple[str, ...] = QWEN_SPECIAL, **names: Any) -> Any
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
+def qwen_ids(tokenizer: Any) -> dict[str, int]:
+    """What the configuration of every Qwen-VL calls the tokens around and for a picture."""
+    words = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
+    return {name: tokenizer.convert_tokens_to_ids(word) for name, word in words.items()}
+
+
+def save_qwen_processor(folder: Path, *, patch: int, shortest: int, longest: int) -> None:
+    """The files of a published checkpoint that make its inputs; the class of the processor is found
+    by the model's configuration. patch: pixels along an edge. shortest, longest: the least and the
+    most pixels of a picture, which is scaled to fit."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    size = {"shortest_edge": shortest, "longest_edge": longest}
+    Qwen2VLImageProcessorPil(patch_size=patch, size=size).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE)
+
+
 def save_qwen2_5_vl(folder: Path, *, seed: int = 0, taught: bool = False) -> Path:
     """Qwen2.5-VL: 0.3 M parameters, M-RoPE, one windowed vision block of two.
 
@@ -46,7 +69,6 @@ def save_qwen2_5_vl(folder: Path, *, seed: int = 0, taught: bool = False) -> Pat
     import transformers
 
     tokenizer = byte_tokenizer()
-    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in QWEN_SPECIAL}
     text = dict(
         vocab_size=320,
         hidden_size=64,
@@ -57,8 +79,8 @@ def save_qwen2_5_vl(folder: Path, *, seed: int = 0, taught: bool = False) -> Pat
         max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
         bos_token_id=None,
-        eos_token_id=ids["<|im_end|>"],
-        pad_token_id=ids["<|endoftext|>"],
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
     )
     vision = dict(
@@ -75,10 +97,7 @@ def save_qwen2_5_vl(folder: Path, *, seed: int = 0, taught: bool = False) -> Pat
         text_config=text,
         vision_config=vision,
         tie_word_embeddings=False,
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        **qwen_ids(tokenizer),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -90,13 +109,7 @@ def save_qwen2_5_vl(folder: Path, *, seed: int = 0, taught: bool = False) -> Pat
     if taught:
         _teach(model, tokenizer, seed)
     model.save_pretrained(folder)
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    size = {"shortest_edge": 28 * 28 * 4, "longest_edge": 28 * 28 * 16}
-    # As the published checkpoints have it: three files, and the class by the model's config.
-    Qwen2VLImageProcessorPil(patch_size=14, size=size).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE)
+    save_qwen_processor(folder, patch=14, shortest=28 * 28 * 4, longest=28 * 28 * 16)
     return folder
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tiny_models import QWEN_SPECIAL, QWEN_TEMPLATE, byte_tokenizer
+from tiny_models import QWEN_TEMPLATE, byte_tokenizer, qwen_ids, save_qwen_processor
 
 LLAVA_TEMPLATE = QWEN_TEMPLATE.replace(
     "<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"
@@ -26,18 +26,16 @@ TEXT = dict(
 def save_qwen3_vl(folder: Path) -> Path:
     """Qwen3-VL: interleaved M-RoPE, features of the tower's layers go into the decoder's."""
     import transformers
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     tokenizer = byte_tokenizer()
-    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in QWEN_SPECIAL}
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
     config = transformers.Qwen3VLConfig(
         text_config=TEXT
         | dict(
             head_dim=16,
             rope_parameters=rope | {"mrope_interleaved": True},
-            eos_token_id=ids["<|im_end|>"],
-            pad_token_id=ids["<|endoftext|>"],
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         ),
         vision_config=dict(
             depth=2,
@@ -49,16 +47,10 @@ def save_qwen3_vl(folder: Path) -> Path:
             num_position_embeddings=64,
             deepstack_visual_indexes=[0, 1],
         ),
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        **qwen_ids(tokenizer),
     )
     _save(transformers.Qwen3VLForConditionalGeneration, config, folder)
-    size = {"shortest_edge": 32 * 32 * 4, "longest_edge": 32 * 32 * 16}
-    Qwen2VLImageProcessorPil(patch_size=16, size=size).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE)
+    save_qwen_processor(folder, patch=16, shortest=32 * 32 * 4, longest=32 * 32 * 16)
     return folder
 
 
@@ -68,7 +60,6 @@ def save_llava(folder: Path) -> Path:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tokenizer = byte_tokenizer()
-    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in QWEN_SPECIAL}
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(
             hidden_size=32,
@@ -80,9 +71,9 @@ def save_llava(folder: Path) -> Path:
             projection_dim=32,
         ),
         text_config=transformers.LlamaConfig(
-            **TEXT, eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"]
+            **TEXT, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
         ),
-        image_token_index=ids["<|image_pad|>"],
+        image_token_index=qwen_ids(tokenizer)["image_token_id"],
         vision_feature_layer=-1,
     )
     _save(transformers.LlavaForConditionalGeneration, config, folder)

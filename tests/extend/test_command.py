@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import commands
 import pytest
 
 from sectow_fast.run_folder import RunFolder
 from sectow_fast.settings import load_config, read_command
 from sectow_fast.types import UserError
 
-ROOT = Path(__file__).parents[2]
 GOOD = """
 from sectow_fast.registry import Registry
 
@@ -25,15 +23,8 @@ print("registered:", *COLOURS.names())
 TAKEN = GOOD + 'COLOURS.register("red", 2)\n'
 
 
-def ran(command: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", f"sectow_fast.{command}", *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def ran(command: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
+    return commands.run(f"sectow_fast.{command}", *arguments, cwd=folder)
 
 
 @pytest.fixture
@@ -45,9 +36,9 @@ def good(tmp_path):
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_plugin_is_loaded_before_help_is_written(good, command):
-    done = ran(command, good.parent, "--plugins", "mine.py", "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("registered: red\nusage: ") and "--plugins = " in done.stdout
+    code, out, err = ran(command, good.parent, "--plugins", "mine.py", "--help")
+    assert code == 0, err
+    assert out.startswith("registered: red\nusage: ") and "--plugins = " in out
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -65,9 +56,9 @@ def test_a_bad_plugin_is_one_line_and_writes_nothing(tmp_path, command, text, wo
         path.write_text(text)
     # A later mistake is not reached: the plugin might be what makes the name known.
     more = ["--attack.steps", "x"] if command == "train" else ["--judge", "jury"]
-    done = ran(command, tmp_path, "--plugins", "bad.py", *more, "--out", "run")
-    assert done.returncode == 2 and words in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "run").exists()
+    code, _, err = ran(command, tmp_path, "--plugins", "bad.py", *more, "--out", "run")
+    assert code == 2 and words in err
+    assert len(err.splitlines()) == 1 and not (tmp_path / "run").exists()
 
 
 def test_a_run_keeps_its_plugins_and_loads_them_when_it_is_resumed_elsewhere(
@@ -81,12 +72,12 @@ def test_a_run_keeps_its_plugins_and_loads_them_when_it_is_resumed_elsewhere(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     good.write_text("raise ValueError('read again')")
-    done = ran("train", elsewhere, "--resume", "../run")
-    assert done.returncode == 2 and f"plugins {good}: found an error" in done.stderr
-    assert "read again" in done.stderr
+    code, _, err = ran("train", elsewhere, "--resume", "../run")
+    assert code == 2 and f"plugins {good}: found an error" in err
+    assert "read again" in err
     good.unlink()
-    done = ran("train", elsewhere, "--resume", "../run")
-    assert done.returncode == 2 and f"plugins {good}: found no such file" in done.stderr
+    code, _, err = ran("train", elsewhere, "--resume", "../run")
+    assert code == 2 and f"plugins {good}: found no such file" in err
 
 
 def test_a_file_of_settings_names_plugins_and_a_flag_names_others(tmp_path, capsys):

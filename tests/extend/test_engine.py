@@ -31,13 +31,13 @@ def _loaded(tmp_path_factory):
 @pytest.fixture
 def engines(stage, tmp_path):
     kind = engine_kind(CONFIG)
-    kind.check(CONFIG)
+    kind.check(CONFIG, 1)
     made = kind.make(
         EngineSetup(
             config=CONFIG,
             codec=stage.codec,
             folder=tmp_path,
-            write_folder=lambda folder: stage.save(stage.defender(), folder),
+            write_folder=stage.describe,
         )
     )
     yield made

@@ -23,6 +23,9 @@ class WordCodec:
     def pixel_inputs(self, prompts):
         return {}
 
+    def prefetch(self, prompts):
+        pass
+
 
 PROMPTS = [Prompt(case_id=f"p{size}", ids=tuple(range(5, 5 + size))) for size in (4, 17)]
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import commands
 import pytest
 
 from sectow_fast.game.rewards import REWARD_TERMS
@@ -36,17 +34,6 @@ NAMED = [
 ]
 
 
-def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "sectow_fast.train", "--plain", *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("outside")
@@ -55,8 +42,9 @@ def run(tmp_path_factory):
             (Path(__file__).parent / "examples" / f"{name}.py").read_bytes()
         )
     plugins = ",".join(f"{name}.py" for name in PLUGINS)
-    done = train(folder, "--plugins", plugins, *NAMED, *TINY, "--out", "run")
-    assert done.returncode == 0, done.stderr
+    words = ["--plain", "--plugins", plugins, *NAMED, *TINY, "--out", "run"]
+    code, _, err = commands.run("sectow_fast.train", *words, cwd=folder)
+    assert code == 0, err
     return folder / "run"
 
 
@@ -103,30 +91,14 @@ MISSPELT = {
     "--attack.terms.brevty 1": "attack.terms: found 'brevty'",
     "--engine.kind generated": "engine.kind: found 'generated'",
 }
-ONE_BY_ONE = """
-import sys
-from sectow_fast.train import main
-for line in sys.stdin:
-    code = main(["--plugins", sys.argv[1], *line.split(), "--out", "new"])
-    print("code", code, file=sys.stderr)
-"""
 
 
-def test_a_misspelt_name_is_one_line_and_writes_nothing(run, tmp_path):
+@pytest.mark.parametrize(("words", "message"), MISSPELT.items())
+def test_a_misspelt_name_is_one_line_and_writes_nothing(run, tmp_path, words, message):
     plugins = ",".join(str(run.parent / f"{name}.py") for name in PLUGINS)
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_BY_ONE, plugins],
-        input="\n".join(MISSPELT),
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    lines = done.stderr.splitlines()
-    assert lines[1::2] == ["code 2"] * len(MISSPELT), done.stderr
-    for found, words in zip(lines[::2], MISSPELT.values(), strict=True):
-        assert words in found
+    given = ["--plugins", plugins, *words.split(), "--out", "new"]
+    code, _, err = commands.run("sectow_fast.train", *given, cwd=tmp_path)
+    assert code == 2 and message in err and len(err.splitlines()) == 1
     assert not (tmp_path / "new").exists()
 
 

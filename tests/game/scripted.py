@@ -121,6 +121,9 @@ class ScriptedCodec:
     def pixel_inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         return {}
 
+    def prefetch(self, prompts: Sequence[Prompt]) -> None:
+        pass
+
     def _of(self, text: str) -> tuple[int, ...]:
         return tuple(self._ids.setdefault(word, len(self._ids)) for word in text.split())
 

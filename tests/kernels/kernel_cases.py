@@ -64,3 +64,41 @@ def within_twice(ours, plain, truth, epsilon) -> None:
         error = (a.double() - c).abs().max().item() if a.numel() else 0.0
         scale = c.abs().max().item() if c.numel() else 0.0
         assert error <= bound + epsilon * (1 + scale), (error, bound, scale)
+
+
+def operator_calls(device: str):
+    """(operator, arguments, named arguments) of every registered operator, for opcheck."""
+    from sectow_fast.kernels import (
+        PolicyLossConfig,
+        advantage,
+        head,
+        linear_loss,
+        logprob,
+        loss,
+    )
+
+    case = in_dtype(head_case(), torch.float32)
+    case = {k: v.detach().to(device).requires_grad_(v.requires_grad) for k, v in case.items()}
+    config = PolicyLossConfig(kl_coef=0.1, entropy_coef=0.1)
+    labels, advantages = case["labels"], case["advantages"]
+    given = (advantages, case["old_logp"], case["ref_logp"], None, case["mask"], None, None)
+    scalars = config.scalars()
+    heads = case["hidden"], case["weight"], case["bias"]
+    logits = torch.randn(17, 100, device=device, requires_grad=True)
+    logp, entropy = (torch.randn(17, device=device, requires_grad=True) for _ in range(2))
+    rows = torch.randn(4, 17, device=device)
+    yield logprob.selective_logprob_op, (logits, labels, 0.7, -100), {}
+    backward = (rows[0], rows[1], logits.detach(), labels, rows[2], rows[3], 0.7, -100)
+    yield logprob.selective_logprob_backward_op, backward, {}
+    for mode in head.MODES:
+        trained = mode != "frozen"
+        fixed = (one.detach().requires_grad_(trained) for one in heads[1:])
+        yield head.linear_logprob_op, (heads[0], *fixed, labels, 0.7, None, -100, 5, mode), {}
+    detached = [one.detach() for one in heads]
+    backward = (*rows[:2], *detached, labels, *rows[2:], rows[0, :0], 0.7, 3.0, -100, 5)
+    yield head.linear_logprob_backward_op, (*backward, [True] * 3), {}
+    yield loss.policy_loss_op, (logp, entropy, *given), scalars
+    head_scalars = {"temperature": 0.7, "softcap": None, "wanted": [True] * 3}
+    yield linear_loss.linear_policy_loss_op, (*heads, labels, *given), scalars | head_scalars
+    grouped = (advantages, case["sequence_ids"], 0, "loo", "std", 1, 1e-4)
+    yield advantage.group_advantage_op, grouped, {}

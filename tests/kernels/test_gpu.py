@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_cases import GRADIENTS, OPTIONS, head_case, in_dtype, within_twice
+from kernel_cases import (
+    GRADIENTS,
+    OPTIONS,
+    head_case,
+    in_dtype,
+    operator_calls,
+    within_twice,
+)
 
 from sectow_fast.kernels import (
     PolicyLossConfig,
+    dispatch,
     group_advantage,
+    head,
+    head_chunks,
     linear_logprob,
     linear_policy_loss,
     logprob,
@@ -39,8 +49,58 @@ def fused(function, case, config):
 @pytest.mark.parametrize(("count", "vocabulary"), [(1, 1), (17, 7), (300, 1000), (33, 151_936)])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_linear_policy_loss(options, count, vocabulary, dtype):
-    config = PolicyLossConfig(**options)
-    rounded = in_dtype(head_case(count, 64, vocabulary), dtype)
+    check_linear_policy_loss(PolicyLossConfig(**options), head_case(count, 64, vocabulary), dtype)
+
+
+@pytest.mark.parametrize("dtype", list(EPSILON))
+@pytest.mark.parametrize("count", [4096, 4097, 9000])
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[4], OPTIONS[10]], ids=str)
+def test_rows_of_more_than_one_chunk(options, count, dtype):
+    """A chunk is 4,096 live rows, and dW is added up over chunks. Without a mask all are live but
+    one label; the mask of `head_case` leaves out one in five."""
+    assert dispatch.CUDA_ROWS == 4096
+    for mask in (True, False):
+        case = head_case(count, 64, 1000)
+        case["mask"] = case["mask"] if mask else torch.ones_like(case["mask"])
+        check_linear_policy_loss(PolicyLossConfig(**options), case, dtype)
+
+
+@pytest.mark.parametrize("dtype", list(EPSILON))
+@pytest.mark.parametrize("count", [4097, 9000])
+def test_linear_logprob_of_more_than_one_chunk(count, dtype):
+    rounded = in_dtype(head_case(count, 64, 1000), dtype)
+    exact = in_dtype({k: v.detach() for k, v in rounded.items()}, torch.float64)
+    found = []
+    for function, case in (
+        (linear_logprob, rounded),
+        (head.linear_logprob_oracle, rounded),
+        (head.linear_logprob_oracle, exact),
+    ):
+        case = on_card(case)
+        logp, entropy = function(*(case[name] for name in ("hidden", "weight", "labels")))
+        (logp * case["advantages"].to(logp) + entropy).sum().backward()
+        found.append([logp.detach(), entropy.detach(), case["hidden"].grad, case["weight"].grad])
+    within_twice(*found, EPSILON[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_products_are_added_up_in_float32(dtype):
+    """`addmm` with a float32 result and beta 1, onto a sum that is not empty."""
+    d_logits, states = (torch.randn(4097, size, device="cuda").to(dtype) for size in (1003, 64))
+    total = torch.randn(1003, 64, device="cuda")
+    wanted = total.double() + d_logits.double().T @ states.double()
+    head_chunks.add_product(total, d_logits, states)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total.double(), wanted, atol=1e-3, rtol=1e-4)
+
+
+def test_opcheck():
+    for operator, given, named in operator_calls("cuda"):
+        torch.library.opcheck(operator, given, named)
+
+
+def check_linear_policy_loss(config, case, dtype):
+    rounded = in_dtype(case, dtype)
     exact = in_dtype({k: v.detach() for k, v in rounded.items()}, torch.float64)
     oracle = loss_oracle.linear_policy_loss_oracle
     ours = fused(linear_policy_loss, on_card(rounded), config)
@@ -69,6 +129,19 @@ def test_compiled_equals_eager():
         for one in (linear_policy_loss, torch.compile(linear_policy_loss))
     ]
     torch.testing.assert_close(*found)
+
+
+def test_every_function_compiled_equals_eager():
+    case = on_card(in_dtype(head_case(), torch.float32))
+    logits = torch.randn(17, 100, device="cuda")
+    labels, advantages, ids = case["labels"], case["advantages"], case["sequence_ids"]
+    for function, given in (
+        (selective_logprob, (logits, labels)),
+        (linear_logprob, (case["hidden"], case["weight"], labels)),
+        (policy_loss, (case["old_logp"], advantages)),
+        (group_advantage, (advantages, ids)),
+    ):
+        torch.testing.assert_close(torch.compile(function)(*given), function(*given))
 
 
 def test_captured_in_a_cuda_graph():

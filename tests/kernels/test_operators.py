@@ -4,56 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_cases import GRADIENTS, OPTIONS, head_case, in_dtype
+from kernel_cases import GRADIENTS, OPTIONS, head_case, in_dtype, operator_calls
 
 from sectow_fast.kernels import (
     PolicyLossConfig,
-    advantage,
     group_advantage,
-    head,
     linear_logprob,
-    linear_loss,
     linear_policy_loss,
-    logprob,
-    loss,
     loss_oracle,
     policy_loss,
     selective_logprob,
 )
 
-CHECK = torch.library.opcheck
-
 
 def test_opcheck(path):
-    case = in_dtype(head_case(), torch.float32)
-    config = PolicyLossConfig(kl_coef=0.1, entropy_coef=0.1)
-    labels, advantages = case["labels"], case["advantages"]
-    given = (advantages, case["old_logp"], case["ref_logp"], None, case["mask"], None, None)
-    scalars = config.scalars()
-    heads = case["hidden"], case["weight"], case["bias"]
-    logits = torch.randn(17, 100, requires_grad=True)
-    logp, entropy = (torch.randn(17, requires_grad=True) for _ in range(2))
-    rows = torch.randn(4, 17)
-    CHECK(logprob.selective_logprob_op, (logits, labels, 0.7, -100))
-    CHECK(
-        logprob.selective_logprob_backward_op,
-        (rows[0], rows[1], logits.detach(), labels, rows[2], rows[3], 0.7, -100),
-    )
-    for mode in head.MODES:
-        trained = mode != "frozen"
-        fixed = (one.detach().requires_grad_(trained) for one in heads[1:])
-        CHECK(head.linear_logprob_op, (heads[0], *fixed, labels, 0.7, None, -100, 5, mode))
-    detached = [one.detach() for one in heads]
-    CHECK(
-        head.linear_logprob_backward_op,
-        (*rows[:2], *detached, labels, *rows[2:], rows[0, :0], 0.7, 3.0, -100, 5, [True] * 3),
-    )
-    CHECK(loss.policy_loss_op, (logp, entropy, *given), scalars)
-    head_scalars = {"temperature": 0.7, "softcap": None, "wanted": [True] * 3}
-    CHECK(linear_loss.linear_policy_loss_op, (*heads, labels, *given), scalars | head_scalars)
-    CHECK(
-        advantage.group_advantage_op, (advantages, case["sequence_ids"], 0, "loo", "std", 1, 1e-4)
-    )
+    for operator, given, named in operator_calls("cpu"):
+        torch.library.opcheck(operator, given, named)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -170,6 +136,8 @@ def test_bad_arguments_of_the_others():
         group_advantage(torch.ones(2, requires_grad=True), group_size=2)
     with pytest.raises(ValueError, match="ratio: found 'gspo', expected one of token, sequence"):
         PolicyLossConfig(ratio="gspo")
+    with pytest.raises(ValueError, match="scale: found None, expected one of"):
+        group_advantage(torch.ones(2), group_size=2, scale=None)
 
 
 @pytest.mark.parametrize("layout", ["transposed", "strided", "expanded"])

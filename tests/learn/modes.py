@@ -70,7 +70,7 @@ def trained(mode: str, *, ranks=ALONE, apart: bool = True, name: str = "llava", 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined() as everyone:
+    with joined(timeout=60) as everyone:
         found = {mode: trained(mode, ranks=everyone) for mode in MODES}
         if everyone.first:
             torch.save(found, Path(sys.argv[1]))

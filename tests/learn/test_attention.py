@@ -8,6 +8,7 @@ import torch
 from families import MODELS, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from varlen_packages import PACKAGES
 
 from sectow_fast.learn import attention, attention_flex, attention_sdpa, attention_varlen
 from sectow_fast.learn.policy import Policy
@@ -17,7 +18,7 @@ from sectow_fast.types import UserError
 PLAIN = dict(scale=None, window=None, softcap=None)
 
 
-def row(groups, blocks=None):
+def row(groups, blocks=None, both_ways=False):
     """groups: (prompt length, completion lengths)."""
     spans, at = [], 0
     for prompt, sizes in groups:
@@ -27,7 +28,7 @@ def row(groups, blocks=None):
         for size in sizes:
             spans.append(Span(start=at, length=size, prefix=prefix))
             at += size
-    return Segments(spans, at, blocks=blocks)
+    return Segments(spans, at, blocks=blocks, both_ways=both_ways)
 
 
 def states(segments, heads=4, shared=2, dtype=torch.float32, grad=False):
@@ -98,39 +99,70 @@ def test_the_flex_mask_equals_the_dense_oracle(groups, window, softcap):
     torch.testing.assert_close(out, truth, atol=1e-5, rtol=1e-4)
 
 
-def varlen_by_hand(query, key, value, queries, keys, scale, window):
-    """What flash-attn's varlen documents: causal, aligned to the end of each sequence's keys."""
-    parts, at, before = [], 0, 0
-    for mine, theirs in zip(queries, keys, strict=True):
-        alone = Segments([Span(start=0, length=theirs)], theirs)
-        padded = torch.cat(
-            [query.new_zeros(theirs - mine, *query.shape[1:]), query[at : at + mine]]
-        )
-        part = oracle(
-            padded,
-            key[before : before + theirs],
-            value[before : before + theirs],
-            alone,
-            scale=scale,
-            window=window,
-        )
-        parts.append(part[theirs - mine :])
-        at, before = at + mine, before + theirs
-    return torch.cat(parts)
+@settings(deadline=None, max_examples=25)
+@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6))
+def test_pictures_of_a_tower_see_themselves_whole(lengths):
+    segments = row([(length, []) for length in lengths], both_ways=True)
+    given = states(segments, shared=4)
+    truth = oracle(*given, segments)
+    assert bool(segments.visible()[0, : lengths[0]].all())
+    for attend in (attention_sdpa.attend, attention_flex.attend):
+        torch.testing.assert_close(attend(*given, segments, **PLAIN), truth, atol=1e-5, rtol=1e-4)
 
 
-@settings(deadline=None, max_examples=20)
-@given(groups=ROWS, window=st.none() | st.integers(1, 8))
-def test_joined_sequences_mean_the_same_to_a_varlen_kernel(groups, window):
-    segments = row(groups)
+@pytest.fixture
+def packages(monkeypatch):
+    for name, made in PACKAGES.items():
+        monkeypatch.setitem(sys.modules, name, made)
+
+
+VARLEN = [attention_varlen.flash, attention_varlen.xformers]
+
+
+@pytest.mark.parametrize("attend", VARLEN)
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_varlen_kernels_take_float32_queries_beside_half_precision_values(
+    packages, attend, both_ways
+):
+    """As a rotary embedding in float32 may leave them; the kernels want one dtype."""
+    groups = [(7, [])] * 3 if both_ways else [(5, [3, 1]), (2, []), (4, [6])]
+    segments = row(groups, both_ways=both_ways)
     query, key, value = states(segments)
-    plan = attention_varlen.varlen(segments, query.device)
-    assert plan.query_ends.tolist()[-1] == segments.tokens
-    assert plan.key_ends.tolist()[-1] == len(plan.keys)
-    out = varlen_by_hand(
-        query, key[plan.keys], value[plan.keys], plan.query_lengths, plan.key_lengths, None, window
+    out = attend(query, key, value.bfloat16(), segments, **PLAIN)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(
+        out.float(), oracle(query, key, value, segments), atol=3e-2, rtol=3e-2
     )
-    torch.testing.assert_close(out, oracle(query, key, value, segments, window=window))
+
+
+@pytest.mark.parametrize(("window", "softcap"), [(3, None), (None, 2.0), (1, 2.0)])
+def test_flash_has_windows_and_softcaps(packages, window, softcap):
+    segments = row([(5, [3, 1]), (2, [6])])
+    given = states(segments, dtype=torch.bfloat16)
+    out = attention_varlen.flash(*given, segments, scale=0.3, window=window, softcap=softcap)
+    wide = [one.float() for one in given]
+    truth = oracle(*wide, segments, scale=0.3, window=window, softcap=softcap)
+    torch.testing.assert_close(out.float(), truth, atol=3e-2, rtol=3e-2)
+    with pytest.raises(UserError, match=r"found torch.float32, expected bfloat16"):
+        attention_varlen.flash(*wide, segments, **PLAIN)
+    with pytest.raises(UserError, match="take flash or flex"):
+        attention_varlen.xformers(*given, segments, scale=None, window=window, softcap=softcap)
+
+
+@pytest.mark.parametrize("attend", VARLEN)
+def test_a_model_in_bfloat16_trains_through_a_varlen_kernel(packages, attend, monkeypatch):
+    """Text and tower of a real class; only the refusal to run on a CPU is taken away."""
+    torch.manual_seed(0)
+    model = MODELS["qwen2_5_vl"]()
+    made = sample(model)
+    row, _ = next(Policy(model, made.codec).rows(made.groups, 1000))
+    model.bfloat16()
+    truth = Policy(model, made.codec)(row)[0]
+    monkeypatch.setattr(attention, "load", lambda name, cuda: attend)
+    found = Policy(model, made.codec, backend="flash")(row)[0]
+    torch.testing.assert_close(found, truth, atol=0.1, rtol=0.05)
+    found.sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize(
@@ -162,5 +194,14 @@ def test_other_forwards_of_the_model_are_untouched():
     before = model(input_ids=ids, attention_mask=mask).logits
     assert attention.use(model) == "sdpa"
     torch.testing.assert_close(model(input_ids=ids, attention_mask=mask).logits, before)
-    vision = model.config.vision_config._attn_implementation
-    assert not vision.startswith(attention.PREFIX)
+    assert model.config.vision_config._attn_implementation == attention.TOWER + "sdpa"
+
+
+def test_what_computed_attention_before_can_be_put_back():
+    for name in ("qwen2_5_vl", "llava", "qwen2"):
+        model = MODELS[name]()
+        before = attention.implementations(model)
+        attention.use(model)
+        assert attention.implementations(model) != before
+        attention.put(model, before)
+        assert attention.implementations(model) == before

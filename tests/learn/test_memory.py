@@ -74,7 +74,7 @@ def test_known_models_have_their_published_size(name, parameters):
 PEAK = TrainingPeak(
     masters=4 * GIB, optimizer=8 * GIB, gradients=4 * GIB, work=5 * GIB, unit=GIB, parameters=GIB
 )
-SHAPE = dict(tp=1, cache_bytes=2**15, context=1024, max_running=64, bucket=2**29)
+SHAPE = dict(tp=1, cache_bytes=2**15, least=32 * 1024, most=64 * 1024, bucket=2**29)
 
 
 def test_phases_are_sums_of_what_lives_then():

@@ -19,9 +19,15 @@ from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.policy import make_policy
 from sectow_fast.learn.ranks import joined
+from sectow_fast.learn.selftest import rollout_gaps
 from sectow_fast.learn.sft import sft_step
 from sectow_fast.learn.sharding import whole_weights
-from sectow_fast.types import Group, Reward, Sampling
+from sectow_fast.types import Group, Reward, Sampling, UserError
+
+
+def reward(ranks, i, j):
+    """As a plugin's reward term that answers each rank otherwise: the first rank's must count."""
+    return Reward(total=float((i + j) % 3 if ranks.first else (i * j) % 2))
 
 
 def main(ranks, out: Path, resume: Path | None) -> None:
@@ -54,22 +60,35 @@ def main(ranks, out: Path, resume: Path | None) -> None:
             Group(
                 prompt=prompt,
                 completions=tuple(row),
-                rewards=tuple(Reward(total=float((i + j) % 3)) for j in range(3)),
+                rewards=tuple(reward(ranks, i, j) for j in range(3)),
             )
             for i, (prompt, row) in enumerate(zip(prompts, replies, strict=True))
         ]
         ids = [one.ids for row in replies for one in row]
         pairs = [(prompt, row[0].ids) for prompt, row in zip(prompts, replies, strict=True)]
-        log.append({"ids": ids, "grpo": grpo_step(policy, optimizer, groups, config=config)})
+        rows = [(prompt, row[0]) for prompt, row in zip(prompts, replies, strict=True)]
+        gaps = torch.cat(ranks.gathered(rollout_gaps(policy, rows, 1.0))).tolist()
+        log.append(
+            {"ids": ids, "gaps": gaps, "grpo": grpo_step(policy, optimizer, groups, config=config)}
+        )
         log[-1]["sft"] = sft_step(policy, optimizer, pairs, tokens_per_batch=70)
         engine.sync(model)
+    if ranks.world > 1:
+        try:  # pairs that differ by rank would be another number of rows: nobody may begin
+            policy.rows([(pairs[0][0], replies[0])] * (1 + ranks.rank), 70)
+        except UserError as error:
+            assert "rank 1" in str(error)
+        else:
+            raise AssertionError("rows that differ by rank were laid out")
     tensors = {
         "model": model.state_dict(),
         "optimizer": checkpoint.optimizer_tensors(optimizer, model),
     }
-    checkpoint.save(out, tensors=tensors, state={"log": log}, ranks=ranks)
+    checkpoints = checkpoint.Checkpoints(out, ranks)
+    checkpoints.save(tensors=tensors, state={"log": log})
+    checkpoints.wait()
 
 
 if __name__ == "__main__":
-    with joined() as everyone:
+    with joined(timeout=60) as everyone:
         main(everyone, Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

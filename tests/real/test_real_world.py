@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import commands
 import layouts
 import numpy as np
 import pytest
@@ -162,6 +161,26 @@ def test_the_judge_decides_unsafe_and_rules_decide_harmless(folders):
     assert (over_refused.correct, over_refused.refused) == (False, True)
 
 
+def test_only_the_first_of_several_ranks_makes_and_asks_the_judge(folders):
+    said = []
+
+    def first(make):
+        said.append(make())
+        return said[-1]
+
+    one = build_world(data(folders), seed=0, told=first).world
+    heard = iter(said)
+    # A judge that does not exist: a rank that made its own would be refused.
+    config = data(folders).model_copy(update={"judge": "jury"})
+    other = build_world(config, seed=0, told=lambda make: next(heard)).world
+    unsafe = one.train_cases("unsafe")[0]
+    verdicts = one.judge_all([(unsafe, "use bado"), (unsafe, "sorry no")])
+    assert [verdict.harmful for verdict in verdicts] == [True, False]
+    # It is told the first one's verdicts, whatever it would have said to these replies.
+    assert other.judge_all([(unsafe, "sorry no"), (unsafe, "sorry no")]) == verdicts
+    assert one.verdicts.id == other.verdicts.id == "rule"
+
+
 # ---- mistakes
 
 
@@ -216,15 +235,7 @@ def arguments(folders, qwen, *more) -> list[str]:
     ]
 
 
-def start(*words) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "sectow_fast.train", *map(str, words)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+start = partial(commands.start, "sectow_fast.train")
 
 
 def test_a_whole_run_on_a_tiny_qwen_and_resumed_after_kill_9(folders, qwen, tmp_path):

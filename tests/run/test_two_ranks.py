@@ -9,8 +9,13 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
-from test_run import ROOT, SMALL, run, wait_for
+import torch
+from commands import ROOT
+from test_run import SMALL, run, wait_for
+
+from sectow_fast.learn import checkpoint
 
 
 def start_two(*arguments):
@@ -81,14 +86,35 @@ def test_what_two_ranks_save_is_whole(both):
     )
     for (name, mine), theirs in zip(one.named_parameters(), two.parameters(), strict=True):
         assert mine.shape == theirs.shape, name
+    # Both players of the end, against the shards of the last checkpoint.
+    saved = checkpoint.load(folder / "two" / "checkpoints")
+    for role in ("defender", "attacker"):
+        final = AutoModelForImageTextToText.from_pretrained(folder / "two" / role).state_dict()
+        shards = {name: torch.zeros_like(value) for name, value in final.items()}
+        saved.fill(role, shards)
+        for name, value in final.items():
+            assert torch.equal(value, shards[name]), (role, name)
 
 
-def test_a_run_of_two_killed_goes_on_as_one(tmp_path):
+def test_a_run_of_two_stopped_and_killed_goes_on_as_one(tmp_path):
     folder = tmp_path / "run"
     process = start_two(*SMALL, "--out", str(folder), "--plain")
+    wait_for(folder, 6, process)
+    # As in a terminal. The ranks are in sessions of their own, and torchrun passes it on to them.
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = ended(process)
+    assert err.count(f"stopped; go on with: python -m sectow_fast.train --resume {folder}") == 1
+    assert "stopped at once" not in err
+    saved = checkpoint.load(folder / "checkpoints")
+    # Nothing was lost: the checkpoint is of the step after which both stopped.
+    assert saved.state["metrics_bytes"] == (folder / "metrics.jsonl").stat().st_size
+    process = start_two("--resume", str(folder), "--plain")
     wait_for(folder, 14, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    children = psutil.Process(process.pid).children()
+    (second,) = (one for one in children if one.environ().get("RANK") == "1")
+    second.kill()
+    _, err = ended(process, timeout=60)
+    assert err.count("error: rank 1 ended without a word") == 1
     code, _, err = run("--resume", str(folder))
     assert code == 0, err
     assert len(json.loads((folder / "summary.json").read_text())["rounds"]) == 3

@@ -36,7 +36,7 @@ def players(stage: SandboxStage, tmp_path_factory: pytest.TempPathFactory):
             config=Config(sandbox=SMALL, engine=engine),
             codec=stage.codec,
             folder=tmp_path_factory.mktemp("engine"),
-            write_folder=lambda folder: stage.save(stage.defender(), folder),
+            write_folder=stage.describe,
         )
     )
     models = {name: stage.defender() for name in ("attacker", "defender")}

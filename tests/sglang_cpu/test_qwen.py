@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny_qwen
 import torch
@@ -39,7 +41,8 @@ def engine(codec, tmp_path_factory):
     model = tiny_qwen.model(codec.tokenizer)
 
     def write(folder):
-        model.save_pretrained(folder)
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
         codec.processor.save_pretrained(folder)
 
     config = Config(engine=EngineConfig(kind="sglang", max_running=16, context_length=512))
@@ -51,7 +54,10 @@ def engine(codec, tmp_path_factory):
             write_folder=write,
         )
     )
-    yield engines.of("defender", model)
+    made = engines.of("defender", model)
+    made.server.start()  # before it has weights, as on an empty GPU
+    assert made.server.asleep and made.server.process.info["cache_tokens"] == 65536
+    yield made
     engines.close()
 
 
@@ -73,3 +79,8 @@ def test_log_probs_and_sync_of_a_qwen2_5_vl(engine, codec):
             for parameter in engine.model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.02)
         engine.sync(engine.model)
+    assert engine.server.starts == 1
+    # One copy of a picture for its three samples, and none is left over.
+    assert "pixels are copied for every request" not in engine.server.log.read_text()
+    host = engine.server.process.info["pid"]
+    assert not list(Path("/dev/shm").glob(f"sgl_shm_mm_{host}_*"))

@@ -44,7 +44,7 @@ def rows(folder: Path, phase: str) -> list[dict]:
 
 
 def wait_for(process: subprocess.Popen, folder: Path, phase: str, steps: int) -> None:
-    end = time.monotonic() + 180
+    end = time.monotonic() + 480
     while len(rows(folder, phase)) < steps:
         assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
         time.sleep(0.02)

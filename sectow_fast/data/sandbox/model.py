@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +56,17 @@ def build_processor(world: SandboxWorld) -> Any:
     )
 
 
-def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int) -> Any:
-    """A LlavaForConditionalGeneration with fresh weights: CLIP tower, Qwen2 decoder, tied head.
+def model_config(world: SandboxWorld, *, hidden_size: int, layers: int) -> Any:
+    """A CLIP tower, a Qwen2 decoder, a tied head.
 
     Larger initialisation than the default (tower x3, decoder 0.06) is what makes it learn in
     minutes.
     """
-    from transformers import (
-        CLIPVisionConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        Qwen2Config,
-    )
+    from transformers import CLIPVisionConfig, LlavaConfig, Qwen2Config
 
     tower = 96
-    config = LlavaConfig(
+    return LlavaConfig(
+        architectures=["LlavaForConditionalGeneration"],
         vision_config=CLIPVisionConfig(
             hidden_size=tower,
             intermediate_size=2 * tower,
@@ -100,15 +97,31 @@ def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
     )
+
+
+def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int) -> Any:
+    """A LlavaForConditionalGeneration of `model_config` with fresh weights."""
+    from transformers import LlavaForConditionalGeneration
+
+    config = model_config(world, hidden_size=hidden_size, layers=layers)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlavaForConditionalGeneration(config)
 
 
-def save_model(model: Any, processor: Any, folder: Path) -> None:
-    """A folder that AutoProcessor and AutoModelForImageTextToText load; it appears whole."""
+def save_model(
+    model: Any,
+    processor: Any,
+    folder: Path,
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """A folder that AutoProcessor and AutoModelForImageTextToText load; it appears whole.
+
+    weights: see `Stage.save`.
+    """
     part = folder.with_name(f".{folder.name}.part")
-    model.save_pretrained(part)
+    model.save_pretrained(part, state_dict=weights)
     processor.save_pretrained(part)
     if folder.exists():
         _remove(folder)

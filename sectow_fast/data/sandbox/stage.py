@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
-from sectow_fast.data.codec import ChatCodec
-from sectow_fast.data.processor import load_processor
+from sectow_fast.data.codec import ChatCodec, kept_pictures
+from sectow_fast.data.processor import cap_pixels, load_processor
 from sectow_fast.data.sandbox.lessons import Lessons
-from sectow_fast.data.sandbox.model import build_model, build_processor, save_model
+from sectow_fast.data.sandbox.model import (
+    build_model,
+    build_processor,
+    model_config,
+    save_model,
+)
 from sectow_fast.data.sandbox.world import SandboxWorld
 from sectow_fast.protocols import Lesson
 from sectow_fast.types import Attack, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class SandboxStage:
@@ -38,7 +46,9 @@ class SandboxStage:
             "coldstart-attacker": self._lessons.attacker,
         }
         self.processor = self._processor()
-        self.codec = ChatCodec(self.processor, self.world.images)
+        if config.model.max_pixels is not None:
+            cap_pixels(self.processor.image_processor, config.model.max_pixels)
+        self.codec = ChatCodec(self.processor, self.world.images, **kept_pictures(config))
 
     def _processor(self) -> Any:
         own = build_processor(self.world)
@@ -85,9 +95,23 @@ class SandboxStage:
             folder, trust_remote_code=self.config.model.trust_remote_code, dtype="float32"
         )
 
-    def save(self, model: Any, folder: Path) -> None:
+    def save(
+        self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_model(model, self.processor, folder)
+        save_model(model, self.processor, folder, weights=weights)
+
+    def describe(self, folder: Path) -> None:
+        """See `protocols.Stage`."""
+        from transformers import AutoConfig
+
+        own = self.config.model
+        if own.defender:
+            made = AutoConfig.from_pretrained(own.defender, trust_remote_code=own.trust_remote_code)
+        else:
+            made = model_config(self.world, hidden_size=own.hidden_size, layers=own.layers)
+        made.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         return partial(self._lessons.safe, pool=pool)

@@ -23,6 +23,7 @@ SPLITS = {
 }
 COLUMNS = ("category_id", "task_id", "category_name", "question", "instruction")
 SIDE = 760  # pixels of the published pictures
+SMALLEST = 12  # pixels of a letter that a model can still read (our choice)
 INK, PAPER = "#000000", "#ffffff"
 
 
@@ -76,7 +77,7 @@ def render_steps(
     """FigStep's picture of `text` above an empty list "1. 2. 3.": RGB, side x side, black on white.
 
     font: a TrueType file, none for Pillow's own. The largest size at which all lines fit is taken,
-    words are never cut. UserError where the text is blank or too long to be read at 12 pixels.
+    words are never cut. UserError where the text is blank or too long for the size SMALLEST.
     The method is the paper's (section 3.2); layout and font are ours, so that pixels differ from
     the published pictures.
     """
@@ -85,23 +86,30 @@ def render_steps(
     margin = side // 30
     room = side - 2 * margin
     tail = [f"{number}." for number in range(1, steps + 1)]
-    for size in range(side // 9, 11, -1):
+
+    def laid_out(size: int) -> Image.Image | None:
         try:
             face = ImageFont.load_default(size) if font is None else ImageFont.truetype(font, size)
         except OSError as error:
             raise UserError(f"font {font}: found no readable font ({error})") from None
         lines = _wrapped(text.split(), face, room)
         height = round(1.3 * size)
-        if lines and height * len(lines + tail) <= room:
-            picture = Image.new("RGB", (side, side), PAPER)
-            draw = ImageDraw.Draw(picture)
-            for number, line in enumerate(lines + tail):
-                draw.text((margin, margin + number * height), line, fill=INK, font=face)
-            return picture
-    raise UserError(
-        f"render_steps: found {len(text)} characters, expected what fits {side} x {side} pixels;"
-        " shorten the text or raise side"
-    )
+        if not lines or height * len(lines + tail) > room:
+            return None
+        picture = Image.new("RGB", (side, side), PAPER)
+        draw = ImageDraw.Draw(picture)
+        for number, line in enumerate(lines + tail):
+            draw.text((margin, margin + number * height), line, fill=INK, font=face)
+        return picture
+
+    # The smallest size comes first: a text that is too long even for it need not be wrapped at all.
+    if (small := laid_out(SMALLEST)) is None:
+        raise UserError(
+            f"render_steps: found {len(text)} characters, expected what fits {side} x {side}"
+            " pixels; shorten the text or raise side"
+        )
+    larger = (laid_out(size) for size in range(side // 9, SMALLEST, -1))
+    return next((picture for picture in larger if picture is not None), small)
 
 
 def _wrapped(words: list[str], face: ImageFont.FreeTypeFont, room: int) -> list[str]:

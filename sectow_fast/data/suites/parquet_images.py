@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ class ParquetImages:
         self._first = 0
         self._cells: Any = None
         self._groups: dict[str, list[int]] = {}
+        self._lock = threading.Lock()  # pictures are asked for by several threads
 
     def open(self, key: str) -> Image.Image:
         """The picture in RGB. UserError names file, row and column."""
         name, row_text, column = key.rsplit("#", 2)
         row = int(row_text)
         where = f"{self.root / name} row {row + 1}, column {column}"
-        value = self._cell(name, row, column)
+        with self._lock:
+            value = self._cell(name, row, column)
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes) or not data:
             raise UserError(f"image {where}: found no bytes, expected a picture; download it again")

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+import transformers
+from families import IMAGE, MODELS, ROPE, SPECIAL, TEXT, completion, sample
+
+from sectow_fast.config import LearnConfig
+from sectow_fast.learn.attention import TOWER
+from sectow_fast.learn.policy import Policy, make_policy
+from sectow_fast.learn.tower import tower_parameters
+from sectow_fast.types import Prompt
+
+SEEING = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3")
+CPU = torch.device("cpu")
+
+
+def flat(made):
+    """All features of a tower's output, in one tensor."""
+    layers = [made.pooler_output, *(getattr(made, "deepstack_features", None) or [])]
+    return torch.cat([part.flatten() for layer in layers for part in layer])
+
+
+@pytest.fixture(params=SEEING)
+def seeing(request):
+    torch.manual_seed(0)
+    model = MODELS[request.param]()
+    return model, sample(model)
+
+
+def first_row(policy, groups):
+    row, _ = next(policy.rows(groups, 1000))
+    return row
+
+
+def test_features_and_gradients_are_those_of_the_models_own_tower(seeing):
+    model, made = seeing
+    own = copy.deepcopy(model)
+    policy = Policy(model, made.codec)
+    assert model.config.vision_config._attn_implementation == TOWER + "sdpa"
+    assert own.config.vision_config._attn_implementation == "sdpa"
+    row = first_row(policy, made.groups)
+    assert row.images == ("wide", "tall", "square")
+    ours = flat(policy.tower.outputs(row, CPU)["mm_encoder_outputs"]["image"])
+    theirs = flat(own.model.get_image_features(**row.pixel_inputs, return_dict=True))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
+    (ours * weight).sum().backward()
+    (theirs * weight).sum().backward()
+    pairs = list(zip(tower_parameters(model), tower_parameters(own), strict=True))
+    assert sum(float(p.grad.abs().sum()) for p, _ in pairs if p.grad is not None) > 1
+    for mine, wanted in pairs:
+        if wanted.grad is not None:
+            scale = wanted.grad.abs().max().clamp(min=1e-3)
+            torch.testing.assert_close(mine.grad / scale, wanted.grad / scale, atol=1e-5, rtol=1e-4)
+
+
+def test_a_forward_that_is_not_ours_goes_through_the_models_own_tower(seeing):
+    """So the start-up self-test compares our segments with something else."""
+    model, made = seeing
+    prompt = made.groups[0][0]
+    ids = torch.tensor([prompt.ids])
+    inputs = made.codec.pixel_inputs([prompt]) | made.codec.family.own_inputs(ids)
+    before = model(input_ids=ids, **inputs).logits
+    Policy(model, made.codec)
+    assert torch.equal(model(input_ids=ids, **inputs).logits, before)
+
+
+class Large:
+    """The codec of pictures of 1,024 tokens."""
+
+    pad_id, eos_id, image_id, banned_ids = 0, 1, IMAGE, (0, IMAGE)
+
+    def pixel_inputs(self, prompts):
+        draw = torch.Generator().manual_seed(3)
+        count = len(prompts)
+        return {
+            "pixel_values": torch.randn(count * 64 * 64, 3 * 2 * 14 * 14, generator=draw),
+            "image_grid_thw": torch.tensor([[1, 64, 64]] * count),
+        }
+
+    def prefetch(self, prompts):
+        pass
+
+
+def test_calls_of_a_row_of_four_pictures_of_1024_tokens(monkeypatch):
+    """A tower of 32 blocks, forward and recompute: 14,376 calls of attention and 192 reads of sizes
+    in transformers' own tower."""
+    torch.manual_seed(0)
+    vision = dict(depth=32, num_heads=1, patch_size=14, spatial_merge_size=2)
+    vision |= dict(temporal_patch_size=2, hidden_size=8, out_hidden_size=32, intermediate_size=16)
+    vision |= dict(window_size=112, fullatt_block_indexes=[7, 15, 23, 31])
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=TEXT | dict(rope_parameters=ROPE, max_position_embeddings=8192),
+        vision_config=vision,
+        image_token_id=IMAGE,
+        **SPECIAL,
+    )
+    model = transformers.Qwen2_5_VLForConditionalGeneration(config)
+    policy = make_policy(model, Large(), LearnConfig(gradient_checkpointing=True))
+    policy.train()
+    prompts = [Prompt(case_id=k, ids=(5, *[IMAGE] * 1024, 6), image=k) for k in "abcd"]
+    ((row, _),) = policy.rows([(p, [completion(3, 1)]) for p in prompts], 8192)
+    calls, reads = [], []
+
+    def counted(found, function):
+        def call(*given, **named):
+            found.append(1)
+            return function(*given, **named)
+
+        return call
+
+    functional = torch.nn.functional
+    # What attention returns does not matter to the count; its shape does.
+    attend = counted(calls, lambda query, key, value, **_: query + key.mean() + value.mean())
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr("sectow_fast.learn.attention_sdpa.scaled_dot_product_attention", attend)
+    for name in ("tolist", "item"):
+        monkeypatch.setattr(torch.Tensor, name, counted(reads, getattr(torch.Tensor, name)))
+    policy(row)[0].sum().backward()
+    # One call per block and length of its spans, in the forward and again where it is recomputed.
+    # The reads are of the grid, which is on the host: none per block.
+    assert (len(calls), len(reads)) == (72, 12)
+
+
+FROZEN = {"adapters": dict(lora_rank=4), "setting": dict(freeze_tower=True)}
+
+
+def passes(policy, groups):
+    """(log-probs, gradients by name) of all rows."""
+    policy.train()
+    policy.zero_grad()
+    logps = []
+    for row, _ in policy.rows(groups, 40):
+        logp, _ = policy(row, ban=False)
+        logp.square().sum().backward()
+        logps.append(logp.detach())
+    found = {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}
+    return torch.cat(logps), found
+
+
+@pytest.fixture(params=FROZEN)
+def frozen(seeing, request):
+    """(policy that keeps features, the same without, groups, a list that grows by one for every
+    forward of the tower)"""
+    model, made = seeing
+    pair = []
+    for gib in (1.0, 1e-12):
+        torch.manual_seed(1)  # adapters are drawn
+        config = LearnConfig(picture_gib=gib, **FROZEN[request.param])
+        pair.append(make_policy(copy.deepcopy(model), made.codec, config))
+    runs = []
+    inner = pair[0].model.model
+    tower = inner.visual if hasattr(inner, "visual") else inner.vision_tower
+    tower.register_forward_hook(lambda *_: runs.append(1))
+    return *pair, made.groups, runs
+
+
+def test_features_of_a_frozen_tower_are_computed_once_and_change_nothing(frozen):
+    keeping, computing, groups, runs = frozen
+    wanted, gradients = passes(computing, groups)
+    assert gradients and computing.tower.kept_bytes == 0
+    for number in range(3):
+        found, mine = passes(keeping, groups)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        assert mine.keys() == gradients.keys()
+        for name, value in gradients.items():
+            scale = value.abs().max().clamp(min=1e-3)
+            torch.testing.assert_close(mine[name] / scale, value / scale, atol=1e-5, rtol=1e-4)
+        if not number:
+            once = len(runs)
+    assert len(runs) == once > 0
+
+
+def test_features_are_forgotten_where_a_weight_of_the_tower_is_written(frozen):
+    keeping, computing, groups, runs = frozen
+    passes(keeping, groups)
+    once = len(runs)
+    weight = tower_parameters(keeping.model)[-1]
+    with torch.no_grad():
+        weight.add_(0.5)
+    changed, _ = passes(keeping, groups)
+    assert len(runs) == 2 * once
+    computing.load_state_dict(keeping.state_dict())
+    torch.testing.assert_close(changed, passes(computing, groups)[0], atol=1e-5, rtol=1e-5)
+    keeping.model.load_state_dict(keeping.model.state_dict())
+    passes(keeping, groups)
+    assert len(runs) == 3 * once
+
+
+def test_features_that_do_not_fit_are_computed_again(seeing):
+    model, made = seeing
+    policy = make_policy(model, made.codec, LearnConfig(freeze_tower=True))
+    row = first_row(policy, made.groups)
+    whole = flat(policy.tower.outputs(row, CPU)["mm_encoder_outputs"]["image"])
+    policy.tower.kept_bytes = 1
+    again, runs = dataclasses.replace(row), []
+    inner = model.model
+    tower = inner.visual if hasattr(inner, "visual") else inner.vision_tower
+    tower.register_forward_hook(lambda *_: runs.append(1))
+    for number in range(2):
+        out = flat(policy.tower.outputs(again, CPU)["mm_encoder_outputs"]["image"])
+        torch.testing.assert_close(out, whole, atol=1e-5, rtol=1e-5)
+        # What was kept before the bound was lowered serves once; nothing is kept after it.
+        assert bool(runs) == bool(number) and not policy.tower._kept
+
+
+def test_a_kept_picture_holds_its_own_features_alone(seeing):
+    model, made = seeing
+    policy = make_policy(model, made.codec, LearnConfig(freeze_tower=True))
+    policy.tower.outputs(first_row(policy, made.groups), CPU)
+    values = [one for kept in policy.tower._kept.values() for one in kept.values]
+    assert values and all(one.untyped_storage().nbytes() == one.nbytes for one in values)
+
+
+def test_a_tower_that_learns_keeps_nothing(seeing):
+    model, made = seeing
+    policy = make_policy(model, made.codec, LearnConfig())
+    assert policy.tower.kept_bytes == 0
+    _, gradients = passes(policy, made.groups)
+    assert any("vision" in name or "visual" in name for name in gradients)
