@@ -65,6 +65,7 @@ def make_policy(
     if sharded:
         dtype = getattr(torch, config.dtype)
         shard(policy, dtype=dtype, replicas=config.replicas)
+        policy.tower.watch()
     return policy
 
 
