@@ -28,6 +28,7 @@ from sectow_fast.learn.grpo import loss_config
 from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.policy import LossTerms, Policy, make_policy
 from sectow_fast.learn.segments import Segments
+from sectow_fast.learn.sharding import sync_gradients
 from sectow_fast.types import Completion, Prompt, UserError
 
 aten = torch.ops.aten
@@ -256,10 +257,11 @@ def tracked(
     attention as a fused kernel has it."""
     attention.install(policy.model, FUSED, attend)
     policy.train()
+    rows = [row for row, _ in policy.rows(groups, grpo.tokens_per_batch)]  # these are on the host
     tracker = Tracker()
     tracker.track_external(policy)
     with tracker:
-        for row, _ in policy.rows(groups, grpo.tokens_per_batch):
+        for row in sync_gradients(policy, iter(rows)):
             terms = LossTerms(
                 advantages=torch.ones(len(row.labels), dtype=torch.long).float(),
                 normalizer=1.0,

@@ -15,7 +15,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from families import MODELS, sample
-from tensors import OPENED, card, to_card
+from tensors import OPENED, Twin, card, off_the_card, to_card
 from twin import LEDGER
 
 from sectow_fast.config import GRPOConfig, LearnConfig
@@ -24,10 +24,11 @@ from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.engine.weight_sync import buckets, checkpoint_weights, whole
 from sectow_fast.kernels import dispatch, head, linear_loss
 from sectow_fast.learn import checkpoint, grpo
+from sectow_fast.learn.attention_sdpa import attend
 from sectow_fast.learn.checkpoint import optimizer_tensors
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.policy import Policy, make_policy
-from sectow_fast.learn.ranks import ALONE
+from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing
 from sectow_fast.learn.sft import sft_step
 from sectow_fast.learn.sharding import whole_weights
@@ -42,6 +43,14 @@ REPEATS = 2  # of the sample's groups, so that a step has several micro-batches
 GRPO = GRPOConfig(tokens_per_batch=64, mismatch_max=1e9)
 
 
+def joined(meet: Path | None, rank: int) -> Ranks:
+    """One rank, or one of two that meet at a file. gloo sends what a card's NCCL would."""
+    world = 1 if meet is None else 2
+    store = dist.HashStore() if meet is None else dist.FileStore(str(meet), world)
+    dist.init_process_group("cpu:gloo,cuda:gloo", store=store, rank=rank, world_size=world)
+    return Ranks(rank=rank, world=world)
+
+
 def measured(name: str, fault: str) -> dict[str, Any]:
     """What each step of a family met, with `planted`'s errors or ""."""
     torch.set_num_threads(1)
@@ -50,8 +59,6 @@ def measured(name: str, fault: str) -> dict[str, Any]:
     made = sample(model)
     drawn = copy.deepcopy(model)  # an engine's own weights, beside those that are sharded
     to_card(model)
-    if not dist.is_initialized():  # gloo sends what a card's NCCL would
-        dist.init_process_group("cpu:gloo,cuda:gloo", store=dist.HashStore(), rank=0, world_size=1)
     with card(), dispatch.plain(), planted(fault, model):
         policy = make_policy(model, made.codec, LEARN)
         optimizer = make_optimizer(policy, 1e-6, betas=(0.9, 0.95), weight_decay=0.0)
@@ -121,7 +128,35 @@ def rest(policy: Policy, optimizer: torch.optim.Optimizer, groups: Any, drawn: A
     }
 
 
-def grpo_step(policy: Policy, optimizer: torch.optim.Optimizer, pairs: Any) -> dict[str, float]:
+class Fused(torch.autograd.Function):
+    """Attention as one kernel that keeps q, k, v and its output: the numbers are sdpa's, which are
+    made beside the card."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, attend):
+        ctx.attend = attend
+        with torch.no_grad(), off_the_card():
+            out = Twin(attend(query.inner, key.inner, value.inner))
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, upstream):
+        *given, _ = ctx.saved_tensors
+        with torch.enable_grad(), off_the_card():
+            inner = [one.inner.detach().requires_grad_() for one in given]
+            found = torch.autograd.grad(ctx.attend(*inner), inner, upstream.inner)
+            return *map(Twin, found), None
+
+
+def fused(query: Any, key: Any, value: Any, segments: Any, **how: Any) -> torch.Tensor:
+    """A backend of learn/attention.py over twins."""
+    return Fused.apply(query, key, value, lambda q, k, v: attend(q, k, v, segments, **how))
+
+
+def grpo_step(
+    policy: Policy, optimizer: torch.optim.Optimizer, pairs: Any, config: GRPOConfig = GRPO
+) -> dict[str, float]:
     groups = [
         Group(
             prompt=prompt,
@@ -130,7 +165,7 @@ def grpo_step(policy: Policy, optimizer: torch.optim.Optimizer, pairs: Any) -> d
         )
         for prompt, done in pairs
     ]
-    return grpo.grpo_step(policy, optimizer, groups, config=GRPO)
+    return grpo.grpo_step(policy, optimizer, groups, config=config)
 
 
 def met(step: Callable[[Any], dict[str, float]], groups: Any, rows: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from typing import Any
 from unittest import mock
@@ -108,6 +108,11 @@ class OnTheCard(TorchDispatchMode):
         if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
             return func(*args, **(kwargs or {}))  # DTensor asks what shape will come
         return computed(func, args, kwargs or {})
+
+
+def off_the_card() -> AbstractContextManager[None]:
+    """Inside, tensors of the CPU are computed with and nothing is written down."""
+    return torch.utils._python_dispatch._disable_current_modes()
 
 
 class Handle:
