@@ -151,7 +151,8 @@ def test_presets_play_on_one_and_two_ranks(found, two, preset, adapters):
         assert not met["mismatches"] and not met["metrics"]["skipped"] and met["rows"] == 2
         assert waits(met) <= allowed(met), met["syncs"]
     assert ranks[0]["metrics"] == ranks[1]["metrics"]
-    assert all(met["peak"] < one["peak"] for met in ranks)  # each holds a share
+    # Each holds a share of the weights; with adapters what is gathered weighs more than that.
+    assert adapters or all(met["peak"] < one["peak"] for met in ranks)
 
 
 @pytest.mark.parametrize("adapters", [False, True])
