@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from sectow_fast import ties
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.checkpoint import Checkpoints
@@ -168,8 +166,7 @@ class Keeper:
             saved.fill(name, player.model.state_dict())
             player.engine.sync(player.model)
         if "last_good" in saved.names:
-            here = self.match.cast.defender.model.state_dict()
-            self.match.last_good = {name: torch.zeros_like(value) for name, value in here.items()}
+            self.match.last_good = self.match.cast.defender.weights()
             saved.fill("last_good", self.match.last_good)
         with reading(saved.path):
             self.match.restore(saved.state)

@@ -91,17 +91,19 @@ def play_run(config: Config, options: Options) -> int:
     import torch
 
     from sectow_fast.learn.leaving import RankLeft
+    from sectow_fast.learn.memory import settled
     from sectow_fast.learn.ranks import joined
 
     if config.threads:
         torch.set_num_threads(config.threads)
     # On a GPU some operations of transformers have no deterministic form: torch names them once.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    config = settled(config)  # before the ranks meet, since it makes a world of its own
     # What is closed may take its time, so the other ranks are told of a failure before that.
     with contextlib.ExitStack() as at_end:
         try:
             with joined(timeout=config.learn.rank_timeout) as ranks:
-                return _play(config, options, ranks, at_end)
+                return _play(ranks.told(lambda: config), options, ranks, at_end)
         except RankLeft as left:
             return left.code
 

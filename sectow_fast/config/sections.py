@@ -47,12 +47,15 @@ class LearnConfig(Section):
     )
     offload: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="weights and optimizer in host memory between updates; auto: by the plan",
+        description="weights and optimizer live in host memory; auto: by the plan",
     )
     attention: Literal["auto", "sdpa", "flex", "flash", "xformers"] = Field(
         "auto", description="what computes attention over packed rows (learn/attention.py)"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products")
+    replicas: int = Field(
+        1, ge=1, description="groups of ranks with a whole set of shards each (HSDP)"
+    )
     freeze_tower: bool = Field(
         False, description="vision tower and projector stay as they are; adapters leave them so too"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import weakref
 from pathlib import Path
 
@@ -88,6 +89,10 @@ class Shards:
     """Stands for a sharded tensor: what it gathers is new, and counted while it lives."""
 
     alive = 0
+    device_mesh = types.SimpleNamespace(device_type="cpu")
+
+    def to(self, device, dtype):
+        return self
 
     def full_tensor(self):
         assert Shards.alive == 0, "an earlier tensor is still held"
