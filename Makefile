@@ -44,7 +44,9 @@ endif
 bench-sglang: $(SGLANG_VENV)/.installed $(VENV)/.installed-test
 	$(SGLANG_RUN) -m pytest -s bench/test_rollout.py --record $(OUT)
 
-$(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) constraints.txt
+# After the first environment, so that `make -j2 test` begins the longest tests early.
+$(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) constraints.txt \
+  | $(VENV)/.installed-test
 	$(PYTHON) -m venv $(SGLANG_VENV)
 	$(SGLANG_VENV)/bin/pip install -q $$(grep '^torch==' constraints.txt)
 	$(SGLANG_VENV)/bin/pip install -q -c constraints.txt -r $(SGLANG_TESTS)/requirements.txt
