@@ -82,5 +82,5 @@ class Work:
     def codec(self, images: Any) -> ChatCodec:
         """A codec with empty caches that bans the end token."""
         codec = ChatCodec(self.processor, images)
-        codec.banned_ids = tuple(sorted({*codec.banned_ids, codec.eos_id}))
+        codec.banned_ids = tuple(sorted({*codec.banned_ids, *codec.end_ids}))
         return codec

@@ -161,7 +161,7 @@ class Players:
     def _trained(self, name: str, model: Any) -> Player:
         """A player that learns: self-tested, sharded over the ranks, at rest where it offloads."""
         ranks, drawn = self.ranks, model.to(self.device)
-        dummy = next((p for p in self._samples if p.image is not None), None)
+        dummy = next((p for p in self._samples if p.images), None)
         policy = make_policy(model, self._stage.codec, self.config.learn, ranks=ranks, dummy=dummy)
         check_packing(policy, self._samples)
         if ranks.world > 1:
@@ -229,8 +229,8 @@ class Players:
 
 
 def _self_test_prompts(stage: Stage) -> list[Prompt]:
-    """One prompt with an image and one without, where the world has both."""
+    """One prompt with an image, one with several and one without, where the world has them."""
     labels = ("harmless", "unsafe")
     cases = [case for label in labels for case in stage.world.train_cases(label)]
-    found = {case.image is None: case for case in reversed(cases)}
+    found = {min(len(case.images), 2): case for case in reversed(cases)}
     return stage.codec.encode(list(found.values()))

@@ -23,7 +23,7 @@ BOUND = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 
 def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
     """Largest difference of a completion's log-probs between a packed row and the model's own
-    forward of each sequence. prompts: one with an image and one without, where there are both.
+    forward of each sequence. prompts: with an image, with several, with none.
 
     UserError where it is over the bound of the dtype, or a value is not finite.
     """

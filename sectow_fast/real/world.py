@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Literal
 
 from sectow_fast.config import DataConfig
@@ -19,6 +19,11 @@ from sectow_fast.types import Attack, Case, Label, UserError, Verdict
 DRAWN = "drawn"  # the store of attacks' own pictures
 
 
+def spells_none(text: str) -> str | None:
+    """Stands for a tokenizer without special tokens."""
+    return None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
     """The cases of a run, by what they are for; a prompt group is in one place only."""
@@ -28,16 +33,41 @@ class Split:
     probe: Sequence[SuiteCase]  # harmless, never trained on: over-refusal is watched here
     test: Mapping[str, Sequence[SuiteCase]]
 
+    def without(self, ids: Set[str]) -> Split:
+        """The same, less the cases of these ids."""
+
+        def rest(cases: Sequence[SuiteCase]) -> list[SuiteCase]:
+            return [case for case in cases if case.id not in ids]
+
+        return Split(
+            unsafe=rest(self.unsafe),
+            harmless=rest(self.harmless),
+            probe=rest(self.probe),
+            test={name: rest(cases) for name, cases in self.test.items()},
+        )
+
 
 class SuiteWorld:
     """See `types.World`. The judge is asked about unsafe requests alone.
 
     A harmless reply is right if it has the case's answer, or where the case has none, if it is no
     refusal. Both are decided by rule, so that half of the training needs no judge.
+
+    spells: the special token of the model's tokenizer that a text spells, None for none. An attack
+    that spells one is ill-formed: an attacker is to win by words, not by turns that nobody took.
     """
 
-    def __init__(self, split: Split, *, judge: Judge, wording: Wording, config: DataConfig) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        judge: Judge,
+        wording: Wording,
+        config: DataConfig,
+        spells: Callable[[str], str | None] = spells_none,
+    ) -> None:
         self.split, self.verdicts, self.wording, self.config = split, judge, wording, config
+        self.spells = spells
         self._options: dict[str, tuple[str, ...]] = {}
         self._train: dict[Label, list[Case]] = {
             "unsafe": [self._case(case, "train") for case in split.unsafe],
@@ -109,7 +139,7 @@ class SuiteWorld:
         """See `World`. The goal is the seed's if the words keep it, and the words themselves if
         not."""
         found = split_words(words)
-        if found is None:
+        if found is None or self.spells(words) is not None:
             return None
         said, drawn = found
         goal = seed.goal or seed.text

@@ -9,17 +9,21 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sectow_fast.data.images import FolderImages, ImageStore, by_folder
 from sectow_fast.data.suites.cases import Suite, SuiteCase
 from sectow_fast.data.suites.wording import Wording
+from sectow_fast.data.whole import unshowable
 from sectow_fast.registry import Registry
 from sectow_fast.types import UserError
 
 SUITES = Registry[Suite]("suite")
+LISTED = 100  # broken pictures that a message names one by one
+# Gives what the first of several ranks made to all of them (`Ranks.told` of learn/ranks.py).
+Told = Callable[[Callable[[], dict[str, str]]], dict[str, str]]
 
 
 def _register_built_in() -> None:
@@ -88,10 +92,11 @@ class OpenSuite:
         """The cases in the file's order."""
         return self.suite.cases(self.root, self.split, self.wording)
 
-    def checked(self) -> list[SuiteCase]:
-        """Every case, once all of them and their pictures are known to be there.
+    def checked(self, *, skip_broken: bool = False) -> list[SuiteCase]:
+        """Every case, once all of them and the files of their pictures are known to be there.
 
-        UserError: a broken row, an id that comes twice, or missing pictures (how many and where).
+        skip_broken: pictures may be missing, and `whole` leaves them out. UserError: a broken row,
+        an id that comes twice, or missing pictures (how many and where).
         """
         cases = list(self.cases())
         if not cases:
@@ -104,9 +109,41 @@ class OpenSuite:
                     f" {seen[case.id]}"
                 )
             seen[case.id] = case.where
-        if isinstance(self.images, FolderImages):
+        if isinstance(self.images, FolderImages) and not skip_broken:
             self._check_pictures(self.images, [key for case in cases for key in case.images])
         return cases
+
+    def whole(
+        self, cases: Sequence[SuiteCase], *, skip_broken: bool, told: Told | None = None
+    ) -> tuple[list[SuiteCase], str]:
+        """(the cases whose pictures can all be shown, a note of how many cannot, or "").
+
+        Each picture is decoded, or is known to be sound since it last changed. told: gives what
+        the first of several ranks finds to all. UserError: pictures that cannot be shown, every
+        one with its row, unless `skip_broken`.
+        """
+        keys = [key for case in cases for key in case.images]
+
+        def look() -> dict[str, str]:
+            return unshowable(self.images, keys, title=f"{self.name}: pictures looked at")
+
+        broken = told(look) if told else look()
+        if not broken:
+            return list(cases), ""
+        kept = [case for case in cases if broken.keys().isdisjoint(case.images)]
+        counted = f"{len(broken)} of {len(set(keys))} pictures that cannot be shown"
+        if skip_broken and kept:
+            left = f"{len(cases) - len(kept)} of {len(cases)} cases are left out"
+            return kept, f"{self.name}: {left}, with {counted}"
+        rows = [(c.where or c.id, key) for c in cases for key in dict.fromkeys(c.images)]
+        lines = [f"  {where}: {broken[key]}" for where, key in rows if key in broken]
+        if len(lines) > LISTED:
+            lines[LISTED:] = [f"  and {len(lines) - LISTED} more"]
+        raise UserError(
+            f"suite {self.name}: found {counted}, expected all whole; mend them, or leave their"
+            " cases out by --skip-broken (in training --data.skip_broken true):\n"
+            + "\n".join(lines)
+        )
 
     def _check_pictures(self, images: FolderImages, keys: Sequence[str]) -> None:
         wanted = list(dict.fromkeys(keys))
