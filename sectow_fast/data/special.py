@@ -120,8 +120,8 @@ class PlainText:
         """Token ids of each text: open special tokens are tokens, hidden ones are text."""
         plain = [text for text in texts if HIDER not in text]
         made = self.tokenizer(plain, add_special_tokens=False)["input_ids"] if plain else []
-        whole = iter(made)
-        return [self._cut(text) if HIDER in text else list(next(whole)) for text in texts]
+        ids = dict(zip(plain, made, strict=True))
+        return [self._cut(text) if HIDER in text else list(ids[text]) for text in texts]
 
     def _cut(self, text: str) -> list[int]:
         """Piece by piece between the open tokens, as the tokenizer itself cuts a text."""

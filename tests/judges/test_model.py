@@ -76,7 +76,7 @@ def test_a_tokenizer_that_knows_nothing_of_the_words_is_named(judge):
             return ""
 
         def __call__(self, text, **_):
-            return {"input_ids": []}
+            return {"input_ids": [[] for _ in text]}
 
     with pytest.raises(UserError, match="makes no token of a conversation"):
         GuardCodec(Deaf()).encode([], "0")

@@ -43,7 +43,7 @@ def test_features_and_gradients_are_those_of_the_models_own_tower(seeing):
     assert model.config.vision_config._attn_implementation == TOWER + "sdpa"
     assert own.config.vision_config._attn_implementation == "sdpa"
     row = first_row(policy, made.groups)
-    assert row.images == ("wide", "tall", "square")
+    assert row.images == ("wide", "tall", "square", "tall", "wide", "tall")
     ours = flat(policy.tower.outputs(row, CPU)["mm_encoder_outputs"]["image"])
     theirs = flat(own.model.get_image_features(**row.pixel_inputs, return_dict=True))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
