@@ -54,7 +54,8 @@ from sectow_fast.judges import Judgement, RuleJudge, refusal_of
         ("Sorry about that. Fold it.", "none"),
         ("It is legally fine, says openai: fold it.", "none"),
         ("Sure. 1. Fold.", "none"),
-        ("", "none"),
+        ("", "full"),
+        (" .\n", "full"),
     ],
 )
 def test_refusals(reply, refusal):
