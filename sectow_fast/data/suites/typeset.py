@@ -48,7 +48,7 @@ def render_steps(
         lines = _wrapped(words, _face(path, size, engine), room)
         return lines if round(1.3 * size) * len(lines + tail) <= room else []
 
-    if not lines_at(SMALLEST):
+    if not (found := lines_at(SMALLEST)):
         raise UserError(
             f"render_steps: found {len(text)} characters, expected what fits {side} x {side}"
             " pixels; shorten the text or raise side"
@@ -56,22 +56,26 @@ def render_steps(
     low, high = SMALLEST, max(SMALLEST, side // 9)  # what fits, and the most that is tried
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if lines_at(middle) else (low, middle - 1)
+        if lines := lines_at(middle):
+            low, found = middle, lines
+        else:
+            high = middle - 1
     picture = Image.new("RGB", (side, side), PAPER)
     draw, face = ImageDraw.Draw(picture), _face(path, low, engine)
-    for number, line in enumerate(lines_at(low) + tail):
+    for number, line in enumerate(found + tail):
         draw.text((margin, margin + number * round(1.3 * low)), line, fill=INK, font=face)
     return picture
 
 
 def _wrapped(words: list[str], face: ImageFont.FreeTypeFont, room: int) -> list[str]:
     """Lines no wider than `room`; none where a single word is wider."""
-    width = functools.cache(face.getlength)
-    blank = width(" ")
+    letter = functools.cache(face.getlength)
+    blank = letter(" ")
     lines: list[list[str]] = []
     left = 0.0
     for word in words:
-        size = width(word)
+        # By letters, each measured once: kerning and joining only make a word narrower.
+        size = sum(map(letter, word))
         if size > room:
             return []
         if lines and size + blank <= left:
