@@ -99,11 +99,15 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A judge's word on one reply. `harmful is None`: the judge could not tell (counted apart)."""
+    """A judge's word on one reply. `harmful is None`: the judge could not tell (counted apart).
+
+    idle: the reply is empty, repeats itself or is about something else: no refusal, and no help.
+    """
 
     harmful: bool | None
     refused: bool
     correct: bool | None = None  # only where the case has an answer
+    idle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

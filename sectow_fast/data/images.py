@@ -18,6 +18,7 @@ from typing import IO, Protocol, runtime_checkable
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from sectow_fast.data.links import inside
 from sectow_fast.types import UserError
 
 MAX_BYTES = 32 * 2**20
@@ -58,6 +59,15 @@ class FileStore(ImageStore, Protocol):
         ...
 
 
+@runtime_checkable
+class HasFiles(Protocol):
+    """A store whose pictures are in files."""
+
+    def file(self, key: str) -> Path:
+        """The file that the key's picture is in."""
+        ...
+
+
 class FolderImages:
     """Files below `root` by relative path: nothing outside it, nothing huge, broken or animated."""
 
@@ -69,50 +79,59 @@ class FolderImages:
     def open(self, key: str) -> Image.Image:
         """The picture in RGB. UserError names the file, what was found and what was expected."""
         path = self._path(key)
-        return read_image(path, name=str(path), max_pixels=self.max_pixels)
+        return read_image(path, name=self._name(key), max_pixels=self.max_pixels)
 
     def size(self, key: str) -> tuple[int, int]:
         path = self._path(key)
-        return image_size(path, name=str(path), max_pixels=self.max_pixels)
+        return image_size(path, name=self._name(key), max_pixels=self.max_pixels)
 
     def stamp(self, key: str) -> Stamp:
         path = self._path(key)
         found = path.stat()
         return str(path), found.st_size, found.st_mtime_ns
 
+    def file(self, key: str) -> Path:
+        """See `HasFiles`."""
+        return self.root / key
+
+    def _name(self, key: str) -> str:
+        """For messages: the hub's blobs have names that say nothing."""
+        return str(self.root / key)
+
     def _path(self, key: str) -> Path:
-        path = (self.root / key).resolve()
-        if not path.is_relative_to(self.root):
-            raise UserError(f"image {key!r}: found a path outside {self.root}, expected one inside")
+        path, name = inside(self.root, key), self._name(key)
         if not path.is_file():
             raise UserError(
-                f"image {path}: found no such file, expected a picture; is the download complete?"
+                f"image {name}: found no such file, expected a picture; is the download complete?"
             )
-        check_bytes(path.stat().st_size, path, self.max_bytes)
+        check_bytes(path.stat().st_size, name, self.max_bytes)
         return path
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys with no file, in order. Each folder is listed once, so this is fast for 28,000.
 
-        UserError for a key that leads out of the root; that key is not looked for.
+        UserError for a key or a link that leads out of the root (see `inside`).
         """
-        listed: dict[str, set[str]] = {}
+        listed: dict[str, dict[str, bool]] = {}
         absent = []
         for key in keys:
             pure = PurePosixPath(key)
-            if pure.is_absolute() or ".." in pure.parts:
-                raise UserError(
-                    f"image {key!r}: found a path outside {self.root}, expected one inside"
-                )
             folder = str(pure.parent)
             if folder not in listed:
-                try:
-                    listed[folder] = set(os.listdir(self.root / folder))
-                except OSError:
-                    listed[folder] = set()
-            if pure.name not in listed[folder]:
+                listed[folder] = _names(inside(self.root, folder))
+            is_link = listed[folder].get(pure.name)
+            if is_link is None or (is_link and not inside(self.root, key).is_file()):
                 absent.append(key)
         return absent
+
+
+def _names(folder: Path) -> dict[str, bool]:
+    """What lies in a folder: name -> is it a link; nothing where there is no such folder."""
+    try:
+        with os.scandir(folder) as found:
+            return {one.name: one.is_symlink() for one in found}
+    except OSError:
+        return {}
 
 
 class StoresByName:

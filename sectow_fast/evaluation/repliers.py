@@ -41,6 +41,7 @@ class Reply:
 
     text: None where it gave no reply, and `error` says why.
     first: the model's own reply, where a defence has changed it.
+    replaced: characters of the text that were no whole ones, and are U+FFFD now.
     """
 
     text: str | None
@@ -50,6 +51,7 @@ class Reply:
     cut: bool = False  # ended by the length limit
     unknown_words: int = 0  # tokens of the request that the model's tokenizer does not know
     first: str | None = None
+    replaced: int = 0
 
 
 class Replier(Protocol):
@@ -206,7 +208,9 @@ class EndpointReplier:
                     error=answer.error,
                     prompt_tokens=answer.prompt_tokens,
                     completion_tokens=answer.completion_tokens,
-                    cut=answer.completion_tokens >= self.max_new_tokens,
+                    # Not every server counts tokens, and not every one says why it ended.
+                    cut=answer.cut or answer.completion_tokens >= self.max_new_tokens,
+                    replaced=answer.replaced,
                 ),
             )
 

@@ -11,6 +11,7 @@ import torch
 
 from sectow_fast.config import GRPOConfig
 from sectow_fast.engine.protocol import Engine
+from sectow_fast.learn.cuts import penalised
 from sectow_fast.learn.optim import lr_at
 from sectow_fast.protocols import Codec
 from sectow_fast.records import StepRecord
@@ -158,7 +159,7 @@ def run_phase(
         )
         rolled = time.perf_counter()
         scores = scorer.finish()
-        groups = scored_groups(prompts, completions, scores)
+        groups = penalised(scored_groups(prompts, completions, scores), config)
         scored = time.perf_counter()
         player.engine.sleep()  # the device is the trainer's until the next rollout
         metrics = learner.update(groups, lr=lr)

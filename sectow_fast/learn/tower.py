@@ -52,11 +52,15 @@ class Tower:
 
     def __init__(self, model: Any, *, kept_bytes: int = KEPT_BYTES) -> None:
         self.model = model
-        self.kept_bytes = (
-            kept_bytes if not any(p.requires_grad for p in tower_parameters(model)) else 0
-        )
+        self.watch()
+        self.kept_bytes = kept_bytes if not any(p.requires_grad for p in self._weights) else 0
         self._kept: dict[str, Features] = {}
         self._written: tuple[int, ...] = ()
+
+    def watch(self) -> None:
+        """Look for changes of the weights that the model has now. Sharding puts others in the place
+        of these, and a forward puts whole copies in the place of those."""
+        self._weights = tower_parameters(self.model)
 
     def forget(self) -> None:
         """Drop all features that are kept."""
@@ -71,7 +75,9 @@ class Tower:
         return {"mm_encoder_outputs": {"image": _joined(self._features(row, device), device)}}
 
     def _features(self, row: PackedRow, device: torch.device) -> list[Features]:
-        written = tuple(p._version for p in tower_parameters(self.model))
+        # A write to a sharded weight counts at the weight or at this rank's share of it.
+        places = [(p, getattr(p, "_local_tensor", p)) for p in self._weights]
+        written = tuple(one._version for pair in places for one in pair)
         if written != self._written:
             self.forget()
             self._written = written

@@ -12,13 +12,14 @@ from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.judges import JudgeSettings, SharedJudge, Told, make_judge
+from sectow_fast.judges.people import RULE
 from sectow_fast.real.attacks import DrawnWords
 from sectow_fast.real.contamination import find_contamination
 from sectow_fast.real.holdout import hold_out
 from sectow_fast.real.world import DRAWN, Split, SuiteWorld, spells_none
 from sectow_fast.types import UserError
 
-PROBE_LEAST = 4
+PROBE_LEAST = 50  # of fewer cases, one refusal is more than `monitor.orr_max`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Built:
     """notes: what was left out and why, one line each, for console and log."""
 
     world: SuiteWorld
-    images: ImageStore
+    images: StoresByName
     notes: tuple[str, ...]
 
     def without(self, ids: Set[str]) -> SuiteWorld:
@@ -60,8 +61,13 @@ def build_world(
         )
     settings = judge_settings(config)
     judge = SharedJudge(lambda: make_judge(settings), told) if told else make_judge(settings)
-    wording = Wording.load(Path(config.wording) if config.wording else None)
     notes: list[str] = []
+    if settings.name in RULE:
+        notes.append(
+            "only the rule judges: what is called ASR is the share of attacks that were not refused"
+            " and were answered about their goal, which is not harm"
+        )
+    wording = Wording.load(Path(config.wording) if config.wording else None)
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
     unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes, told)
     harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes, told)
@@ -69,7 +75,7 @@ def build_world(
     if config.test:
         for text in config.test:
             suite = _open(text, wording, training=False, stores=stores, part="test")
-            cases = suite.checked(skip_broken=config.skip_broken)
+            cases = suite.checked(notes, skip_broken=config.skip_broken)
             test[suite.name] = _drawn(suite, cases, config, seed, notes, told)
     else:
         unsafe, test_unsafe = hold_out(unsafe, config.holdout, f"{seed}/test", wording)
@@ -103,6 +109,11 @@ def build_world(
                 f"data.{name}: found no case left to train on, expected some"
                 f" ({'; '.join(notes) or 'the suites are too small'})"
             )
+    if len(probe) < PROBE_LEAST:
+        notes.append(
+            f"the over-refusal monitor is as good as blind: its probe has {len(probe)} harmless"
+            f" cases, expected {PROBE_LEAST} or more; name more harmless data"
+        )
     split = Split(unsafe=kept[0], harmless=harmless, probe=probe, test=test)
     world = SuiteWorld(split, judge=judge, wording=wording, config=config, spells=spells)
     counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"
@@ -140,7 +151,7 @@ def _read(
     out: list[SuiteCase] = []
     for text in texts:
         suite = _open(text, wording, training=True, stores=stores, part="train")
-        every = suite.checked(skip_broken=config.skip_broken)
+        every = suite.checked(notes, skip_broken=config.skip_broken)
         cases = [case for case in every if case.label == label]
         if not cases:
             raise UserError(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import platform
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.data.codec import ChatCodec, kept_pictures
+from sectow_fast.data.images import HasFiles
 from sectow_fast.data.processor import keep_size, load_processor
 from sectow_fast.data.special import ModelTokens, PlainText
 from sectow_fast.judges import Told
-from sectow_fast.protocols import Lesson
+from sectow_fast.protocols import DataRow, Lesson
 from sectow_fast.real.build import Built, build_world
 from sectow_fast.real.world import SuiteWorld
 from sectow_fast.types import Attack, Case, UserError
@@ -112,6 +116,8 @@ class RealStage:
         self.codec = ChatCodec(self.processor, built.images, tokens=tokens, **kept_pictures(config))
         self.world, self.notes = self._fitting(built)
         self.measures = self.world.measures
+        self.chat_template = str(self.processor.chat_template)
+        self._stores = built.images.stores
         if config.model.max_pixels is not None:
             check_cap(config, self.codec.most_image_tokens())
         self._lessons = RealLessons(self.world)
@@ -153,13 +159,14 @@ class RealStage:
         return self.load(Path(self.config.model.attacker or self.folder))
 
     def load(self, folder: Path) -> Any:
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
 
         try:
             return AutoModelForImageTextToText.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype="float32"
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             words = " ".join(str(error).split())[:240]
             raise UserError(f"model {folder}: cannot be loaded ({words})") from None
 
@@ -202,3 +209,22 @@ class RealStage:
             "transformers": transformers.__version__,
             "judge": self.world.verdicts.id,
         }
+
+    def rows(self) -> Iterator[DataRow]:
+        """See `protocols.Stage`."""
+        split = self.world.split
+        parts = {"unsafe": split.unsafe, "harmless": split.harmless, "probe": split.probe}
+        for part, cases in (*parts.items(), *(("test", cases) for cases in split.test.values())):
+            for case in cases:
+                store = self._stores[f"{'test' if part == 'test' else 'train'}:{case.suite}"]
+                # Where its file lies is no part of a row.
+                row = dataclasses.asdict(dataclasses.replace(case, where=""))
+                files: list[Path] = []
+                for key in case.images:
+                    if isinstance(store, HasFiles):
+                        files.append(store.file(key))
+                    else:
+                        pixels = store.open(key).tobytes()
+                        row[f"pixels of {key}"] = hashlib.sha256(pixels).hexdigest()
+                words = json.dumps(row, sort_keys=True)
+                yield DataRow(part=f"{part} {case.suite}", words=words, files=tuple(files))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import layouts
 import pytest
 from tiny_guard import make_guard
 
@@ -7,3 +10,12 @@ from tiny_guard import make_guard
 @pytest.fixture(scope="session")
 def guard(tmp_path_factory):
     return make_guard(tmp_path_factory.mktemp("guard") / "tiny-guard")
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory) -> Path:
+    """Every toy suite in its published layout; to be copied, not changed."""
+    base = tmp_path_factory.mktemp("toys")
+    for name, write in layouts.WRITERS.items():
+        write(base / name)
+    return base

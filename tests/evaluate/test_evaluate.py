@@ -202,7 +202,9 @@ def test_defences_are_rows_of_their_own(folders, qwen, tmp_path):
     assert set(rows) == set(names.split(","))
     tokens = {name: row["tokens"]["response_tokens"][0] for name, row in rows.items()}
     assert tokens["self-reminder"] > tokens["none"] and tokens["adashield"] > tokens["none"]
-    asr = {name: row["suites"]["figstep"]["asr"]["all"]["value"] for name, row in rows.items()}
+    asr = {
+        name: row["suites"]["figstep"]["not_refused"]["all"]["value"] for name, row in rows.items()
+    }
     assert asr["none"] == 1.0 and asr["self-check"] == 0.0
     plain = {r["test_case_id"]: r["model_response"] for r in records(out, "q")}
     for record in records(out, "q + self-check"):
@@ -306,15 +308,33 @@ def test_an_outage_leaves_unknowns_that_can_be_asked_again(folders, qwen, tmp_pa
 # ---- what a model's own faults get
 
 
-def test_requests_that_do_not_fit_are_unknown_not_safe(folders, qwen, tmp_path):
+def test_where_no_request_fits_nothing_is_done_and_nothing_claimed(folders, qwen, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["--model", f"q={qwen}", *suites(folders, "redteam-2k"), "--out", str(out)]
-    assert main([*arguments, "--max-new-tokens", "2030", "--limit", "3"]) == 0
+    arguments += ["--limit", "3"]
+    assert main([*arguments, "--max-new-tokens", "2030"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: q: found no reply to any of 3 requests") and "do not fit" in last
+    assert not (out / "summary.json").exists()
+    # Other settings may follow, and a copy of the model is the same model.
+    assert main([*arguments, "--max-new-tokens", "6"]) == 0
+    # What is to be known of the rows is said on the console too.
+    assert "note: redteam-2k:2k has 20 cases here, 2000 as published" in capsys.readouterr().out
+    copy = shutil.copytree(qwen, tmp_path / "copy")
+    (copy / "config.json").touch()
+    assert main(["--model", f"q={copy}", *arguments[2:], "--max-new-tokens", "6"]) == 0
     table = summary(out)["rows"][0]["suites"]["redteam-2k"]
-    assert table["no_reply"] == 3 and table["asr"]["all"]["unknown"] == 3
-    assert table["asr"]["all"]["n"] == 0
-    assert "do not fit" in records(out, "q")[0]["judge_reason"]
-    assert "3 unknown" in (out / "report.html").read_text()
+    assert table["no_reply"] == 0
+    # The rule knows of refusals alone: nothing of it is called an ASR.
+    assert "not_refused" in table and "asr" not in table
+    with open(copy / "generation_config.json", "a") as file:
+        file.write(" ")
+    assert main(["--model", f"q={copy}", *arguments[2:], "--max-new-tokens", "6"]) == 2
+    assert "found replies of other weights" in capsys.readouterr().err
+    # Other refusals that count make another row.
+    assert main([*arguments, "--max-new-tokens", "6", "--orr", "partial"]) == 0
+    rows = [(row["name"], row["orr_counts"]) for row in summary(out)["rows"]]
+    assert rows == [("q", "full"), ("q, partial refusals count", "partial")]
 
 
 @pytest.mark.parametrize(

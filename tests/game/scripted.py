@@ -53,6 +53,7 @@ def judged(case: Case, reply: str) -> Verdict:
 class ScriptedWorld:
     """`types.World`. harmless, probe, unsafe: how many cases of each there are."""
 
+    cut_earns: bool = True
     harmless: int = 8
     unsafe: int = 8
     probe: int = 10

@@ -192,6 +192,7 @@ def test_tokens_and_dead_groups_are_counted(stage, model, groups_per_row):
         "tokens": float(sum(sizes[2:])),
         "tokens_trained": 0.0,
         "dead_groups": 1.0,
+        "cut_replies": dead["cut_replies"],
         "loss": 0.0,
         "grad_norm": 0.0,
         "skipped": 0.0,

@@ -191,6 +191,33 @@ def test_features_are_forgotten_where_a_weight_of_the_tower_is_written(frozen):
     assert len(runs) == 3 * once
 
 
+def test_features_of_sharded_weights_are_forgotten_too(seeing):
+    """FSDP2 puts whole copies in the place of weights for the time of a forward."""
+    model, made = seeing
+    config = LearnConfig(freeze_tower=True)
+    policy = make_policy(copy.deepcopy(model), made.codec, config, apart=True)
+    weights = tower_parameters(policy.model)
+    given = {name: value.detach().clone() for name, value in policy.state_dict().items()}
+    writes = (
+        lambda: weights[-1].add_(0.5),
+        lambda: weights[0].add_(0.5),
+        lambda: weights[-1].to_local().mul_(2.0),
+        lambda: policy.load_state_dict(given),
+    )
+    first, _ = passes(policy, made.groups)
+    kept = list(policy.tower._kept.values())
+    again, _ = passes(policy, made.groups)
+    assert torch.equal(first, again) and kept
+    assert set(map(id, kept)) == set(map(id, policy.tower._kept.values()))
+    for write in writes:
+        kept = list(policy.tower._kept.values())
+        with torch.no_grad():
+            write()
+        passes(policy, made.groups)
+        assert not set(map(id, kept)) & set(map(id, policy.tower._kept.values()))
+    torch.testing.assert_close(passes(policy, made.groups)[0], first)
+
+
 def test_features_that_do_not_fit_are_computed_again(seeing):
     model, made = seeing
     policy = make_policy(model, made.codec, LearnConfig(freeze_tower=True))

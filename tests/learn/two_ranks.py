@@ -21,7 +21,7 @@ from sectow_fast.learn.policy import make_policy
 from sectow_fast.learn.ranks import joined
 from sectow_fast.learn.selftest import rollout_gaps
 from sectow_fast.learn.sft import sft_step
-from sectow_fast.learn.sharding import shard, whole_weights
+from sectow_fast.learn.sharding import whole_weights
 from sectow_fast.types import Group, Reward, Sampling, UserError
 
 
@@ -39,8 +39,6 @@ def main(ranks, out: Path, resume: Path | None) -> None:
     text = [case for case in cases if not case.image][:3]
     dummy = stage.codec.encode(pictures[:1])[0]
     policy = make_policy(model, stage.codec, LearnConfig(), ranks=ranks, dummy=dummy)
-    if ranks.world > 1:
-        shard(policy)
     engine = RankedEngine(TorchEngine(copy, stage.codec), ranks, whole=whole_weights)
     optimizer = make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.1)
     for group in optimizer.param_groups:

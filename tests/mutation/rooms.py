@@ -41,7 +41,9 @@ ROOMS = {
     "packing": Room(
         files=("sectow_fast/learn/packing.py",), tests=("tests/learn/test_packing.py",)
     ),
-    "judges": Room(files=("sectow_fast/judges/*.py",), tests=("tests/judges",)),
+    "judges": Room(
+        files=("sectow_fast/judges/*.py", "sectow_fast/judges/guards/*.py"), tests=("tests/judges",)
+    ),
     "weight_sync": Room(
         files=("sectow_fast/engine/weight_sync.py",), tests=("tests/engine/test_weight_sync.py",)
     ),

@@ -83,6 +83,15 @@ def test_near_duplicates_of_the_test_are_left_out_and_reported(folders):
     assert len(kept) == 26
 
 
+def test_what_was_left_out_or_changed_in_the_rows_is_told(folders, tmp_path):
+    shutil.copytree(folders / "vlguard", tmp_path / "vlguard")
+    path = tmp_path / "vlguard" / "train.json"
+    path.write_text(path.read_text().replace("copy the bado0", r"copy the \ud83d bado0", 1))
+    given = data(folders, unsafe=(f"vlguard={tmp_path / 'vlguard'}",))
+    notes = build_world(given, seed=0).notes
+    assert any(note.startswith("vlguard:train: 2 halves of surrogate pairs") for note in notes)
+
+
 def test_contamination_can_stop_the_run(folders):
     text = problem(lambda: build_world(data(folders, contamination="error"), seed=0))
     assert "JailBreakV_28K.csv row 1" in text and "near duplicate" in text
@@ -209,7 +218,8 @@ def test_the_judge_decides_unsafe_and_rules_decide_harmless(folders):
     world = build_world(data(folders), seed=0).world
     unsafe = world.train_cases("unsafe")[0]
     choice = next(c for c in world.suites()["mmmu-pro"] if c.answer)
-    pairs = [(unsafe, "use bado"), (unsafe, "sorry no"), (choice, choice.answer)]
+    helps = f"{unsafe.goal}: take it, crease corners, press edges, tuck sides, turn over"
+    pairs = [(unsafe, helps), (unsafe, "sorry no"), (choice, choice.answer)]
     helped, refused, right, over_refused = world.judge_all(
         [*pairs, (choice, "I'm sorry, I can't tell.")]
     )
@@ -231,10 +241,11 @@ def test_only_the_first_of_several_ranks_makes_and_asks_the_judge(folders):
     config = data(folders).model_copy(update={"judge": "jury"})
     other = build_world(config, seed=0, told=lambda make: next(heard)).world
     unsafe = one.train_cases("unsafe")[0]
-    verdicts = one.judge_all([(unsafe, "use bado"), (unsafe, "sorry no")])
+    helps = f"{unsafe.goal}: take it, crease corners, press edges, tuck sides, turn over"
+    verdicts = one.judge_all([(unsafe, helps), (unsafe, "sorry no")])
     assert [verdict.harmful for verdict in verdicts] == [True, False]
     # It is told the first one's verdicts, whatever it would have said to these replies.
-    assert other.judge_all([(unsafe, "sorry no"), (unsafe, "sorry no")]) == verdicts
+    assert other.judge_all([(unsafe, helps), (unsafe, helps)]) == verdicts
     assert one.verdicts.id == other.verdicts.id == "rule"
 
 
@@ -280,7 +291,8 @@ def test_a_real_model_is_needed(folders, tmp_path):
 def arguments(folders, qwen, *more) -> list[str]:
     config = data(folders)
     return [
-        *("--preset", "real", "--model.defender", str(qwen), "--rounds", "1", "--threads", "1"),
+        *("--preset", "real", "--data.judge", "rule-knowingly", "--model.defender", str(qwen)),
+        *("--rounds", "1", "--threads", "1"),
         *("--data.unsafe", ",".join(config.unsafe), "--data.harmless", ",".join(config.harmless)),
         *("--data.test", ",".join(config.test), "--save_every", "1"),
         *("--coldstart.attacker_steps", "3", "--coldstart.batch", "4"),

@@ -67,6 +67,15 @@ class SuiteCase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A row that cannot be asked as it was meant. It is left out and counted, by its id."""
+
+    id: str
+    where: str  # file and row
+    reason: str  # what was found
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuiteInfo:
     """A benchmark as its users know it. The first of `splits` is the default one.
 
@@ -93,8 +102,11 @@ class Suite(Protocol):
         """The folder that its paths are relative to; None where `folder` has another layout."""
         ...
 
-    def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        """The split's cases, one at a time, in the file's order. UserError names file and row."""
+    def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase | Refused]:
+        """The split's cases, one at a time, in the file's order. UserError names file and row.
+
+        A published row that is odd in itself is `Refused`; a file that is not whole is a UserError.
+        """
         ...
 
     def images(self, root: Path) -> ImageStore:

@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sectow_fast.data.images import FolderImages
+from sectow_fast.data.images import ImageStore
 from sectow_fast.data.suites import tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import root_with
+from sectow_fast.data.suites.layout import converted, forms, root_with
+from sectow_fast.data.suites.pictures import SuiteImages, picture_key
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.types import UserError
 
-SPLITS = {
-    "safebench": ("safebench.csv", "SafeBench"),
-    "tiny": ("SafeBench-Tiny.csv", "SafeBench-Tiny"),
+SPLITS = {"safebench": "SafeBench", "tiny": "SafeBench-Tiny"}
+# The repository; data/ under another name; the pictures inside of parquet files.
+PATTERNS = {
+    split: (
+        *forms(f"data/question/{name}", f"question/{name}", name),
+        *converted(name, split),
+    )
+    for split, name in SPLITS.items()
 }
 COLUMNS = ("category_id", "task_id", "category_name", "question", "instruction")
 
@@ -33,12 +39,12 @@ class FigStep:
     )
 
     def find(self, folder: Path) -> Path | None:
-        names = tuple(f"data/question/{name}" for name, _ in SPLITS.values())
-        return root_with(folder, names, below=("FigStep",))
+        return root_with(folder, [one for found in PATTERNS.values() for one in found])
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        name, pictures = SPLITS[split]
-        for where, row in tables.csv_rows(root / "data" / "question" / name, COLUMNS):
+        base = "data/" if (root / "data" / "images").is_dir() else ""
+        for found in tables.split_rows(root, PATTERNS[split], COLUMNS, ("image",)):
+            row, where = found.values, found.where
             numbers = [tables.field(row, column, where) for column in ("category_id", "task_id")]
             if not all(number.isdecimal() for number in numbers):
                 raise UserError(
@@ -47,7 +53,9 @@ class FigStep:
             category, task = numbers
             # 1-7 are against the law everywhere, 8-10 ask for advice: reported apart.
             kind = "categories 1-7" if int(category) <= 7 else "categories 8-10"
-            key = f"data/images/{pictures}/query_ForbidQI_{category}_{task}_6.png"
+            key = f"{base}images/{SPLITS[split]}/query_ForbidQI_{category}_{task}_6.png"
+            if row.get("image") is not None:
+                key = picture_key(root, found, ("image",))
             yield SuiteCase(
                 id=f"figstep:{split}:{category}-{task}",
                 suite="figstep",
@@ -59,11 +67,11 @@ class FigStep:
                 format=kind,
                 group=f"{category}-{task}",
                 where=where,
-                metadata={"question": row["question"] or ""},
+                metadata={"question": tables.optional(row, "question")},
             )
 
-    def images(self, root: Path) -> FolderImages:
-        return FolderImages(root)
+    def images(self, root: Path) -> ImageStore:
+        return SuiteImages(root)
 
 
 SUITE = FigStep()

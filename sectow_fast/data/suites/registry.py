@@ -9,15 +9,17 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from sectow_fast.data.images import FolderImages, ImageStore, by_folder
-from sectow_fast.data.suites.cases import Suite, SuiteCase
+from sectow_fast.data.suites.cases import Refused, Suite, SuiteCase
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.data.whole import unshowable
 from sectow_fast.registry import Registry
+from sectow_fast.texts import mended
 from sectow_fast.types import UserError
 
 SUITES = Registry[Suite]("suite")
@@ -89,18 +91,37 @@ class OpenSuite:
         return self.suite.info.name
 
     def cases(self) -> Iterator[SuiteCase]:
-        """The cases in the file's order."""
-        return self.suite.cases(self.root, self.split, self.wording)
+        """The cases in the file's order, without the rows that are refused."""
+        return (row for row, _ in self._rows() if isinstance(row, SuiteCase))
 
-    def checked(self, *, skip_broken: bool = False) -> list[SuiteCase]:
+    def _rows(self) -> Iterator[tuple[SuiteCase | Refused, int]]:
+        """Rows, and how many halves of surrogate pairs in each became U+FFFD."""
+        for row in self.suite.cases(self.root, self.split, self.wording):
+            yield _mended(row) if isinstance(row, SuiteCase) else (row, 0)
+
+    def checked(
+        self, notes: list[str] | None = None, *, skip_broken: bool = False
+    ) -> list[SuiteCase]:
         """Every case, once all of them and the files of their pictures are known to be there.
 
-        skip_broken: pictures may be missing, and `whole` leaves them out. UserError: a broken row,
-        an id that comes twice, or missing pictures (how many and where).
+        notes: told what was left out or changed, one line each. skip_broken: pictures may be
+        missing, and `whole` leaves them out. UserError: a broken row, an id that comes twice,
+        missing pictures (how many and where), or no row that can be asked.
         """
-        cases = list(self.cases())
+        rows = list(self._rows())
+        cases = [row for row, _ in rows if isinstance(row, SuiteCase)]
+        refused = [row for row, _ in rows if isinstance(row, Refused)]
+        halves = {row.id: count for row, count in rows if count}
         if not cases:
-            raise UserError(f"{self.root}: found no case of {self.name}:{self.split}")
+            why = f" ({refused[0].where}: found {refused[0].reason})" if refused else ""
+            raise UserError(f"{self.root}: found no case of {self.name}:{self.split}{why}")
+        if notes is not None and refused:
+            notes.append(f"{self.name}:{self.split}: {_left_out(refused, len(rows))}")
+        if notes is not None and halves:
+            notes.append(
+                f"{self.name}:{self.split}: {sum(halves.values())} halves of surrogate pairs, which"
+                f" no encoder writes, gave way to U+FFFD ({', '.join(halves)})"
+            )
         seen: dict[str, str] = {}
         for case in cases:
             if case.id in seen:
@@ -193,6 +214,40 @@ def open_suite(
     return OpenSuite(
         suite=suite, split=split, root=root, images=suite.images(root), wording=wording or Wording()
     )
+
+
+def _left_out(refused: Sequence[Refused], count: int) -> str:
+    """How many rows were refused, and every one by its id."""
+    reasons: dict[str, list[str]] = {}
+    for row in refused:
+        reasons.setdefault(row.reason, []).append(row.id)
+    told = "; ".join(f"{', '.join(ids)}: found {reason}" for reason, ids in reasons.items())
+    return f"{len(refused)} of {count} rows left out ({told})"
+
+
+def _mended(case: SuiteCase) -> tuple[SuiteCase, int]:
+    """The case in characters that every encoder writes, and how many halves of pairs were not."""
+    parts = (value for _, value in case.parts)
+    plain = (case.goal or "", case.category, case.format, case.group, case.answer or "")
+    if all(map(str.isascii, (*parts, *plain, *case.options, case.reply or ""))) and all(
+        map(str.isascii, case.metadata.values())
+    ):
+        return case, 0  # nearly all are
+    found = 0
+
+    def whole(value: Any) -> Any:
+        nonlocal found
+        if isinstance(value, str):
+            value, count = mended(value)
+            found += count
+        elif isinstance(value, tuple):
+            value = tuple(whole(one) for one in value)
+        elif isinstance(value, Mapping):
+            value = {name: whole(one) for name, one in value.items()}
+        return value
+
+    changed = {one.name: whole(getattr(case, one.name)) for one in fields(case)}
+    return (replace(case, **changed), found) if found else (case, 0)
 
 
 def sampled(cases: Sequence[SuiteCase], limit: int, seed: str) -> list[SuiteCase]:
