@@ -35,6 +35,9 @@ class Held:
     def open(self, key: str) -> Image.Image:
         return self._held[key]
 
+    def size(self, key: str) -> tuple[int, int]:
+        return self._held[key].size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
