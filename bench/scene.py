@@ -83,6 +83,7 @@ class Scene:
             max_new_tokens=self.completion,
             tokens_per_batch=self.tokens_per_batch,
             mismatch_max=1e6,
+            mismatch_token=None,
         )
 
     def clock(self) -> float:

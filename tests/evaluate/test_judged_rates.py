@@ -28,7 +28,7 @@ def row(reply, label="unsafe", *, verdict=None, number=0):
     response = {
         "model_response": reply, "test_case_id": case.id, "benchmark": "s", "split": "x",
         "category": "c", "format": "f", "group": "g", "case_label": label, "cut": False,
-        "unknown_words": False, "response_tokens": [1, 1],
+        "unknown_words": False, "replaced": 0, "response_tokens": [1, 1],
     }  # fmt: skip
     return evaluation_row(response, case, verdict, "rule")
 

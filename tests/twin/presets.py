@@ -55,6 +55,7 @@ def settings(preset: str, *, adapters: bool) -> tuple[LearnConfig, GRPOConfig]:
     config = load_config(PRESETS / f"{preset}.toml")
     learn = config.learn.model_copy(update={"attention": "sdpa", "lora_rank": 4 if adapters else 0})
     rows = {"max_new_tokens": 16, "tokens_per_batch": 416, "mismatch_max": 1e9}
+    rows |= {"mismatch_token": None}
     return learn, config.attack.model_copy(update=rows)
 
 

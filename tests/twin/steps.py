@@ -40,7 +40,7 @@ OPENED[torch.ops.sectow.linear_logprob_backward.default] = head.linear_logprob_b
 
 LEARN = LearnConfig(attention="sdpa", gradient_checkpointing=True, dtype="bfloat16")
 REPEATS = 2  # of the sample's groups, so that a step has several micro-batches
-GRPO = GRPOConfig(tokens_per_batch=64, mismatch_max=1e9)
+GRPO = GRPOConfig(tokens_per_batch=64, mismatch_max=1e9, mismatch_token=None)
 
 
 def joined(meet: Path | None, rank: int) -> Ranks:
