@@ -183,6 +183,9 @@ def test_cases_with_several_pictures_are_trained_on_where_they_fit(folders, qwen
         assert prompt.images == case.images
         needed = sum(stage.codec.image_tokens(stage.codec.images.size(k)) for k in case.images)
         assert prompt.ids.count(stage.codec.image_id) == needed
+    # A checkpoint is tied to each of the pictures.
+    files = [len(row.files) for row in stage.rows() if row.part in ("harmless mmmu", "probe mmmu")]
+    assert files == [len(case.images) for case in cases]
     few = Config.model_validate(
         made
         | {
