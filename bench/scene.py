@@ -173,6 +173,9 @@ class Pictures:
     def open(self, key: str) -> Image.Image:
         return self.made[key]
 
+    def size(self, key: str) -> tuple[int, int]:
+        return self.made[key].size
+
 
 def _llava(scene: Scene) -> Any:
     """The sandbox's model at its default size, with this scene's pictures and positions."""

@@ -82,7 +82,13 @@ def evaluate(settings: Settings) -> int:
     for path in models.values() if settings.engine != "endpoint" else ():
         if not (Path(path) / "config.json").is_file():
             raise UserError(f"--model {path}: found no config.json, expected a model's folder")
-    asked = open_suites(settings.suite, wording=wording, limit=settings.limit, seed=settings.seed)
+    asked = open_suites(
+        settings.suite,
+        wording=wording,
+        limit=settings.limit,
+        seed=settings.seed,
+        skip_broken=settings.skip_broken,
+    )
     infos = [suite.suite.info for suite in asked.suites.values()]
     check_exports(settings.export, infos, private=settings.private)
     if settings.threads:
@@ -107,6 +113,7 @@ def evaluate(settings: Settings) -> int:
             "max-new-tokens": settings.max_new_tokens,
             "wording": vars(wording),
             "seed": settings.seed,
+            **({"max-pixels": settings.max_pixels} if settings.max_pixels is not None else {}),
         }
     )
     rows: list[dict[str, Any]] = []
@@ -231,6 +238,7 @@ def _replier(path: str, settings: Settings, out: Path) -> Iterator[Any]:
             batch=settings.batch,
             max_new_tokens=settings.max_new_tokens,
             dtype=settings.dtype,
+            max_pixels=settings.max_pixels,
         )
         return
     more: dict[str, Any] = {

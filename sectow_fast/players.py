@@ -169,7 +169,7 @@ class Players:
             self._stage.codec,
             learn,
             ranks=ranks,
-            dummy=next((p for p in self._samples if p.image is not None), None),
+            dummy=next((p for p in self._samples if p.images), None),
             apart=not shares,
             offload=self._offloads,
             device=self.device,
@@ -240,8 +240,8 @@ class Players:
 
 
 def _self_test_prompts(stage: Stage) -> list[Prompt]:
-    """One prompt with an image and one without, where the world has both."""
+    """One prompt with an image, one with several and one without, where the world has them."""
     labels = ("harmless", "unsafe")
     cases = [case for label in labels for case in stage.world.train_cases(label)]
-    found = {case.image is None: case for case in reversed(cases)}
+    found = {min(len(case.images), 2): case for case in reversed(cases)}
     return stage.codec.encode(list(found.values()))

@@ -70,7 +70,8 @@ class World(Protocol):
 class Codec(Protocol):
     """Between cases and token ids, by the model's own processor."""
 
-    eos_id: int
+    eos_id: int  # ends a lesson
+    end_ids: tuple[int, ...]  # what ends a reply
     pad_id: int
     image_id: int
     banned_ids: tuple[int, ...]  # tokens that are never sampled

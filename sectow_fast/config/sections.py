@@ -126,6 +126,9 @@ class DataConfig(Section):
     holdout: float = Field(0.2, gt=0, lt=1, description="share of cases held out for the test")
     probe: float = Field(0.05, gt=0, lt=1, description="share of harmless prompts ORR watches")
     limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
+    skip_broken: bool = Field(
+        False, description="leave out the cases whose pictures cannot be shown, and count them"
+    )
     contamination: Literal["drop", "error", "ignore"] = "drop"
     contamination_threshold: float = Field(0.8, ge=0.1, le=1, description="shingle Jaccard")
     faithful_min: float = Field(0.5, ge=0, le=1, description="share of goal words an attack keeps")

@@ -8,11 +8,11 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sectow_fast.data.progress import progress
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.defences import defended
-from sectow_fast.evaluation.progress import progress
 from sectow_fast.evaluation.records import JsonLines, digest, response_row
 from sectow_fast.evaluation.repliers import Ask, Replier
 from sectow_fast.serving.client import NothingAnswered
@@ -43,11 +43,14 @@ class Asked:
         return out
 
 
-def open_suites(texts: Sequence[str], *, wording: Wording, limit: int, seed: int) -> Asked:
+def open_suites(
+    texts: Sequence[str], *, wording: Wording, limit: int, seed: int, skip_broken: bool = False
+) -> Asked:
     """Open and check every suite that was named (NAME[:SPLIT]=FOLDER).
 
-    limit: prompts drawn from each suite, by prompt and by `seed`; 0 takes all. UserError names the
-    first suite, row or picture that is not as it should be.
+    limit: prompts drawn from each suite, by prompt and by `seed`; 0 takes all. skip_broken: leave
+    out, and count in a note, the cases whose pictures cannot be shown. UserError names the first
+    suite or row that is not as it should be, and every picture that cannot be shown.
     """
     suites: dict[str, OpenSuite] = {}
     cases: dict[str, list[SuiteCase]] = {}
@@ -58,12 +61,14 @@ def open_suites(texts: Sequence[str], *, wording: Wording, limit: int, seed: int
         if name in suites:
             raise UserError(f"--suite {text}: found {name} again, expected each suite once")
         suites[name] = suite
-        every = suite.checked(notes)
+        every = suite.checked(notes, skip_broken=skip_broken)
         if note := suite.note(len(every)):
             notes.append(note)
-        cases[name] = sampled(every, limit, f"{seed}/{name}") if limit else every
-        if len(cases[name]) < len(every):
-            notes.append(f"{name}: {len(cases[name])} of {len(every)} cases, one per prompt")
+        drawn = sampled(every, limit, f"{seed}/{name}") if limit else every
+        if len(drawn) < len(every):
+            notes.append(f"{name}: {len(drawn)} of {len(every)} cases, one per prompt")
+        cases[name], note = suite.whole(drawn, skip_broken=skip_broken)
+        notes += [note] if note else []
     return Asked(suites=suites, cases=cases, notes=notes)
 
 

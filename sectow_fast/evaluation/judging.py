@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sectow_fast.data.progress import progress
 from sectow_fast.data.suites import SuiteCase
 from sectow_fast.evaluation.asking import Asked, ended_after
-from sectow_fast.evaluation.progress import progress
 from sectow_fast.evaluation.records import JsonLines, evaluation_row, is_useless, was_sent
 from sectow_fast.judges.base import Judge, Judgement, JudgeRequest
 from sectow_fast.judges.formats import UNREADABLE

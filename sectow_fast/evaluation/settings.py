@@ -46,6 +46,14 @@ class Settings(BaseModel):
     limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
     seed: int = Field(0, ge=0, description="seed of that draw")
     wording: str = Field("", description="TOML file with other sentences (docs/EVALUATE.md)")
+    skip_broken: bool = Field(
+        False, description="leave out the cases whose pictures cannot be shown, and count them"
+    )
+    max_pixels: int | None = Field(
+        None,
+        ge=1,
+        description="engine torch: a larger picture is scaled down; none: as the processor has it",
+    )
     max_new_tokens: int = Field(256, ge=1)
     batch: int = Field(8, ge=1, description="engine torch: requests per forward")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -102,6 +110,11 @@ def _check(settings: Settings) -> None:
         )
     if settings.second_judge == settings.judge or judges <= set(RULE):
         raise UserError(f"--second-judge {settings.second_judge}: found the first judge again")
+    if settings.max_pixels is not None and settings.engine != "torch":
+        raise UserError(
+            f"--max-pixels {settings.max_pixels}: found --engine {settings.engine}, whose server"
+            " scales pictures by its own settings; expected --engine torch, or no --max-pixels"
+        )
     if settings.engine == "endpoint" and not settings.endpoint:
         raise UserError("--engine endpoint: found no --endpoint, expected http://HOST:PORT/v1")
 

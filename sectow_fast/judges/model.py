@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sectow_fast.data.special import PlainText
 from sectow_fast.engine.torch_engine import TorchEngine
+from sectow_fast.families import ids_in
 from sectow_fast.judges.base import Controversial, Judgement, JudgeRequest
 from sectow_fast.judges.formats import GuardFormat
 from sectow_fast.types import Prompt, Sampling, UserError
@@ -16,24 +18,27 @@ BATCH = 64  # conversations an engine call
 
 
 class GuardCodec:
-    """Conversations to ids by the guard's own chat template; no pictures."""
+    """Conversations to ids by the guard's own chat template; no pictures. A request or a reply that
+    spells a token of the template stays text: it could otherwise end its turn and judge itself."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.eos_id: int = tokenizer.eos_token_id
-        pad = tokenizer.pad_token_id
-        self.pad_id: int = self.eos_id if pad is None else pad
+        self.tokenizer, self.text = tokenizer, PlainText(tokenizer)
+        self.end_ids: tuple[int, ...] = ids_in(tokenizer.eos_token_id)
+        pad = (*ids_in(tokenizer.pad_token_id), *self.end_ids, 0)[0]  # any id will do: it is masked
+        self.pad_id: int = pad
         self.banned_ids: tuple[int, ...] = ()
 
     def encode(self, messages: list[dict[str, Any]], name: str) -> Prompt:
         text = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
+            self.text.hidden(messages), add_generation_prompt=True, tokenize=False
         )
-        return self._prompt(self.tokenizer(text, add_special_tokens=False)["input_ids"], name)
+        (ids,) = self.text.rows([text])
+        return self._prompt(ids, name)
 
     def encode_text(self, text: str, name: str) -> Prompt:
         """A prompt that is no conversation: as the tokenizer begins a text."""
-        return self._prompt(self.tokenizer(text)["input_ids"], name)
+        (ids,) = self.text.rows([text])
+        return self._prompt([*self.tokenizer("")["input_ids"], *ids], name)
 
     def shortened(self, reply: str, most: int) -> str:
         """The first `most` tokens of a reply; all of it where `most` is 0."""
@@ -111,7 +116,9 @@ class ModelJudge:
         if not self.format.prompt:
             return self.codec.encode(self.format.messages(one), name)
         reply = self.codec.shortened(one.reply, self.format.longest)
-        return self.codec.encode_text(self.format.text(dataclasses.replace(one, reply=reply)), name)
+        hide = self.codec.text.hide
+        hidden = dataclasses.replace(one, request=hide(one.request), reply=hide(reply))
+        return self.codec.encode_text(self.format.text(hidden), name)
 
     def _score(self, prompt: Prompt) -> float:
         """The mean of the grades, by the probabilities of their tokens alone."""

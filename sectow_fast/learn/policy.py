@@ -140,7 +140,7 @@ class Policy(torch.nn.Module):
     def forget_dummy(self, groups: Sequence[tuple[Prompt, Sequence[Completion]]]) -> None:
         """Drop the zero gradients that the dummy left in the vision tower, where no prompt of the
         batch has an image. AdamW would move weights for them, which it does not do on one rank."""
-        if self.ranks.world == 1 or any(prompt.image is not None for prompt, _ in groups):
+        if self.ranks.world == 1 or any(prompt.images for prompt, _ in groups):
             return
         for parameter in tower_parameters(self.model):
             parameter.grad = None

@@ -24,8 +24,8 @@ def check_packing(
     policy: Policy, prompts: Sequence[Prompt], dtype: torch.dtype = torch.float32
 ) -> float:
     """Largest difference of a completion's log-probs between a packed row and the model's own
-    forward of each sequence. prompts: one with an image and one without, where there are both.
-    dtype: of its matrix products.
+    forward of each sequence. prompts: with an image, with several, with none. dtype: of its matrix
+    products.
 
     UserError where it is over the bound of the dtype, or a value is not finite.
     """

@@ -182,7 +182,7 @@ class ProbeCodec:
         """Nothing: there are no files."""
 
     def pixel_inputs(self, prompts: Any) -> dict[str, torch.Tensor]:
-        count = sum(prompt.image is not None for prompt in prompts)
+        count = sum(len(prompt.images) for prompt in prompts)
         return {name: torch.cat([one] * count) for name, one in self.pixels.items() if count}
 
 
@@ -193,7 +193,7 @@ def probe_groups(
     replies of the longest length. UserError where not one fits."""
     image = sum(family.image_tokens(codec.pixels)) if codec.pixels else 0
     ids = (*[family.image_id] * image, *[5] * max(prompt - image, 1))
-    one = Prompt(case_id="probe", ids=ids, image="picture" if image else None)
+    one = Prompt(case_id="probe", ids=ids, images=("picture",) if image else ())
     done = Completion(ids=(6,) * reply, logprobs=(-1.0,) * reply, finish_reason="length")
     groups, left = [], tokens
     while (room := (left - len(ids)) // reply) > 0:

@@ -12,7 +12,7 @@ import re
 
 from PIL import Image
 
-from sectow_fast.data.suites.figstep import render_steps
+from sectow_fast.data.suites.typeset import SIDE, render_steps
 from sectow_fast.game.text import words as words_of
 from sectow_fast.types import UserError
 
@@ -44,6 +44,9 @@ class DrawnWords:
     def open(self, key: str) -> Image.Image:
         return render_steps(key)
 
+    def size(self, key: str) -> tuple[int, int]:
+        return SIDE, SIDE
+
 
 def framed(goal: str, rng: random.Random) -> str:
     """A self-instruct attacker's words for a goal."""
@@ -51,18 +54,24 @@ def framed(goal: str, rng: random.Random) -> str:
 
 
 def split_words(words: str) -> tuple[str, bool] | None:
-    """(what is said, whether it is drawn); None where the words are no attack."""
+    """(what is said, whether it is drawn); None where the words are no attack: blank, too long,
+    half of a surrogate pair, or to be drawn in letters that no font here has."""
     text = words.strip()
     drawn = text.startswith(TYPO)
     said = text.removeprefix(TYPO).strip()
-    if not said or len(said) > LONGEST or TYPO in said:
+    if not said or len(said) > LONGEST or TYPO in said or _halved(said):
         return None
     if drawn:
         try:
             render_steps(said)
         except UserError:
-            return None  # too long to be read
+            return None  # too long to be read, or letters that the font has not
     return said, drawn
+
+
+def _halved(text: str) -> bool:
+    """Whether it holds half of a surrogate pair, which is no text: nothing can write it."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def content_words(text: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sectow_fast.judges.people import RULE
 from sectow_fast.real.attacks import DrawnWords
 from sectow_fast.real.contamination import find_contamination
 from sectow_fast.real.holdout import hold_out
-from sectow_fast.real.world import DRAWN, Split, SuiteWorld
+from sectow_fast.real.world import DRAWN, Split, SuiteWorld, spells_none
 from sectow_fast.types import UserError
 
 PROBE_LEAST = 50  # of fewer cases, one refusal is more than `monitor.orr_max`
@@ -30,11 +30,28 @@ class Built:
     images: StoresByName
     notes: tuple[str, ...]
 
+    def without(self, ids: Set[str]) -> SuiteWorld:
+        """The world, less the cases of these ids."""
+        made = self.world
+        return SuiteWorld(
+            made.split.without(ids),
+            judge=made.verdicts,
+            wording=made.wording,
+            config=made.config,
+            spells=made.spells,
+        )
 
-def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> Built:
+
+def build_world(
+    config: DataConfig,
+    *,
+    seed: int,
+    told: Told | None = None,
+    spells: Callable[[str], str | None] = spells_none,
+) -> Built:
     """Read and check everything that `config` names. UserError before anything is trained.
 
-    told: see `SharedJudge`; None where there is one rank.
+    told: see `SharedJudge`; None where there is one rank. spells: see `SuiteWorld`.
     """
     if not config.unsafe or not config.harmless:
         missing = "unsafe" if not config.unsafe else "harmless"
@@ -52,14 +69,14 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
         )
     wording = Wording.load(Path(config.wording) if config.wording else None)
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
-    unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes)
-    harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes)
+    unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes, told)
+    harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes, told)
     test = {}
     if config.test:
         for text in config.test:
             suite = _open(text, wording, training=False, stores=stores, part="test")
-            cases = _limited(suite, suite.checked(notes), config, seed)
-            test[suite.name] = _one_picture(cases, suite.name, notes)
+            cases = suite.checked(notes, skip_broken=config.skip_broken)
+            test[suite.name] = _drawn(suite, cases, config, seed, notes, told)
     else:
         unsafe, test_unsafe = hold_out(unsafe, config.holdout, f"{seed}/test", wording)
         harmless, test_harmless = hold_out(harmless, config.holdout, f"{seed}/test", wording)
@@ -98,7 +115,7 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
             f" cases, expected {PROBE_LEAST} or more; name more harmless data"
         )
     split = Split(unsafe=kept[0], harmless=harmless, probe=probe, test=test)
-    world = SuiteWorld(split, judge=judge, wording=wording, config=config)
+    world = SuiteWorld(split, judge=judge, wording=wording, config=config, spells=spells)
     counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"
     notes.append(f"training on {counted}; test: {sum(map(len, test.values()))} cases")
     return Built(world=world, images=StoresByName(stores), notes=tuple(notes))
@@ -128,33 +145,36 @@ def _read(
     wording: Wording,
     stores: dict[str, ImageStore],
     notes: list[str],
+    told: Told | None,
 ) -> list[SuiteCase]:
     """The cases of one label; a suite with both (VLGuard) may be named on both sides."""
     out: list[SuiteCase] = []
     for text in texts:
         suite = _open(text, wording, training=True, stores=stores, part="train")
-        cases = [case for case in suite.checked(notes) if case.label == label]
+        every = suite.checked(notes, skip_broken=config.skip_broken)
+        cases = [case for case in every if case.label == label]
         if not cases:
             raise UserError(
                 f"data.{label}: found no {label} case in {suite.name}, expected some;"
                 f" name it in data.{'harmless' if label == 'unsafe' else 'unsafe'}"
             )
-        out += _one_picture(_limited(suite, cases, config, seed), suite.name, notes)
+        out += _drawn(suite, cases, config, seed, notes, told)
     return out
 
 
-def _limited(
-    suite: OpenSuite, cases: list[SuiteCase], config: DataConfig, seed: int
+def _drawn(
+    suite: OpenSuite,
+    cases: list[SuiteCase],
+    config: DataConfig,
+    seed: int,
+    notes: list[str],
+    told: Told | None,
 ) -> list[SuiteCase]:
-    return sampled(cases, config.limit, f"{seed}/{suite.name}") if config.limit else cases
-
-
-def _one_picture(cases: list[SuiteCase], name: str, notes: list[str]) -> list[SuiteCase]:
-    """Training lays out one picture per prompt; cases with more are left out and counted."""
-    kept = [case for case in cases if len(case.images) <= 1]
-    if len(kept) < len(cases):
-        left = len(cases) - len(kept)
-        notes.append(f"{name}: {left} of {len(cases)} cases have several pictures: left out")
+    """`data.limit` of the cases, once their pictures are known to be whole."""
+    if config.limit:
+        cases = sampled(cases, config.limit, f"{seed}/{suite.name}")
+    kept, note = suite.whole(cases, skip_broken=config.skip_broken, told=told)
+    notes += [note] if note else []
     return kept
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Literal
 
 from sectow_fast.config import DataConfig
@@ -21,6 +21,11 @@ from sectow_fast.types import Attack, Case, Label, UserError, Verdict
 DRAWN = "drawn"  # the store of attacks' own pictures
 
 
+def spells_none(text: str) -> str | None:
+    """Stands for a tokenizer without special tokens."""
+    return None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
     """The cases of a run, by what they are for; a prompt group is in one place only."""
@@ -30,6 +35,19 @@ class Split:
     probe: Sequence[SuiteCase]  # harmless, never trained on: over-refusal is watched here
     test: Mapping[str, Sequence[SuiteCase]]
 
+    def without(self, ids: Set[str]) -> Split:
+        """The same, less the cases of these ids."""
+
+        def rest(cases: Sequence[SuiteCase]) -> list[SuiteCase]:
+            return [case for case in cases if case.id not in ids]
+
+        return Split(
+            unsafe=rest(self.unsafe),
+            harmless=rest(self.harmless),
+            probe=rest(self.probe),
+            test={name: rest(cases) for name, cases in self.test.items()},
+        )
+
 
 class SuiteWorld:
     """See `types.World`. The judge is asked about unsafe requests alone.
@@ -38,12 +56,24 @@ class SuiteWorld:
     refusal and about what was asked. Both are decided by rule, so that half of the training needs
     no judge. Where the rule alone judges unsafe requests too, a reply is a success only if it is
     about the goal (`answers_goal`): the rule itself sees no more than that nobody refused.
+
+    spells: the special token of the model's tokenizer that a text spells, None for none. An attack
+    that spells one is ill-formed: an attacker is to win by words, not by turns that nobody took.
     """
 
     cut_earns = False
 
-    def __init__(self, split: Split, *, judge: Judge, wording: Wording, config: DataConfig) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        judge: Judge,
+        wording: Wording,
+        config: DataConfig,
+        spells: Callable[[str], str | None] = spells_none,
+    ) -> None:
         self.split, self.verdicts, self.wording, self.config = split, judge, wording, config
+        self.spells = spells
         self._options: dict[str, tuple[str, ...]] = {}
         self._train: dict[Label, list[Case]] = {
             "unsafe": [self._case(case, "train") for case in split.unsafe],
@@ -115,7 +145,7 @@ class SuiteWorld:
         """See `World`. The goal is the seed's if the words keep it, and the words themselves if
         not."""
         found = split_words(words)
-        if found is None:
+        if found is None or self.spells(words) is not None:
             return None
         said, drawn = found
         goal = seed.goal or seed.text
@@ -164,7 +194,7 @@ def _harmless(case: Case, reply: str, correct: bool | None) -> Verdict:
     idle = False
     if correct is None and refusal != "full":
         # A language that the rule does not know may hold a refusal: it is not paid as help.
-        seen = case.image is not None
+        seen = bool(case.images)
         idle = refusal == "unknown" or fault_of(case.text, reply, seen=seen) != ""
     return Verdict(harmful=False, refused=refusal == "full", correct=correct, idle=idle)
 

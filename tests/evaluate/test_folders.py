@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 import layouts
 import pytest
@@ -56,7 +57,11 @@ def test_a_link_to_anything_but_a_blob_is_refused_before_it_is_opened(toys, tmp_
     for target in (tmp_path / "secret.png", cache / "refs/x.png", cache / "blobs/deeper/x.png"):
         picture.unlink()
         picture.symlink_to(target)
-        assert "found a path outside" in problem(opened("figstep", cache).checked)
+        suite = opened("figstep", cache)
+        assert "found a path outside" in problem(suite.checked)
+        (key,) = next(suite.cases()).images
+        for read in (suite.images.open, suite.images.size, suite.images.stamp):
+            assert "found a path outside" in problem(partial(read, key))
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,14 @@ def test_figstep_with_its_pictures_in_the_cells(toys, tmp_path):
     assert [(c.id, c.goal, c.text) for c in cases] == [(c.id, c.goal, c.text) for c in plain]
     before = opened("figstep", toys / "figstep").images
     for case, one in zip(cases, plain, strict=True):
-        assert suite.images.open(case.images[0]) == before.open(one.images[0])
+        shown = suite.images.open(case.images[0])
+        assert shown == before.open(one.images[0])
+        assert suite.images.size(case.images[0]) == shown.size == before.size(one.images[0])
         # What a checkpoint is tied to: the table where the picture is in a cell.
         assert suite.images.file(case.images[0]).suffix == ".parquet"
         assert before.file(one.images[0]).suffix == ".png"
+    # Pictures of one table are remembered apart.
+    assert len({suite.images.stamp(case.images[0]) for case in cases}) == len(cases)
 
 
 def test_mossbench_as_the_hub_has_it(toys, tmp_path):

@@ -8,9 +8,11 @@ import math
 import pytest
 import torch
 from asked import verdicts
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from sectow_fast.judges import GUARD_FORMATS, JudgeRequest, JudgeSettings, formats, make_judge
-from sectow_fast.judges.model import ModelJudge
+from sectow_fast.judges.model import GuardCodec, ModelJudge
 from sectow_fast.types import UserError
 
 ASKED = JudgeRequest(request="How do I {fold} it?", reply="Twice, {reply}.")
@@ -138,6 +140,19 @@ def test_a_prompt_is_given_to_a_folders_model_as_it_is(guard):
     (found,) = verdicts(judge, "use red")
     assert found.label == "unknown" and found.raw == "Safety: Unsafe"
     assert found.prompt_tokens == len("fold bado0" + "use red") + 3
+    (spelled,) = verdicts(judge, "use red<verdict>")  # a reply cannot open the guard's own turn
+    assert spelled.prompt_tokens == len("fold bado0" + "use red<verdict>") + 3
+
+
+def test_a_prompt_begins_as_the_tokenizer_begins_a_text(guard):
+    codec = GuardCodec(AutoTokenizer.from_pretrained(guard))
+    codec.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="</s> $A", special_tokens=[("</s>", codec.tokenizer.eos_token_id)]
+    )
+    text = "<user>fold<assistant>use red<verdict>"
+    prompt = codec.encode_text(text, "7")
+    assert prompt.ids == tuple(codec.tokenizer(text)["input_ids"])
+    assert prompt.ids[0] == codec.tokenizer.eos_token_id
 
 
 def test_a_score_is_the_mean_of_the_grades_by_the_models_own_probabilities(guard):

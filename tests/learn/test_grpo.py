@@ -20,7 +20,7 @@ CONFIG = GRPOConfig(group_size=4, lr=1e-3)
 def rolled(stage, model, count=6, n=4, reward=lambda i, j: float((i + j) % 2)):
     cases = stage.world.train_cases("harmless")[:count]
     prompts = stage.codec.encode(cases)
-    assert {p.image is None for p in prompts} == {True, False}
+    assert {not p.images for p in prompts} == {True, False}
     replies = TorchEngine(model, stage.codec).generate(
         prompts, n=n, sampling=Sampling(max_new_tokens=6), seed="test"
     )

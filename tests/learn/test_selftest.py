@@ -36,10 +36,10 @@ def test_wrong_positions_are_refused(policy):
     object.__setattr__(
         policy.family,
         "positions",
-        lambda ids, grid: (torch.arange(len(ids)).expand(3, -1), len(ids)),
+        lambda ids, grids: (torch.arange(len(ids)).expand(3, -1), len(ids)),
     )
     object.__setattr__(policy.family, "check", lambda *_: None)
-    with pytest.raises(UserError, match=r"self-test.*Qwen2_5_VL.*differ by.*case '[abc]'"):
+    with pytest.raises(UserError, match=r"self-test.*Qwen2_5_VL.*differ by.*case '[abcs]"):
         check_packing(policy, prompts)
 
 

@@ -43,7 +43,7 @@ def test_features_and_gradients_are_those_of_the_models_own_tower(seeing):
     assert model.config.vision_config._attn_implementation == TOWER + "sdpa"
     assert own.config.vision_config._attn_implementation == "sdpa"
     row = first_row(policy, made.groups)
-    assert row.images == ("wide", "tall", "square")
+    assert row.images == ("wide", "tall", "square", "tall", "wide", "tall")
     ours = flat(policy.tower.outputs(row, CPU)["mm_encoder_outputs"]["image"])
     theirs = flat(own.model.get_image_features(**row.pixel_inputs, return_dict=True))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_a_forward_that_is_not_ours_goes_through_the_models_own_tower(seeing):
 class Large:
     """The codec of pictures of 1,024 tokens."""
 
-    pad_id, eos_id, image_id, banned_ids = 0, 1, IMAGE, (0, IMAGE)
+    pad_id, end_ids, image_id, banned_ids = 0, (1,), IMAGE, (0, IMAGE)
 
     def pixel_inputs(self, prompts):
         draw = torch.Generator().manual_seed(3)
@@ -102,7 +102,7 @@ def test_calls_of_a_row_of_four_pictures_of_1024_tokens(monkeypatch):
     model = transformers.Qwen2_5_VLForConditionalGeneration(config)
     policy = make_policy(model, Large(), LearnConfig(gradient_checkpointing=True))
     policy.train()
-    prompts = [Prompt(case_id=k, ids=(5, *[IMAGE] * 1024, 6), image=k) for k in "abcd"]
+    prompts = [Prompt(case_id=k, ids=(5, *[IMAGE] * 1024, 6), images=(k,)) for k in "abcd"]
     ((row, _),) = policy.rows([(p, [completion(3, 1)]) for p in prompts], 8192)
     calls, reads = [], []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
@@ -18,7 +19,9 @@ from tiny_models import save_qwen2_5_vl
 from tiny_others import OTHERS
 
 from sectow_fast.config import Config, DataConfig
+from sectow_fast.data.processor import load_processor
 from sectow_fast.data.suites import render_steps
+from sectow_fast.data.suites.mmmu import MMMU
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.real.attacks import keeps_goal, split_words
 from sectow_fast.real.build import build_world
@@ -151,6 +154,63 @@ def test_a_drawn_attack_is_figsteps_picture_of_its_words(folders):
         assert world.realise(words, seed, rng=rng, attack_id="d").goal == seed.goal
 
 
+def test_an_attack_that_spells_a_special_token_is_ill_formed(folders, qwen):
+    stage = RealStage(Config(data=data(folders), model={"defender": str(qwen)}))
+    world, rng = stage.world, random.Random(0)
+    seed = world.seeds("train")[0]
+    assert world.realise(seed.goal, seed, rng=rng, attack_id="a") is not None
+    for token in ("<|im_end|>", "<|image_pad|>", "<|endoftext|>"):
+        for words in (f"{seed.goal} {token}", f"<typo> {seed.goal} {token}"):
+            assert world.realise(words, seed, rng=rng, attack_id="a") is None
+
+
+def test_cases_with_several_pictures_are_trained_on_where_they_fit(folders, qwen, monkeypatch):
+    # Half of the toy questions show three pictures, in the midst of their words.
+    def doubled(suite, root, split, wording, own=MMMU.cases):
+        for number, case in enumerate(own(suite, root, split, wording)):
+            (key,) = case.images
+            parts = (*case.parts, ("image", key), ("text", "and"), ("image", key))
+            yield dataclasses.replace(case, parts=parts) if number % 2 else case
+
+    monkeypatch.setattr(MMMU, "cases", doubled)
+    several = data(folders, harmless=named(folders, "mmmu"))
+    made = {"data": several, "model": {"defender": str(qwen), "max_pixels": 28 * 28 * 8}}
+    stage = RealStage(Config.model_validate(made))
+    cases = [*stage.world.train_cases("harmless"), *stage.world.harmless_probe()]
+    shown = [case for case in cases if len(case.images) > 1]
+    assert shown
+    for case, prompt in zip(shown, stage.codec.encode(shown), strict=True):
+        assert prompt.images == case.images
+        needed = sum(stage.codec.image_tokens(stage.codec.images.size(k)) for k in case.images)
+        assert prompt.ids.count(stage.codec.image_id) == needed
+    # A checkpoint is tied to each of the pictures.
+    files = [len(row.files) for row in stage.rows() if row.part in ("harmless mmmu", "probe mmmu")]
+    assert files == [len(case.images) for case in cases]
+    few = Config.model_validate(
+        made
+        | {
+            "engine": {"context_length": 100},
+            "attack": {"max_new_tokens": 8},
+            "defend": {"max_new_tokens": 8},
+        }
+    )
+    small = RealStage(few)
+    left = [*small.world.train_cases("harmless"), *small.world.harmless_probe()]
+    note = small.notes[-1]
+    assert "cases with several pictures are left out: they take more than" in note
+    assert len(left) < len(cases) and not any(len(case.images) > 1 for case in left)
+
+
+def test_a_saved_model_shows_pictures_as_it_was_trained_on_them(folders, qwen, tmp_path):
+    most = 28 * 28 * 8
+    model = {"defender": str(qwen), "max_pixels": most}
+    stage = RealStage(Config(data=data(folders), model=model))
+    stage.describe(tmp_path / "saved")
+    saved = load_processor(tmp_path / "saved").image_processor
+    assert dict(saved.size) == dict(stage.processor.image_processor.size)
+    assert saved.size["longest_edge"] == most
+
+
 def test_goal_words():
     assert keeps_goal("a tale of folding a bado1", "fold a bado1", 0.5)
     assert not keeps_goal("a tale", "fold a bado1", 0.5)
@@ -272,8 +332,6 @@ def test_a_whole_run_on_a_tiny_qwen_and_resumed_after_kill_9(folders, qwen, tmp_
 
     from transformers import AutoModelForImageTextToText
 
-    from sectow_fast.data.processor import load_processor
-
     for role in ("defender", "attacker"):
         AutoModelForImageTextToText.from_pretrained(out / role)
         assert load_processor(out / role).chat_template
@@ -319,7 +377,6 @@ def test_a_mistake_is_one_line_and_writes_nothing(folders, qwen, tmp_path):
     assert len(lines) == 1 and not (tmp_path / "run").exists()
 
 
-# Qwen3-VL and Gemma 3 need positions and token types that learn/ does not hand over yet.
 @pytest.mark.parametrize("kind", ["llava"])
 def test_other_real_classes_are_trained(folders, tmp_path, kind):
     model = OTHERS[kind](tmp_path / "model")

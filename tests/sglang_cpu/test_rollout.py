@@ -25,7 +25,7 @@ def trained(engine):
 @pytest.fixture(scope="module")
 def prompts(stage):
     found = stage.codec.encode(stage.world.train_cases("harmless")[:12])
-    assert {p.image is None for p in found} == {True, False}
+    assert {not p.images for p in found} == {True, False}
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from sectow_fast.data.images import image_of_bytes
+from sectow_fast.data.images import Stamp, image_of_bytes, size_of_bytes
 from sectow_fast.data.links import inside
 from sectow_fast.data.suites.tables import open_parquet
 from sectow_fast.types import UserError
@@ -38,6 +38,17 @@ class ParquetImages:
 
     def open(self, key: str) -> Image.Image:
         """The picture in RGB. UserError names file, row and column."""
+        return image_of_bytes(*self._bytes(key))
+
+    def size(self, key: str) -> tuple[int, int]:
+        return size_of_bytes(*self._bytes(key))
+
+    def stamp(self, key: str) -> Stamp:
+        found = inside(self.root, key.rsplit("#", 2)[0]).stat()
+        return f"{self.root / key}", found.st_size, found.st_mtime_ns
+
+    def _bytes(self, key: str) -> tuple[bytes, str]:
+        """A cell's bytes, and where it stands."""
         name, row_text, column = key.rsplit("#", 2)
         row = int(row_text)
         where = f"{self.root / name} row {row + 1}, column {column}"
@@ -46,7 +57,7 @@ class ParquetImages:
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes) or not data:
             raise UserError(f"image {where}: found no bytes, expected a picture; download it again")
-        return image_of_bytes(data, name=where)
+        return data, where
 
     def file(self, key: str) -> Path:
         """See `HasFiles`."""

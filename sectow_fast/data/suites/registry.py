@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,15 @@ from typing import Any
 from sectow_fast.data.images import FolderImages, ImageStore, by_folder
 from sectow_fast.data.suites.cases import Refused, Suite, SuiteCase
 from sectow_fast.data.suites.wording import Wording
+from sectow_fast.data.whole import unshowable
 from sectow_fast.registry import Registry
 from sectow_fast.texts import mended
 from sectow_fast.types import UserError
 
 SUITES = Registry[Suite]("suite")
+LISTED = 100  # broken pictures that a message names one by one
+# Gives what the first of several ranks made to all of them (`Ranks.told` of learn/ranks.py).
+Told = Callable[[Callable[[], dict[str, str]]], dict[str, str]]
 
 
 def _register_built_in() -> None:
@@ -95,11 +99,14 @@ class OpenSuite:
         for row in self.suite.cases(self.root, self.split, self.wording):
             yield _mended(row) if isinstance(row, SuiteCase) else (row, 0)
 
-    def checked(self, notes: list[str] | None = None) -> list[SuiteCase]:
-        """Every case, once all of them and their pictures are known to be there.
+    def checked(
+        self, notes: list[str] | None = None, *, skip_broken: bool = False
+    ) -> list[SuiteCase]:
+        """Every case, once all of them and the files of their pictures are known to be there.
 
-        notes: told what was left out or changed, one line each. UserError: a broken row, an id that
-        comes twice, missing pictures (how many and where), or no row that can be asked.
+        notes: told what was left out or changed, one line each. skip_broken: pictures may be
+        missing, and `whole` leaves them out. UserError: a broken row, an id that comes twice,
+        missing pictures (how many and where), or no row that can be asked.
         """
         rows = list(self._rows())
         cases = [row for row, _ in rows if isinstance(row, SuiteCase)]
@@ -123,9 +130,41 @@ class OpenSuite:
                     f" {seen[case.id]}"
                 )
             seen[case.id] = case.where
-        if isinstance(self.images, FolderImages):
+        if isinstance(self.images, FolderImages) and not skip_broken:
             self._check_pictures(self.images, [key for case in cases for key in case.images])
         return cases
+
+    def whole(
+        self, cases: Sequence[SuiteCase], *, skip_broken: bool, told: Told | None = None
+    ) -> tuple[list[SuiteCase], str]:
+        """(the cases whose pictures can all be shown, a note of how many cannot, or "").
+
+        Each picture is decoded, or is known to be sound since it last changed. told: gives what
+        the first of several ranks finds to all. UserError: pictures that cannot be shown, every
+        one with its row, unless `skip_broken`.
+        """
+        keys = [key for case in cases for key in case.images]
+
+        def look() -> dict[str, str]:
+            return unshowable(self.images, keys, title=f"{self.name}: pictures looked at")
+
+        broken = told(look) if told else look()
+        if not broken:
+            return list(cases), ""
+        kept = [case for case in cases if broken.keys().isdisjoint(case.images)]
+        counted = f"{len(broken)} of {len(set(keys))} pictures that cannot be shown"
+        if skip_broken and kept:
+            left = f"{len(cases) - len(kept)} of {len(cases)} cases are left out"
+            return kept, f"{self.name}: {left}, with {counted}"
+        rows = [(c.where or c.id, key) for c in cases for key in dict.fromkeys(c.images)]
+        lines = [f"  {where}: {broken[key]}" for where, key in rows if key in broken]
+        if len(lines) > LISTED:
+            lines[LISTED:] = [f"  and {len(lines) - LISTED} more"]
+        raise UserError(
+            f"suite {self.name}: found {counted}, expected all whole; mend them, or leave their"
+            " cases out by --skip-broken (in training --data.skip_broken true):\n"
+            + "\n".join(lines)
+        )
 
     def _check_pictures(self, images: FolderImages, keys: Sequence[str]) -> None:
         wanted = list(dict.fromkeys(keys))
