@@ -11,16 +11,30 @@ export PIP_NO_COMPILE := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: train test test-main test-kernels test-sglang test-hosts bench bench-sglang lint results \
-  sanitize sanitize-address sanitize-thread fuzz mutate gpu gpu-check core clean
+  lane-main lane-others sanitize sanitize-address sanitize-thread fuzz mutate gpu gpu-check core clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
 
-# `make -j2 test` runs them side by side; each line is one core's work for minutes.
-test: test-main test-hosts test-sglang test-kernels
+# The hosts' environment is made beside the first one, where it can be.
+HOSTS_VENV ?= .venv-hosts
+ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])'),3 11)
+EARLY := $(HOSTS_VENV)/.installed
+endif
+
+# `make -j2 test` runs two lanes side by side. They are lanes, and not one list, because make does not
+# begin a list with its longest entry.
+test: $(VENV)/.installed-test $(EARLY)
+	+$(MAKE) lane-main lane-others
+
+lane-main: lint test-main
+
+lane-others: test-hosts
+	+$(MAKE) test-sglang
+	+$(MAKE) test-kernels
 
 KERNEL_TESTS := tests/kernels tests/adapters
-test-main: $(VENV)/.installed-test lint
+test-main: $(VENV)/.installed-test
 	$(RUN) -m pytest tests $(KERNEL_TESTS:%=--ignore=%)
 
 test-kernels: $(VENV)/.installed-test
@@ -44,9 +58,7 @@ endif
 bench-sglang: $(SGLANG_VENV)/.installed $(VENV)/.installed-test
 	$(SGLANG_RUN) -m pytest -s bench/test_rollout.py --record $(OUT)
 
-# After the first environment, so that `make -j2 test` begins the longest tests early.
-$(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) constraints.txt \
-  | $(VENV)/.installed-test
+$(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) constraints.txt
 	$(PYTHON) -m venv $(SGLANG_VENV)
 	$(SGLANG_VENV)/bin/pip install -q $$(grep '^torch==' constraints.txt)
 	$(SGLANG_VENV)/bin/pip install -q -c constraints.txt -r $(SGLANG_TESTS)/requirements.txt
@@ -55,9 +67,8 @@ $(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) constra
 
 # The adapters in the real verl and OpenRLHF (docs/EMBEDDING.md), in an environment of its own.
 # OpenRLHF's wheel is for Python 3.11 alone: elsewhere this is left out, in words.
-HOSTS_VENV ?= .venv-hosts
 HOSTS_TESTS := tests/hosts
-ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])'),3 11)
+ifneq ($(EARLY),)
 test-hosts: $(HOSTS_VENV)/.installed $(VENV)/.installed-test
 	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 $(HOSTS_VENV)/bin/python -m pytest $(HOSTS_TESTS) \
 	  --confcutdir=$(HOSTS_TESTS) -W ignore

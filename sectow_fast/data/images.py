@@ -23,6 +23,7 @@ from sectow_fast.types import UserError
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
+MAX_ASPECT = 200  # what Qwen-VL's processors refuse
 LFS = b"version https://git-lfs"  # what a file begins with that `git lfs pull` did not fetch
 # How a camera held: the turn that puts the picture upright, by EXIF's number (CIPA DC-008, 4.6.5).
 TURNS = {
@@ -181,7 +182,8 @@ def read_image(source: Path | IO[bytes], *, name: str, max_pixels: int) -> Image
 
 
 def image_size(source: Path | IO[bytes], *, name: str, max_pixels: int) -> tuple[int, int]:
-    """Width and height of what `read_image` would give, from the file's head alone."""
+    """Width and height of what `read_image` would give, from the file's head alone; Pillow reads a
+    whole PNG for its EXIF."""
     with _opened(source, name, max_pixels) as image:
         width, height = image.size
         return (height, width) if _orientation(image) in LYING else (width, height)
@@ -191,18 +193,20 @@ def as_seen(image: Image.Image) -> Image.Image:
     """The picture in RGB as a person is shown it: turned as its camera was held, on white paper
     where it is transparent, and 16 bits of grey, or floats, brought to the 8 of a screen."""
     turn = TURNS.get(_orientation(image))
-    if image.has_transparency_data:
+    if image.mode[0] in "IF":  # a colour of 16 bits that is to be transparent is left as it is
+        image = _eight_bits(image)
+    elif image.has_transparency_data:
         sheet = Image.new("RGBA", image.size, "white")
         sheet.alpha_composite(image.convert("RGBA"))
         image = sheet
-    elif image.mode[0] in "IF":
-        image = _eight_bits(image)
     image = image.convert("RGB")
     return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's number, 1 where there is none. A damaged note on a picture is no damaged picture."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns it itself
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error):
@@ -232,6 +236,11 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int) -> Iterator[Im
                     f"image {name}: found {width} x {height} pixels, expected"
                     f" <= {max_pixels} in all; scale it down"
                 )
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                raise UserError(
+                    f"image {name}: found {width} x {height} pixels, expected one side to be at"
+                    f" most {MAX_ASPECT} times the other; cut it"
+                )
             frames = getattr(image, "n_frames", 1)
             # A phone's MPO holds the photograph first, and then other views of it.
             if frames > 1 and image.format != "MPO":
@@ -249,7 +258,12 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int) -> Iterator[Im
         raise UserError(
             f"image {name}: found no known image format, expected PNG or JPEG"
         ) from None
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"image {name}: found more pixels than Pillow opens, expected <= {max_pixels} in all;"
+            " scale it down"
+        ) from None
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise UserError(
             f"image {name}: found a damaged file ({error}), expected a whole picture;"
             " download it again"

@@ -18,7 +18,7 @@ from sectow_fast.data.progress import progress
 from sectow_fast.types import UserError
 
 THREADS = min(8, os.cpu_count() or 1)
-READING = 1  # of `images.as_seen`; another number forgets what earlier code found sound
+READING = 2  # of `images.as_seen`; another number forgets what earlier code found sound
 
 
 def unshowable(store: ImageStore, keys: Sequence[str], *, title: str) -> dict[str, str]:
@@ -64,9 +64,9 @@ class _Sound:
     @classmethod
     @contextlib.contextmanager
     def opened(cls) -> Iterator[_Sound]:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        path = Path(base) / "sectow_fast" / "pictures.sqlite"
         try:
+            base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            path = Path(base) / "sectow_fast" / "pictures.sqlite"
             path.parent.mkdir(parents=True, exist_ok=True)
             database = sqlite3.connect(path, timeout=10)
             with database:
@@ -74,7 +74,7 @@ class _Sound:
                     "create table if not exists sound (path text primary key, bytes integer,"
                     " changed integer, reading integer)"
                 )
-        except (OSError, sqlite3.Error):
+        except (OSError, RuntimeError, sqlite3.Error):
             yield cls(None)
             return
         with contextlib.closing(database):
@@ -94,7 +94,7 @@ class _Sound:
     def add(self, stamps: Iterable[Stamp]) -> None:
         if self._database is None:
             return
-        with contextlib.suppress(sqlite3.Error), self._database:
+        with contextlib.suppress(sqlite3.Error, UnicodeError), self._database:
             self._database.executemany(
                 "insert or replace into sound values (?, ?, ?, ?)",
                 [(*stamp, READING) for stamp in stamps],

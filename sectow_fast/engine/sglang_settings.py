@@ -33,7 +33,9 @@ def gpu_bytes(engine: EngineConfig) -> int:
     import torch
 
     if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[1])
+        # Not of GPU 0: each rank would leave a context there.
+        here = int(os.environ.get("LOCAL_RANK", "0"))
+        return int(torch.cuda.get_device_properties(here).total_memory)
     return int(engine.gpu_gib * GIB)
 
 

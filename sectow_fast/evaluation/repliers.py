@@ -80,6 +80,7 @@ class TransformersReplier:
         max_pixels: int | None = None,
     ) -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
         from transformers.utils import logging
 
@@ -94,7 +95,7 @@ class TransformersReplier:
             model = AutoModelForImageTextToText.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype=dtype
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             words = " ".join(str(error).split())[:240]
             raise UserError(f"model {folder}: cannot be loaded ({words})") from None
         self.device = "cuda" if torch.cuda.is_available() else "cpu"

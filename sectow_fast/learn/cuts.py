@@ -46,4 +46,4 @@ def penalised(groups: Sequence[Group], config: GRPOConfig) -> list[Group]:
 
 
 def _less(reward: Reward, price: float) -> Reward:
-    return Reward(total=reward.total - price, parts={**reward.parts, PART: -price})
+    return Reward(total=reward.total - price, parts={**reward.parts, PART: 0.0 - price})

@@ -198,7 +198,7 @@ def _update(
     policy.forget_dummy(batch.pairs)
     norm = policy.ranks.grad_norm(policy, config.max_grad_norm)
     fit = math.isfinite(norm) and math.isfinite(metrics["loss"])
-    if fit:
+    if fit and norm > 0:  # momentum must not move weights where bounds have left out every token
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return metrics | {"grad_norm": norm, "skipped": 0.0 if fit else 1.0}

@@ -104,7 +104,10 @@ def memory_plan(config: Config) -> MemoryPlan | None:
         return None
     model = model_config(config.model.defender)
     context = engine.context_length or CONTEXT
-    heavier = max(config.attack, config.defend, key=lambda phase: phase.tokens_per_batch)
+    phases = (config.attack, config.defend)
+    heavier = max(phases, key=lambda phase: (phase.tokens_per_batch, phase.max_new_tokens))
+    budget = max(heavier.tokens_per_batch, config.coldstart.tokens_per_batch)
+    heavier = heavier.model_copy(update={"tokens_per_batch": budget})
     peak = training_peak(model, learn, heavier, context=context, world=engine.gpus)
     choices = itertools.product(
         {"auto": (False, True), "off": (False,), "on": (True,)}[learn.offload],

@@ -93,6 +93,18 @@ def test_a_reply_outside_its_bounds_is_left_out_as_if_it_taught_nothing(stage, m
     assert found["grad_norm"] != other["grad_norm"]
 
 
+def test_momentum_moves_nothing_where_every_token_is_left_out(stage, model):
+    groups = rolled(stage, model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+    policy = Policy(model, stage.codec)
+    grpo_step(policy, optimizer, groups, config=CONFIG)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    bounds = {"sequence_low": 1e3, "sequence_high": 1e4, "mismatch_max": 1e9}
+    found = grpo_step(policy, optimizer, groups, config=CONFIG.model_copy(update=bounds))
+    assert found["grad_norm"] == 0 and found["skipped"] == 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_cut_replies_have_no_loss_or_pay(stage, model):
     groups = rolled(stage, model)
     cut = [one.finish_reason == "length" for group in groups for one in group.completions]

@@ -128,3 +128,31 @@ def test_a_pointer_of_git_lfs_is_named_as_one(folder: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     (folder / "pointer.png").write_text(pointer)
     assert "found a Git LFS pointer" in refusal(FolderImages(folder), "pointer.png")
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
+def test_every_format_is_turned_once(folder: Path, kind: str) -> None:
+    plain = Image.new("RGB", (40, 20))
+    ImageDraw.Draw(plain).rectangle((0, 0, 19, 9), fill="white")  # the upper left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held on its side: to be turned by a quarter, clockwise
+    plain.save(folder / f"held.{kind}", exif=exif)
+    images = FolderImages(folder)
+    seen = images.open(f"held.{kind}")
+    assert images.size(f"held.{kind}") == seen.size == (20, 40)
+    assert min(seen.getpixel((15, 5))) > 200 and max(seen.getpixel((5, 35))) < 60
+
+
+def test_16_bits_with_a_transparent_grey_keep_their_contrast(folder: Path) -> None:
+    ramp = np.linspace(0, 60000, 64).astype(np.uint16).repeat(4).reshape(64, 4)
+    Image.fromarray(ramp).save(folder / "ramp.png", transparency=7)
+    seen = np.asarray(FolderImages(folder).open("ramp.png"))[:, 0, 0]
+    assert seen[0] == 0 and 215 < seen[-1] < 240 and (np.diff(seen.astype(int)) > 0).all()
+
+
+def test_slivers_and_giants_are_told_apart_from_damage(folder: Path) -> None:
+    Image.new("RGB", (10, 2010)).save(folder / "sliver.png")
+    Image.new("1", (20000, 20000)).save(folder / "giant.png")
+    images = FolderImages(folder)
+    assert "10 x 2010 pixels, expected one side to be at most 200" in refusal(images, "sliver.png")
+    assert "scale it down" in refusal(images, "giant.png")

@@ -55,7 +55,7 @@ class MMMU:
             parts=choices.interleaved(text, picture_keys(root, row)),
             category=row.path.relative_to(root).parts[0],
             format=kind,
-            group=values["id"],
+            group=str(values["id"]),
             options=options,
             answer=choices.right_answers(values["answer"]),
             where=where,

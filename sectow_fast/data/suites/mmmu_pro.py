@@ -63,7 +63,7 @@ class MMMUPro:
             parts=choices.interleaved(text, keys),
             category=tables.field(values, "subject", where),
             format=split,
-            group=values["id"],
+            group=str(values["id"]),
             options=options,
             answer=tables.field(values, "answer", where).strip(),
             where=where,

@@ -160,10 +160,12 @@ class OpenSuite:
         lines = [f"  {where}: {broken[key]}" for where, key in rows if key in broken]
         if len(lines) > LISTED:
             lines[LISTED:] = [f"  and {len(lines) - LISTED} more"]
+        way = "mend them, or leave their cases out by --skip-broken (in training"
+        way = (
+            "no case would be left; mend them" if skip_broken else f"{way} --data.skip_broken true)"
+        )
         raise UserError(
-            f"suite {self.name}: found {counted}, expected all whole; mend them, or leave their"
-            " cases out by --skip-broken (in training --data.skip_broken true):\n"
-            + "\n".join(lines)
+            f"suite {self.name}: found {counted}, expected all whole; {way}:\n" + "\n".join(lines)
         )
 
     def _check_pictures(self, images: FolderImages, keys: Sequence[str]) -> None:
