@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import multiprocessing.context as contexts
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import commands
 import pytest
@@ -49,6 +49,11 @@ def _sglang_is_imported() -> None:
     os.environ |= VARIABLES
     for name in SGLANG:
         importlib.import_module(name)
+
+
+@pytest.fixture(name="spawning")
+def _spawning() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    return spawning
 
 
 @contextlib.contextmanager

@@ -163,8 +163,12 @@ def test_two_models_swap_on_one_server(engine, stage, prompts):
     stream.close()
 
 
-def test_fifty_syncs_grow_no_process(engine, stage, prompts):
-    """Resident memory without shared pages, of trainer, host, scheduler and detokenizer."""
+def test_fifty_syncs_grow_no_process(engine, stage, prompts, spawning):
+    """Resident memory without shared pages, of trainer, host, scheduler and detokenizer.
+
+    The engine is no fork, whose pages would stop being shared one by one."""
+    with spawning():
+        engine.server._revive("no fork is wanted")
 
     def cycle():
         perturb(engine.model, scale=1e-4)
