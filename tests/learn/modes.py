@@ -40,7 +40,7 @@ class Reductions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def trained(mode: str, *, ranks=ALONE, apart: bool = True, name: str = "llava", budget: int = 24):
+def trained(mode: str, *, ranks=ALONE, apart: bool = True, name: str = "llava", budget: int = 40):
     """(losses and norms, whole weights, sums over ranks by update) of two updates."""
     torch.manual_seed(0)
     model = MODELS[name]()
