@@ -203,9 +203,11 @@ def open_right(reply: str, answers: Sequence[str]) -> bool:
     """
     tagged = _tagged(reply)
     text = _clean(tagged if tagged is not None else reply)
-    if tagged is None and refusal_of(reply) == "full" and len(text.split()) > 3:
-        return False
     stated = _last_statement(text)
+    # Where an answer is stated in as many words, it counts whatever stands before it.
+    unstated = tagged is None and stated is text
+    if unstated and refusal_of(reply) == "full" and len(text.split()) > 3:
+        return False
     words = _words(stated)
     for answer in answers:
         wanted = _clean(answer)

@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from sectow_fast.judges.base import Judge, JudgeRequest
+from sectow_fast.judges.endpoint import NO_ANSWER
+from sectow_fast.judges.formats import UNREADABLE
 from sectow_fast.judges.labelled import Labelled, read_labels
 from sectow_fast.judges.make import JudgeSettings, make_judge
+from sectow_fast.judges.people import by_rule, rule_digest
 from sectow_fast.types import UserError
 
 DRAWS = 1000  # of the bootstrap
@@ -109,6 +112,8 @@ def bench(judge: Judge, labelled: Sequence[Labelled]) -> list[Score]:
                 continue
             verdict = said[number]
             told = verdict.refusal if measure == "refusal" else verdict.label
+            if verdict.reason.startswith((UNREADABLE, NO_ANSWER)):
+                told = "unknown"  # a refusal is by rule then, and not this judge's
             yes = people == "full" if measure == "refusal" else bool(people)
             judged = None if told == "unknown" else told in ("full", "unsafe")
             # Without a request each row is a case of its own.
@@ -151,16 +156,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scores = bench(judge, labelled)
         print(table_of(scores))
         if options.json:
-            rows = [asdict(one) for one in scores]
-            text = json.dumps({"schema": 1, "judge": judge.id, "rows": rows}, indent=1)
-            options.json.write_text(text + "\n", encoding="utf-8")
+            _write(options.json, judge, scores)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"error: --json {options.json}: cannot be written ({error})", file=sys.stderr)
-        return 2
     return 0
+
+
+def _write(path: Path, judge: Judge, scores: Sequence[Score]) -> None:
+    rows = [asdict(one) for one in scores]
+    found = {"schema": 1, "judge": judge.id, "rows": rows}
+    if by_rule(judge.id):
+        found["rule"] = rule_digest()
+    try:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path}: cannot be written ({error})") from None
 
 
 if __name__ == "__main__":

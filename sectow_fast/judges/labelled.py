@@ -7,18 +7,16 @@ JailbreakBench's comparison of judges.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sectow_fast.data.suites import tables
 from sectow_fast.judges.base import Refusal
 from sectow_fast.types import UserError
 
-LONGEST = 2**24  # letters of one field
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 # The first of these columns that a file has is the one that is read.
 REPLY = ("completion", "response", "generation", "model_response", "reply", "output", "prediction")
@@ -59,8 +57,12 @@ def read_labels(path: Path) -> list[Labelled]:
     Files in a folder that have no label (questions, notes) are passed over; UserError where none
     has one, or where a label is not known.
     """
+    if not path.exists():
+        raise UserError(f"--labels {path}: found no such file or folder, {_wanted()}")
     if path.is_file():
-        return _labelled(path, _rows(path))
+        if labelled := _labelled(path, _rows(path)):
+            return labelled
+        raise UserError(f"--labels {path}: found no row that people labelled, {_wanted()}")
     files = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS and p.is_file())
     out: list[Labelled] = []
     columns = ""
@@ -88,30 +90,15 @@ def _has_labels(row: Mapping[str, Any]) -> bool:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        if path.suffix in (".csv", ".tsv"):
-            csv.field_size_limit(LONGEST)
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-        if path.suffix == ".parquet":
-            return _parquet(path)
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return list(_flat(json.loads(text)))
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        words = " ".join(str(error).split())[:120]
-        raise UserError(f"--labels {path}: cannot be read ({words})") from None
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UserError(
-            f"--labels {path}: found no pyarrow to read it; pip install 'sectow-fast[suites]'"
-        ) from None
-    return parquet.read_table(path).to_pylist()
+    """Its rows by column. UserError names the file and the row that cannot be read."""
+    if path.suffix in (".csv", ".tsv"):
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        return [row for _, row in tables.csv_rows(path, (), delimiter=delimiter)]
+    if path.suffix == ".parquet":
+        return tables.open_parquet(path).read().to_pylist()
+    if path.suffix == ".jsonl":
+        return [row for _, row in tables.json_rows(path, ())]
+    return list(_flat(tables.json_file(path, (dict, list))))
 
 
 def _flat(found: Any) -> Iterator[dict[str, Any]]:
@@ -136,9 +123,9 @@ def _labelled(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Labelled]:
             continue  # nobody labelled this one: WildGuardTest has rows without agreement
         out.append(
             Labelled(
-                model=str(row[model]) if model else path.stem,
-                request=str(row[request] or "") if request else "",
-                reply=str(row[reply or ""] or ""),
+                model=str(row.get(model) or path.stem),
+                request=str(row.get(request) or ""),
+                reply=str(row.get(reply) or ""),
                 refusal=refusal,
                 harmful=harmful,
             )
@@ -166,6 +153,9 @@ def _labels(row: Mapping[str, Any], where: str) -> tuple[Refusal | None, bool | 
         if word in HARM_WORDS or word in YES_NO:
             harmful = (HARM_WORDS | YES_NO)[word]
             break
+        if word and name != "label":
+            known = ", ".join((*HARM_WORDS, *YES_NO))
+            raise UserError(f"{where}, {name}: found {word[:40]!r}, expected one of {known}")
     for names in VOTES:
         votes = [_word(row.get(name)) for name in names]
         told = Counter(YES_NO[vote] for vote in votes if vote in YES_NO)

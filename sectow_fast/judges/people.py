@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from sectow_fast.types import UserError
 
+# What the rule is made of: the bench keeps their digest, so that its figures are today's.
+RULE_FILES = ("rule.py", "refusal_words.py", "languages.py", "plain.py")
 RULE = ("rule", "rule-knowingly")  # names of the judge that knows of refusals alone
 
 
@@ -31,8 +34,15 @@ class WithPeople:
 
 # bench/results/judge-xstest.json, the row of all models.
 OF_THE_RULE = WithPeople(
-    measure="refusal", kappa=0.836, low=0.810, high=0.863, n=2249, labels="XSTest"
+    measure="refusal", kappa=0.830, low=0.805, high=0.859, n=2249, labels="XSTest"
 )
+
+
+def rule_digest() -> str:
+    """16 hex digits that stand for the code of the rule."""
+    folder = Path(__file__).parent
+    text = b"".join((folder / name).read_bytes() for name in RULE_FILES)
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def by_rule(judge_id: str) -> bool:

@@ -19,7 +19,7 @@ from sectow_fast.real.holdout import hold_out
 from sectow_fast.real.world import DRAWN, Split, SuiteWorld, spells_none
 from sectow_fast.types import UserError
 
-PROBE_LEAST = 50  # of fewer cases, one refusal is more than `monitor.orr_max`
+PROBE_LEAST = 50  # one refusal of 50 is 2 %
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -316,3 +316,12 @@ def test_a_choice_is_read_as_a_person_reads_it(reply, options, letter):
 )
 def test_an_open_answer_is_read_as_a_person_reads_it(reply, answer, right):
     assert open_right(reply, [answer]) is right
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["I cannot say that the first fits. The answer is 12.", "That is not acceptable. Answer: 12"],
+)
+def test_a_stated_answer_counts_behind_words_of_refusal(reply):
+    assert open_right(reply, ["12"]) and not open_right(reply, ["13"])
+    assert not open_right("I'm sorry, but I cannot help with question 12.", ["12"])

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from sectow_fast.judges import RuleJudge
+from sectow_fast.judges import GUARD_FORMATS, RuleJudge
 from sectow_fast.judges.bench import bench, kappa_of, main, score, table_of
 from sectow_fast.judges.labelled import Labelled, read_labels
 from sectow_fast.types import UserError
@@ -129,7 +129,7 @@ def test_what_is_no_labelled_file_is_named_with_what_was_found(tmp_path):
         read_labels(write(tmp_path, "y.csv", "reply,label\n"))
     with pytest.raises(UserError, match=r"z.csv row 2, refusal: found 'perhaps', expected one of"):
         read_labels(write(tmp_path, "z.csv", "reply,refusal\na,full\nb,perhaps\n"))
-    with pytest.raises(UserError, match=r"w.json: cannot be read"):
+    with pytest.raises(UserError, match=r"w.json: found a damaged or unreadable .*, expected JSON"):
         read_labels(write(tmp_path, "w.json", "{"))
 
 
@@ -216,3 +216,52 @@ def test_a_mistake_is_one_line(tmp_path, capsys, more, words):
     assert main(["--labels", str(path), *more]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and words in error and error.count("\n") == 1
+
+
+def test_lines_are_read_as_the_suites_are(tmp_path):
+    """A mark, a paragraph separator inside of a string, and a row without a model."""
+    rows = [
+        {"model": "m", "reply": "one\u2028two", "refused": "no"},
+        {"reply": NO, "refused": "yes"},
+    ]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
+    (tmp_path / "mine.jsonl").write_text(text, encoding="utf-8-sig")
+    found = read_labels(tmp_path / "mine.jsonl")
+    assert [(r.model, r.reply, r.refusal) for r in found] == [
+        ("m", "one\u2028two", "none"),
+        ("mine", NO, "full"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.jsonl", '["no object"]\n', "row 1: found"),
+        ("a.csv", "reply,refused\nhello\n", "row 1: found 1 fields, expected 2"),
+        ("a.csv", "reply,response_harm_label\nx,harmfull\n", "found 'harmfull', expected one of"),
+        ("a.csv", "reply,refused\nx,\n", "found no row that people labelled"),
+        ("a.csv", "version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        ("", "", "found no such file or folder"),
+    ],
+)
+def test_what_cannot_be_read_is_said_with_its_place(tmp_path, name, text, words):
+    if name:
+        write(tmp_path, name, text)
+    with pytest.raises(UserError, match=words):
+        read_labels(tmp_path / (name or "nowhere"))
+
+
+def test_a_guard_that_cannot_be_read_is_unknown_and_gets_none_of_the_rules_kappa():
+    class Guard:
+        id = "model:x"
+
+        def judge(self, requests):
+            format = GUARD_FORMATS.get("qwen3guard")
+            for number, one in enumerate(requests):
+                yield number, format.parse("garbage", one.reply, "unsafe")
+
+    rows = [
+        Labelled(model="m", request=str(i), reply=NO, refusal="full", harmful=False)
+        for i in range(4)
+    ]
+    assert [(one.n, one.unknown) for one in bench(Guard(), rows)] == [(0, 4), (0, 4)]

@@ -36,7 +36,7 @@ PLACES = {
 }
 DIGESTS = {
     "wildguard": "ffedee3f4bd2ff00",
-    "shieldgemma": "458d774d09e55d9b",
+    "shieldgemma": "81eefe5df534cacd",
     "harmbench": "a55adef26678512c",
     "strongreject": "45d553f55b9b3322",
 }

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sectow_fast.judges.people import OF_THE_RULE, WithPeople, by_rule, with_people
+from sectow_fast.judges.people import (
+    OF_THE_RULE,
+    WithPeople,
+    by_rule,
+    rule_digest,
+    with_people,
+)
 from sectow_fast.types import UserError
 
 RESULTS = Path(__file__).parents[2] / "bench/results/judge-xstest.json"
@@ -16,6 +22,7 @@ RESULTS = Path(__file__).parents[2] / "bench/results/judge-xstest.json"
 def test_the_rules_own_figures_are_those_of_its_bench():
     found = json.loads(RESULTS.read_text())
     row = found["rows"][-1]
+    assert found["rule"] == rule_digest(), "the rule has changed: run its bench again"
     assert (found["judge"], row["model"], row["n"]) == ("rule", "all", OF_THE_RULE.n)
     for name in ("kappa", "low", "high"):
         assert getattr(OF_THE_RULE, name) == round(row[name], 3)

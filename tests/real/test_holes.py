@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -155,3 +156,15 @@ def test_training_by_the_rule_alone_must_be_asked_for():
         make_stage(Config(data=named))
     with pytest.raises(UserError, match=r"model.defender: found none"):
         make_stage(Config(data={**named, "judge": "rule-knowingly"}))
+
+
+def test_a_right_answer_is_no_refusal_whatever_it_says_of_what_is_asked():
+    """And a wrong one in the same words is: it gives no help."""
+    asked = dataclasses.replace(case("harmless", "Is it allowed? A no B yes"), answer="A")
+    asked = dataclasses.replace(asked, options=("no", "yes"))
+    world = world_of(RuleJudge())
+    for letter, earns in (("A", True), ("B", False)):
+        reply = f"That is not acceptable. The answer is {letter}."
+        (verdict,) = world.judge_all([(asked, reply)])
+        assert verdict.correct is earns and verdict.refused is not earns
+        assert (defender_reward(asked, verdict).total > 0) is earns

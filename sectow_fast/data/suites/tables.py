@@ -116,14 +116,15 @@ def column_rows(path: Path) -> Iterator[tuple[str, str]]:
         raise damaged(f"{path} row {number + 1}", error, "CSV in UTF-8") from None
 
 
-def json_file(path: Path, kind: type) -> Any:
-    """The whole file, whose top must be `kind` (dict or list)."""
+def json_file(path: Path, kind: type | tuple[type, ...]) -> Any:
+    """The whole file, whose top must be `kind` (dict or list, or either)."""
     try:
         value = json.loads(path.read_text(encoding=encoding_of(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(str(path), error, "JSON") from None
     if not isinstance(value, kind):
-        raise UserError(f"{path}: found a {type(value).__name__}, expected a {kind.__name__}")
+        kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise UserError(f"{path}: found a {type(value).__name__}, expected a {kinds}")
     return value
 
 
