@@ -11,9 +11,13 @@ import json
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sectow_fast import ties
+from sectow_fast.data.asked import NAME as TRAINED_ON
+from sectow_fast.data.asked import TrainedOn
+from sectow_fast.data.suites.wording import Wording
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.checkpoint import Checkpoints
 from sectow_fast.learn.checkpoint_folder import reading
@@ -211,10 +215,20 @@ class Keeper:
             self.players.keep(self._player(name), self.folder.path / name)
         if not self.ranks.first:
             return
+        self._write_trained_on()
         if not (self.folder.path / "pool.jsonl").exists():
             self.write_pool()
         self.write_summary()
         self.log.close()
+
+    def _write_trained_on(self) -> None:
+        """What the defender was trained on, beside its weights: an evaluation compares with it."""
+        config, world = self.match.config, self.match.stage.world
+        wording = Wording.load(Path(config.data.wording) if config.data.wording else None)
+        cases = [*world.train_cases("unsafe"), *world.train_cases("harmless")]
+        before = TrainedOn.read(Path(config.model.defender)) if config.model.defender else None
+        found = TrainedOn.of(cases, wording).after(before)
+        write_whole(self.folder.path / "defender" / TRAINED_ON, found.text())
 
     # ---- stopping
 

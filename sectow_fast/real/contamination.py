@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import regex
-
+from sectow_fast.data.asked import asked_for
 from sectow_fast.data.suites.cases import SuiteCase
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.game.text import WordIds, words
+from sectow_fast.game.text import WordIds
 from sectow_fast.native import DuplicateIndex
 
 SHINGLE = 3  # words
-AT_ENDS = regex.compile(r"^\p{P}+|\p{P}+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +27,6 @@ class Contamination:
             f"{count} cases of {train} are near duplicates of {test} (test)"
             for (train, test), count in sorted(self.pairs.items())
         ]
-
-
-def asked_for(case: SuiteCase, wording: Wording) -> str:
-    """What a case is after: its words in small letters, without punctuation at their ends, and
-    without the sentences that all cases of its suite share.
-
-    "" where the words are only such a sentence (a question inside a picture). Words cannot tell
-    those cases apart, and pictures are not compared.
-    """
-    text = case.goal or case.text
-    for shared in (wording.figstep, wording.letter_order, wording.word_order):
-        text = text.replace(shared, " ") if shared else text
-    bare = (AT_ENDS.sub("", word) for word in words(text))
-    return " ".join(word.casefold() for word in bare if word)
 
 
 def find_contamination(

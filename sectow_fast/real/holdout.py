@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from sectow_fast.data.asked import asked_for
 from sectow_fast.data.suites.cases import SuiteCase
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.real.contamination import asked_for
 
 
 def hold_out(

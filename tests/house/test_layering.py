@@ -40,7 +40,7 @@ ALLOWED = {
     "match": {"game", "learn"},
     "players": {"engine", "game", "learn"},
     "ties": {"kernels", "learn", "run_folder"},
-    "keeper": {"game", "learn", "match", "players", "report", "run_folder", "ties"},
+    "keeper": {"data", "game", "learn", "match", "players", "report", "run_folder", "ties"},
     "tug": {"game", "learn", "match"},
     "real": {"data", "game", "judges", "native", "serving"},
     "stages": {"data", "judges", "real"},

@@ -19,13 +19,13 @@ from tiny_models import save_qwen2_5_vl
 from tiny_others import OTHERS
 
 from sectow_fast.config import Config, DataConfig
+from sectow_fast.data.asked import asked_for
 from sectow_fast.data.processor import load_processor
 from sectow_fast.data.suites import render_steps
 from sectow_fast.data.suites.mmmu import MMMU
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.real.attacks import keeps_goal, split_words
 from sectow_fast.real.build import build_world
-from sectow_fast.real.contamination import asked_for
 from sectow_fast.real.stage import RealStage
 from sectow_fast.types import UserError
 
