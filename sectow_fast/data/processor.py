@@ -1,4 +1,4 @@
-"""A model folder's processor, with torchvision or without it.
+"""A model folder's processor, with torchvision or without it, and its model.
 
 The Qwen-VL processors want a video processor, which needs torchvision. No video is used here, so
 where torchvision is missing they are built without one. Everything else is as saved.
@@ -39,6 +39,33 @@ def load_processor(folder: Path, *, role: str = "model", max_pixels: int | None 
     if max_pixels is not None:
         cap_pixels(processor.image_processor, max_pixels)
     return processor
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: str,
+    role: str = "model",
+    trust: bool = False,
+    auto: str = "AutoModelForImageTextToText",
+) -> Any:
+    """The model of a folder, from safetensors alone.
+
+    trust: whether code in the folder may run. auto: the class of transformers that loads it.
+    UserError: not loadable, or weights that do not fit its config.json.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        return getattr(transformers, auto).from_pretrained(
+            folder, trust_remote_code=trust, use_safetensors=True, dtype=dtype
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if "out of memory" in str(error):
+            raise  # the folder is as it should be
+        words = " ".join(str(error).split())[:240]
+        raise UserError(f"{role} {folder}: cannot be loaded ({words})") from None
 
 
 def cap_pixels(image_processor: Any, most: int) -> None:

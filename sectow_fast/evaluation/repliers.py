@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from sectow_fast.data.images import ImageStore
-from sectow_fast.data.processor import load_processor
+from sectow_fast.data.processor import load_model, load_processor
 from sectow_fast.data.special import PlainText, ProcessorTokenizer, placeholder_ids, turn_end
 from sectow_fast.families import ids_in, reply_ends
 from sectow_fast.serving.client import ChatClient
@@ -80,8 +80,6 @@ class TransformersReplier:
         max_pixels: int | None = None,
     ) -> None:
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForImageTextToText
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -91,13 +89,7 @@ class TransformersReplier:
                 " give one that save_pretrained wrote"
             )
         self.processor = load_processor(folder, max_pixels=max_pixels)
-        try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, trust_remote_code=False, use_safetensors=True, dtype=dtype
-            )
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            words = " ".join(str(error).split())[:240]
-            raise UserError(f"model {folder}: cannot be loaded ({words})") from None
+        model = load_model(folder, dtype=dtype)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.to(self.device).eval()
         self.batch, self.max_new_tokens = batch, max_new_tokens
