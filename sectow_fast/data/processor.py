@@ -14,8 +14,14 @@ from typing import Any
 from sectow_fast.types import UserError
 
 
-def load_processor(folder: Path, *, role: str = "model", max_pixels: int | None = None) -> Any:
-    """AutoProcessor's processor for pictures and words. max_pixels: see `cap_pixels`.
+def load_processor(
+    folder: Path,
+    *,
+    role: str = "model",
+    max_pixels: int | None = None,
+    setting: str = "model.max_pixels",
+) -> Any:
+    """AutoProcessor's processor for pictures and words. max_pixels, setting: see `cap_pixels`.
 
     UserError: not loadable, no template, or a cap that it cannot keep.
     """
@@ -37,7 +43,7 @@ def load_processor(folder: Path, *, role: str = "model", max_pixels: int | None 
             " the tokenizer); use an instruct model, or add its template to the folder"
         )
     if max_pixels is not None:
-        cap_pixels(processor.image_processor, max_pixels)
+        cap_pixels(processor.image_processor, max_pixels, setting=setting)
     return processor
 
 
@@ -68,12 +74,13 @@ def load_model(
         raise UserError(f"{role} {folder}: cannot be loaded ({words})") from None
 
 
-def cap_pixels(image_processor: Any, most: int) -> None:
+def cap_pixels(image_processor: Any, most: int, *, setting: str = "model.max_pixels") -> None:
     """Let a picture over `most` pixels be scaled down, and so bound its tokens. In place.
 
+    setting: what a user sets `most` by, for messages.
     UserError where the processor makes every picture larger than that, or has no such bound.
     """
-    name = f"model.max_pixels {most}: found {type(image_processor).__name__},"
+    name = f"{setting} {most}: found {type(image_processor).__name__},"
     size = dict(image_processor.size)
     # A processor that does not crop has a size to crop to all the same.
     fixed = dict(image_processor.crop_size) if image_processor.do_center_crop else size
@@ -88,7 +95,7 @@ def cap_pixels(image_processor: Any, most: int) -> None:
     if least > most:
         raise UserError(
             f"{name} which makes every picture {least} pixels or more, expected at most"
-            " model.max_pixels; raise it"
+            f" {setting}; raise it"
         )
 
 

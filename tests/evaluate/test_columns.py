@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 
+import pyarrow
 import pyarrow.parquet
 from places import loaded, opened, parquet, problem, table_of
+
+from sectow_fast.data.suites.parquet_images import ParquetImages
 
 
 def test_ids_that_are_numbers_and_categories_that_are_lists_are_text(toys, tmp_path):
@@ -79,3 +82,30 @@ def test_mmmu_takes_paths_as_pictures_and_no_empty_cells(toys, tmp_path):
     assert "1 of 1 pictures missing" in problem(
         opened("mmmu-pro", tmp_path / "pro", "vision").checked
     )
+
+
+def test_columns_that_are_read_in_turn_are_read_once(toys, tmp_path, monkeypatch):
+    data = next((toys / "figstep").rglob("*.png")).read_bytes()
+    rows = [{"image_1": {"bytes": data}, "image_2": {"bytes": data}} for _ in range(6)]
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    reads, read = [], pyarrow.parquet.ParquetFile.read_row_group
+
+    def counted(file, group, columns):
+        reads.append((group, *columns))
+        return read(file, group, columns=columns)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read_row_group", counted)
+    images = ParquetImages(tmp_path)
+    for row in range(6):
+        for column in ("image_1", "image_2"):
+            assert images.open(f"a.parquet#{row}#{column}").mode == "RGB"
+    assert reads == [(0, "image_1"), (0, "image_2"), (1, "image_1"), (1, "image_2")]
+
+
+def test_mossbenchs_records_are_found_in_any_case(toys, tmp_path):
+    shutil.copytree(toys / "mossbench", tmp_path / "mossbench")
+    records = tmp_path / "mossbench/data/images_information/information.json"
+    records.rename(records.with_name("Information.json"))
+    plain = loaded("mossbench", toys / "mossbench")
+    assert [c.id for c in loaded("mossbench", tmp_path / "mossbench")] == [c.id for c in plain]

@@ -87,6 +87,16 @@ def test_memory_that_does_not_suffice_is_not_called_a_broken_folder(tmp_path, mo
         load_model(tmp_path, dtype="auto", auto=auto)
 
 
+def test_a_cap_that_a_model_cannot_keep_names_the_commands_own_setting(
+    toys, qwen, tmp_path, capsys
+):
+    arguments = ["--model", f"q={qwen}", *suites(toys, "xstest"), "--max-pixels", "9"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "--max-pixels 9: found" in err and "expected at most --max-pixels" in err
+    assert "model.max_pixels" not in err
+
+
 def test_a_broken_picture_names_the_file(toys, qwen, tmp_path, capsys):
     shutil.copytree(toys / "figstep", tmp_path / "figstep")
     path = tmp_path / "figstep/data/images/SafeBench/query_ForbidQI_3_1_6.png"
