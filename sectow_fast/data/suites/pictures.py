@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sectow_fast.data.images import FolderImages, Stamp
+from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites.parquet_images import ParquetImages, cell_key, is_cell
 from sectow_fast.data.suites.tables import Row
 from sectow_fast.types import UserError
@@ -25,9 +25,6 @@ class SuiteImages(FolderImages):
 
     def size(self, key: str) -> tuple[int, int]:
         return self._cells.size(key) if is_cell(key) else super().size(key)
-
-    def stamp(self, key: str) -> Stamp:
-        return self._cells.stamp(key) if is_cell(key) else super().stamp(key)
 
     def file(self, key: str) -> Path:
         """The file that holds the picture; a cell's is its table."""
