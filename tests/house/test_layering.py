@@ -35,7 +35,8 @@ ALLOWED = {
     "serving": set(),
     "judges": {"data", "engine", "families", "serving"},
     "evaluation": {"cli", "data", "families", "judges", "run_folder", "serving"},
-    "evaluate": {"cli", "ctrl_c", "data", "evaluation", "judges", "report", "serving"},
+    "evaluate": {"cli", "ctrl_c", "data", "evaluation", "judges", "report", "serving"}
+    | {"run_folder"},
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
     "match": {"game", "learn"},

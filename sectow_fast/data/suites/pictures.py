@@ -56,6 +56,4 @@ def picture_key(root: Path, row: Row, columns: Sequence[str]) -> str:
 
 def is_blank(value: object) -> bool:
     """Whether a row has no picture in a column: nothing, or a cell without bytes and path."""
-    return value is None or (
-        isinstance(value, dict) and not value.get("bytes") and not value.get("path")
-    )
+    return not (value.get("bytes") or value.get("path") if isinstance(value, dict) else value)
