@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sectow_fast.hashes import Hashes
 from sectow_fast.types import UserError
 
 # Weights, and whatever else of a folder decides what a model replies.
@@ -18,13 +17,7 @@ def content_of(folder: Path) -> dict[str, str]:
     UserError where a file cannot be read.
     """
     files = [one for one in sorted(folder.iterdir()) if one.suffix in ENDINGS and one.is_file()]
-    with ThreadPoolExecutor(4) as pool:
-        return {one.name: digest for one, digest in zip(files, pool.map(_sum, files), strict=True)}
-
-
-def _sum(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return {path.name: digest for path, digest in Hashes().of(files).items()}
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from sectow_fast.data.images import Stamp, image_of_bytes, size_of_bytes
+from sectow_fast.data.images import image_of_bytes, size_of_bytes
 from sectow_fast.data.links import inside
 from sectow_fast.data.suites.tables import open_parquet
 from sectow_fast.types import UserError
@@ -26,13 +26,12 @@ def is_cell(key: str) -> bool:
 
 
 class ParquetImages:
-    """Opens `cell_key`s. Keeps one column of one row group: rows are read in order."""
+    """Opens `cell_key`s. Keeps one row group of each column: rows are read in order."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self._held: tuple[str, str, int] | None = None
-        self._first = 0
-        self._cells: Any = None
+        # Of each column: the file, the row group, its first row, its cells.
+        self._held: dict[str, tuple[str, int, int, Any]] = {}
         self._groups: dict[str, list[int]] = {}
         self._lock = threading.Lock()  # pictures are asked for by several threads
 
@@ -42,10 +41,6 @@ class ParquetImages:
 
     def size(self, key: str) -> tuple[int, int]:
         return size_of_bytes(*self._bytes(key))
-
-    def stamp(self, key: str) -> Stamp:
-        found = inside(self.root, key.rsplit("#", 2)[0]).stat()
-        return f"{self.root / key}", found.st_size, found.st_mtime_ns
 
     def _bytes(self, key: str) -> tuple[bytes, str]:
         """A cell's bytes, and where it stands."""
@@ -60,8 +55,11 @@ class ParquetImages:
         return data, where
 
     def file(self, key: str) -> Path:
-        """See `HasFiles`."""
-        return self.root / key.rsplit("#", 2)[0]
+        """See `FileStore`."""
+        name = key.rsplit("#", 2)[0]
+        if not inside(self.root, name).is_file():
+            raise UserError(f"{self.root / name}: found no such file, expected a table")
+        return self.root / name
 
     def _cell(self, name: str, row: int, column: str) -> Any:
         path = inside(self.root, name)
@@ -72,7 +70,8 @@ class ParquetImages:
         while row >= first + self._groups[name][group]:
             first += self._groups[name][group]
             group += 1
-        if self._held != (name, column, group):
-            self._cells = open_parquet(path).read_row_group(group, columns=[column])[column]
-            self._held, self._first = (name, column, group), first
-        return self._cells[row - self._first].as_py()
+        held = self._held.get(column)
+        if held is None or held[:2] != (name, group):
+            cells = open_parquet(path).read_row_group(group, columns=[column])[column]
+            held = self._held[column] = (name, group, first, cells)
+        return held[3][row - held[2]].as_py()
