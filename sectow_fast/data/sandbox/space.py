@@ -1,4 +1,4 @@
-"""Every attack of the sandbox's grammar on its held-out forbidden objects: what leak is computed of.
+"""Every attack of the sandbox's grammar on its held-out forbidden objects: where leak is measured.
 
 An attack is a carrier, alone or in clothes, in any wording and combination, those of the test split
 too; a direct request in words is none. There are 214 for each object of the built-in styles.
