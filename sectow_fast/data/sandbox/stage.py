@@ -18,8 +18,9 @@ from sectow_fast.data.sandbox.model import (
     model_config,
     save_model,
 )
+from sectow_fast.data.sandbox.space import SandboxSpace
 from sectow_fast.data.sandbox.world import SandboxWorld
-from sectow_fast.protocols import DataRow, Lesson
+from sectow_fast.protocols import DataRow, Judge, Lesson
 from sectow_fast.types import Attack, UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class SandboxStage:
         self.config = config
         self.world = SandboxWorld(seed=config.seed, config=config.sandbox)
         self.measures = self.world.measures
+        self.space = SandboxSpace(self.world)
+        self.proxies: dict[str, Judge] = {}
         self._lessons = Lessons(world=self.world)
         self.lessons: dict[str, Lesson] = {
             "coldstart-caption": self._lessons.caption,
