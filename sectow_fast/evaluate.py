@@ -19,8 +19,9 @@ if __name__ == "__main__":
     ctrl_c.end_quietly(ctrl_c.SAME_COMMAND)
 
 from sectow_fast.cli import help_lines, load_named_plugins
+from sectow_fast.data.asked import TrainedOn
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
+from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites, seen_in
 from sectow_fast.evaluation.engines import replier_of
 from sectow_fast.evaluation.export import check_exports, write_exports
 from sectow_fast.evaluation.identity import content_of
@@ -34,7 +35,7 @@ from sectow_fast.evaluation.out_folder import (
 )
 from sectow_fast.evaluation.records import JsonLines
 from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
-from sectow_fast.evaluation.tables import row_summary
+from sectow_fast.evaluation.tables import matched, row_summary
 from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
 from sectow_fast.judges.base import Judge
 from sectow_fast.judges.people import WithPeople, by_rule, with_people
@@ -149,6 +150,7 @@ def _write_results(
 ) -> None:
     """The summary, with the rows of earlier commands, and the report."""
     infos = [suite.suite.info for suite in asked.suites.values()]
+    every = out.with_earlier_rows(rows)
     summary = {
         "schema": 1,
         "judge": judge.id,
@@ -162,12 +164,14 @@ def _write_results(
                 "title": info.title,
                 "licence": info.licence,
                 "redistributes": info.redistributes,
+                "plain": asked.suites[info.name].is_plain,
                 **asked.identity()[info.name],
             }
             for info in infos
         },
         "notes": list(asked.notes),
-        "rows": out.with_earlier_rows(rows),
+        "rows": every,
+        "matched": matched(every),
         "versions": _versions(),
     }
     write_private(out.path / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -196,6 +200,7 @@ def evaluate_model(
     first, without that judge.
     """
     counts = settings.orr
+    taught = TrainedOn.read(Path(path)) if settings.engine != "endpoint" else None
     weights = {"served": path} if settings.engine == "endpoint" else content_of(Path(path))
     with contextlib.ExitStack() as stack:
         replier = None
@@ -222,7 +227,13 @@ def evaluate_model(
                 judge_missing(row, asked, responses, records, judge=judge)
                 found = [records.rows[case.id] for case in asked.all_cases()]
                 summary: dict[str, Any] = {"folder": row, "model": name, "defence": defence}
-                summary |= row_summary(found, partial=counts == "partial", rule=by_rule(judge.id))
+                summary |= row_summary(
+                    found,
+                    partial=counts == "partial",
+                    rule=by_rule(judge.id),
+                    plain=[name for name, suite in asked.suites.items() if suite.is_plain],
+                )
+                summary["trained_on"] = None if taught is None else seen_in(taught, asked, wording)
                 summary |= {"orr_counts": counts, "second_judge": None, "agreement": None}
                 if unread := unreadable_verdicts(found):
                     summary["unreadable"] = unread

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sectow_fast.data.asked import TrainedOn
 from sectow_fast.data.progress import progress
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
@@ -71,6 +72,12 @@ def open_suites(
         cases[name], note = suite.whole(drawn, skip_broken=skip_broken)
         notes += [note] if note else []
     return Asked(suites=suites, cases=cases, notes=notes)
+
+
+def seen_in(taught: TrainedOn, asked: Asked, wording: Wording) -> dict[str, Any]:
+    """{suites: {name: cases trained on}, seen: {suite: its cases that training asked too}}."""
+    seen = {name: taught.seen(cases, wording) for name, cases in asked.cases.items()}
+    return {"suites": dict(taught.suites), "seen": {k: n for k, n in seen.items() if n}}
 
 
 @contextlib.contextmanager

@@ -22,17 +22,19 @@ from markupsafe import Markup
 
 from sectow_fast.records import evaluation_rows
 from sectow_fast.report.metrics import read
+from sectow_fast.report.model_words import (
+    MEANS,
+    SHORT,
+    TITLES,
+    matched_words,
+    people_words,
+    seen_words,
+    tries,
+)
 from sectow_fast.report.page import COLOURS, STYLE, Cell, figure, legend, render, svg, write_page
 from sectow_fast.report.rundata import bounds, percent
 from sectow_fast.types import Rate, UserError
 
-TITLES = {
-    "asr": "Attack success",
-    "not_refused": "Unsafe requests not refused",
-    "orr": "Over-refusal",
-    "accuracy": "Accuracy",
-}
-SHORT = {"asr": "ASR", "not_refused": "not refused", "orr": "ORR", "accuracy": "accuracy"}
 SAMPLE = 8  # records of each row and suite that are shown
 LONGEST = 600  # letters of a request or reply that are shown
 
@@ -44,6 +46,8 @@ def cell(rate: Rate | None, best: float | None = None) -> Cell:
     if not rate.n:
         return Cell(value="–", note=f"{rate.unknown} unknown")
     note = f"n {rate.n}" + (f", {rate.unknown} unknown" if rate.unknown else "")
+    if rate.objects is not None and rate.objects < rate.n:
+        note += f", {rate.objects} goals"
     is_best = best is not None and math.isclose(rate.value, best, abs_tol=1e-12)
     return Cell(value=percent(rate.value, unit=""), bounds=bounds(rate), note=note, best=is_best)
 
@@ -63,7 +67,7 @@ def overview(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             pick = max if measure == "accuracy" else min
             best = pick(known) if len(known) > 1 and len(set(known)) > 1 else None
             cells.append(cell(_all(row, name, measure), best))
-        means = {measure: row["mean"].get(measure) for measure in TITLES}
+        means = {name: row["mean"].get(name) for name in MEANS}
         lines.append(
             {"name": row["name"], "defence": row["defence"], "means": means} | {"cells": cells}
         )
@@ -74,7 +78,7 @@ def overview(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for m in TITLES
             if any(one == m for one, _ in columns)
         ],
-        "measures": [m for m in TITLES if any(row["mean"].get(m) for row in rows)],
+        "measures": [name for name in MEANS if any(row["mean"].get(name) for row in rows)],
         "lines": lines,
     }
 
@@ -212,9 +216,12 @@ def write_report(out: str | Path, *, reveal: bool = False, private: bool = False
         summary=summary,
         rows=rows,
         overview=overview(rows),
-        short=SHORT,
+        short=MEANS,
         figures=[(title, drawn) for title, drawn in figures if drawn],
         details=details(rows, suites),
+        at=tries(rows),
+        matched=matched_words(summary),
+        seen=seen_words(rows, suites),
         agreements=[row for row in rows if row.get("agreement")],
         sample=sample_of(out, rows, suites, private) if reveal else [],
         withheld=[] if private else hidden,
@@ -240,15 +247,10 @@ def print_table(summary: Mapping[str, Any]) -> None:
             *(f"{c.value} [{c.bounds}] {c.note}".replace("[]", "") for c in cells),
         )
     Console().print(table, markup=False)
+    for words in (matched_words(summary), *seen_words(summary["rows"], summary.get("suites", {}))):
+        if words:
+            print(words)
     print(f"judged by {summary['judge']}; {people_words(summary)}")
-
-
-def people_words(summary: Mapping[str, Any]) -> str:
-    """How far the judge agrees with people, or that nobody has said so."""
-    known = [one["words"] for one in summary.get("with_people", ())]
-    return "; ".join(known) or (
-        "how far it agrees with people is not known (sectow_fast.judges.bench, --judge-bench)"
-    )
 
 
 def _all(row: Mapping[str, Any], suite: str, measure: str) -> Rate | None:

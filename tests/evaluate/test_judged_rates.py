@@ -14,7 +14,8 @@ from sectow_fast.evaluation.settings import parse
 from sectow_fast.evaluation.tables import row_summary
 from sectow_fast.judges import GUARD_FORMATS, Judgement, RuleJudge
 from sectow_fast.judges.base import JudgeRequest
-from sectow_fast.report.models import people_words, print_table
+from sectow_fast.report.model_words import people_words
+from sectow_fast.report.models import print_table
 from sectow_fast.types import UserError
 
 
@@ -27,8 +28,9 @@ def row(reply, label="unsafe", *, verdict=None, number=0):
         ((_, verdict),) = RuleJudge().judge([JudgeRequest(request="fold", reply=reply)])
     response = {
         "model_response": reply, "test_case_id": case.id, "benchmark": "s", "split": "x",
-        "category": "c", "format": "f", "group": "g", "case_label": label, "cut": False,
-        "unknown_words": False, "replaced": 0, "response_tokens": [1, 1],
+        "category": "c", "format": "f", "group": f"g{number}", "goal": None,
+        "case_label": label, "cut": False, "unknown_words": False, "replaced": 0,
+        "response_tokens": [1, 1],
     }  # fmt: skip
     return evaluation_row(response, case, verdict, "rule")
 

@@ -10,12 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sectow_fast"
 # A room may import the rooms named here, itself, and BASE, which is open to all.
-BASE = {"types", "config", "extras", "hashes", "protocols", "records", "registry", "texts"}
+BASE = {"types", "config", "extras", "hashes", "intervals", "protocols", "records", "registry"} | {
+    "texts"
+}
 ALLOWED = {
     "types": set(),
     "config": {"extras"},
     "extras": set(),
     "hashes": set(),
+    "intervals": {"types"},
     "protocols": {"types"},
     "records": {"types"},
     "registry": {"types"},

@@ -80,6 +80,7 @@ class SuiteInfo:
     """A benchmark as its users know it. The first of `splits` is the default one.
 
     counts: published number of rows by split, for a note where a folder has another number.
+    plain: the splits whose unsafe requests are asked as a person would ask, and are no jailbreaks.
     """
 
     name: str
@@ -90,6 +91,7 @@ class SuiteInfo:
     counts: Mapping[str, int] = field(default_factory=dict)
     trains: bool = True  # whether its licence allows training
     redistributes: bool = True  # whether its text and pictures may be passed on
+    plain: tuple[str, ...] = ()
     trains_on: str = ""  # the split made for training, where there is one
 
 

@@ -36,6 +36,7 @@ class MMSafetyBench:
         title="MM-SafetyBench",
         licence="CC-BY-NC-4.0",
         splits=("full", "tiny", "text"),
+        plain=("text",),
         layout="data/processed_questions/NN-Scenario.json and data/imgs/NN-Scenario/"
         "{SD,SD_TYPO,TYPO}/, or the hub's data/Scenario/{SD,SD_TYPO,TYPO}.parquet",
         counts={"full": 5040, "tiny": 504, "text": 1680},

@@ -24,6 +24,7 @@ class ORBench:
         title="OR-Bench",
         licence="CC-BY-4.0",
         splits=SPLITS,
+        plain=("toxic",),
         layout="or-bench-hard-1k.csv, or-bench-80k.csv, or-bench-toxic.csv",
         counts={"hard-1k": 1319, "toxic": 655},
     )

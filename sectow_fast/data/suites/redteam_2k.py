@@ -21,6 +21,7 @@ class RedTeam2K:
         title="RedTeam-2K",
         licence="MIT",
         splits=("2k",),
+        plain=("2k",),
         layout=FILE,
         counts={"2k": 2000},
     )

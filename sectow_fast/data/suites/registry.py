@@ -90,6 +90,11 @@ class OpenSuite:
     def name(self) -> str:
         return self.suite.info.name
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its unsafe requests are asked as a person would ask, and are no jailbreaks."""
+        return self.split in self.suite.info.plain
+
     def cases(self) -> Iterator[SuiteCase]:
         """The cases in the file's order, without the rows that are refused."""
         return (row for row, _ in self._rows() if isinstance(row, SuiteCase))

@@ -23,6 +23,7 @@ class SafeBench:
         title="SafeBench",
         licence="not stated",
         splits=("final", "mini"),
+        plain=("final", "mini"),
         layout="category.csv, and final_bench/text/ with final_bench/image/"
         " (split mini: minibench_final/text/ and img/)",
         counts={"final": 2300},

@@ -29,6 +29,7 @@ class VLGuard:
         title="VLGuard",
         licence="MIT",
         splits=("test", "train"),
+        plain=("test", "train"),
         layout="train.json, test.json and the pictures in train/ and test/",
         counts={"train": 2977, "test": 1558},
         trains_on="train",

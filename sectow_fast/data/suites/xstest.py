@@ -23,6 +23,7 @@ class XSTest:
         title="XSTest",
         licence="CC-BY",
         splits=("prompts",),
+        plain=("prompts",),
         layout=FILE,
         counts={"prompts": 450},
     )
