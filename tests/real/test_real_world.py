@@ -19,7 +19,7 @@ from tiny_models import save_qwen2_5_vl
 from tiny_others import OTHERS
 
 from sectow_fast.config import Config, DataConfig
-from sectow_fast.data.asked import asked_for
+from sectow_fast.data.asked import TrainedOn, asked_for
 from sectow_fast.data.processor import load_processor
 from sectow_fast.data.suites import render_steps
 from sectow_fast.data.suites.mmmu import MMMU
@@ -328,6 +328,9 @@ def test_a_whole_run_on_a_tiny_qwen_and_resumed_after_kill_9(folders, qwen, tmp_
     assert len(rewards) == 8 and any(row["dead_groups"] < 1 for row in rewards)
     before = (qwen / "model.safetensors").read_bytes()
     assert (out / "defender" / "model.safetensors").read_bytes() != before
+    taught = TrainedOn.read(out / "defender")
+    assert {"vlguard", "or-bench", "mmmu"} <= set(taught.suites) and taught.asked
+    assert TrainedOn.read(out / "coldstart" / "defender") is None
     assert "bado" not in (out / "report.html").read_text().split("config.toml")[0]
 
     from transformers import AutoModelForImageTextToText
