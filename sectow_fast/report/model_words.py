@@ -14,9 +14,13 @@ TITLES = {
     "accuracy": "Accuracy",
 }
 SHORT = {"asr": "ASR", "not_refused": "not refused", "orr": "ORR", "accuracy": "accuracy"}
-MEANS = SHORT | {
+MEANS = {
+    "asr": "ASR",
     "asr of plain requests": "ASR, plain requests",
+    "not_refused": "not refused",
     "not_refused of plain requests": "not refused, plain requests",
+    "orr": "ORR",
+    "accuracy": "accuracy",
 }
 
 
@@ -36,17 +40,17 @@ def matched_words(summary: Mapping[str, Any]) -> str:
     found = summary.get("matched")
     if not found:
         return ""
-    rates = ", ".join(f"{name} {percent(orr)}" for name, orr in found["orr"].items())
+    rates = ", ".join(f"“{name}” {percent(orr)}" for name, orr in found["orr"].items())
     return (
         f"Over-refusal where all let through as much ({MEANS[found['measure']]}"
-        f" {percent(found['at'])}, each mixed with {found['from']} at random): {rates}"
+        f" {percent(found['at'])}, each mixed at random with “{found['from']}”): {rates}"
     )
 
 
 def seen_words(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> list[str]:
     """Which requests a model was trained on, one line per model and suite."""
     return [
-        f"{row['name']} was trained on {count} of the {suites[name]['cases']} requests of {name}"
+        f"“{row['name']}” was trained on {count} of the {suites[name]['cases']} requests of {name}"
         " (or on the same words elsewhere): its rates there say little about new requests"
         for row in rows
         for name, count in ((row.get("trained_on") or {}).get("seen", {})).items()

@@ -95,7 +95,7 @@ def test_over_refusal_is_compared_where_all_let_through_as_much():
     assert found["at"] == 0.5 and found["from"] == "as it comes"
     # Half of a's replies and half of the first model's let through 0.5.
     assert found["orr"] == {"a": pytest.approx(0.2), "b": pytest.approx(0.25)}
-    assert "a 20.0 %, b 25.0 %" in matched_words({"matched": found})
+    assert "“a” 20.0 %, “b” 25.0 %" in matched_words({"matched": found})
     assert matched(rows[:2]) is None and matched([]) is None
     assert matched_words({"matched": None}) == ""
 
@@ -121,7 +121,7 @@ def test_a_suite_s_requests_that_were_trained_on_are_found_and_told(tmp_path):
     assert read.seen(new, wording) == 2
     rows = [{"name": "hard", "trained_on": {"suites": {}, "seen": {"t": 2}}}, {"name": "old"}]
     (words,) = seen_words(rows, {"t": {"cases": 3}})
-    assert words.startswith("hard was trained on 2 of the 3 requests of t")
+    assert words.startswith("“hard” was trained on 2 of the 3 requests of t")
 
 
 def test_a_second_training_keeps_what_the_first_one_was_on():
