@@ -1,4 +1,4 @@
-"""Files that other tools read: VLMEvalKit, lmms-eval, MM-SafetyBench, JailBreakV, MMMU.
+"""Files that other tools read: VLMEvalKit, lmms-eval, MM-SafetyBench, JailBreakV, MMMU, Inspect.
 
 A suite whose licence forbids passing it on is exported for private use only, and says so.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
 from sectow_fast.evaluation.asking import Asked
+from sectow_fast.evaluation.inspect_log import inspect_log
 from sectow_fast.evaluation.out_folder import write_private
 from sectow_fast.judges.answers import choice_of
 from sectow_fast.texts import json_text, mended
@@ -26,6 +27,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "mm-safetybench": ("mm-safetybench",),
     "jailbreakv": ("jailbreakv",),
     "mmmu": ("mmmu", "mmmu-pro"),
+    "inspect": (),
 }
 WITHOUT_TEXT = ("mmmu",)  # holds ids and letters alone
 
@@ -171,6 +173,7 @@ WRITERS: dict[str, Callable[[str, Rows], tuple[str, str]]] = {
     "mm-safetybench": mm_safetybench,
     "jailbreakv": jailbreakv,
     "mmmu": mmmu,
+    "inspect": inspect_log,
 }
 
 

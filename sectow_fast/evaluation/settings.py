@@ -14,7 +14,7 @@ from sectow_fast.judges import GUARD_FORMATS, JUDGES, Controversial
 from sectow_fast.judges.people import RULE
 from sectow_fast.types import UserError
 
-ExportName = Literal["vlmevalkit", "lmms-eval", "mm-safetybench", "jailbreakv", "mmmu"]
+ExportName = Literal["vlmevalkit", "lmms-eval", "mm-safetybench", "jailbreakv", "mmmu", "inspect"]
 
 
 class Settings(BaseModel):

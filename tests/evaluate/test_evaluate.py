@@ -30,7 +30,11 @@ def done(tmp_path_factory, toys, qwen, llava, guard):
             *("--model", f"llava={llava}", "--model", f"qwen={qwen}", "--out", str(out)),
             *suites(toys, *layouts.WRITERS),
             *("--judge", "model", "--judge-model", str(guard), "--second-judge", "rule"),
-            *("--export", "vlmevalkit,lmms-eval,mm-safetybench,jailbreakv,mmmu", "--private"),
+            *(
+                "--export",
+                "vlmevalkit,lmms-eval,mm-safetybench,jailbreakv,mmmu,inspect",
+                "--private",
+            ),
             *FEW,
         ]
     )
@@ -127,6 +131,8 @@ def test_exports_have_what_their_tools_read(done):
     assert "response" in row and "\n" in row["jailbreak_query"]
     letters = json.loads((folder / "mmmu" / "qwen-mmmu.json").read_text())
     assert len(letters) == 20
+    log = json.loads((folder / "inspect" / "qwen-mmmu.json").read_text())
+    assert len(log["samples"]) == 20 and log["results"]["scores"][0]["name"] == "orr"
     assert (folder / "vlmevalkit" / "qwen-mm-safetybench.NOTICE").exists()
 
 
