@@ -29,7 +29,7 @@ def short_of_room(tmp_path):
     folder.mkdir()
     if mount(folder, "16k"):
         yield folder, lambda: mount(folder, "1m", "remount")
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
         return
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))

@@ -42,7 +42,7 @@ from sectow_fast.types import UserError
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(toys, qwen, tmp_path, capsys, change, words):
-    given = {"--model": f"q={qwen}", "--suite": f"figstep={toys / 'figstep'}"}
+    given = {"--model": f"q={qwen}", "--suite": f"xstest={toys / 'xstest'}"}
     given |= {"--out": str(tmp_path / "out")} | change
     arguments = [w for name, value in given.items() if value is not None for w in (name, value)]
     assert main(arguments) == 2
