@@ -190,7 +190,8 @@ def _gemma3(config: Any) -> Family:
         image_id=config.image_token_id,
         tokens_per_image=config.mm_tokens_per_image,
         block_images=True,
-        **_of_text(config),
+        # transformers' class with pictures does not cap its logits; its text classes do.
+        **_of_text(config) | {"softcap": None},
     )
 
 

@@ -20,7 +20,7 @@ from sectow_fast.game.coldstart import run_lessons
 from sectow_fast.game.schedule import defend_config, schedule, sft_steps
 from sectow_fast.learn.memory import GIB, MemoryPlan, memory_plan
 from sectow_fast.learn.phase import run_phase
-from sectow_fast.players import Players
+from sectow_fast.players import Players, check_settings
 from sectow_fast.protocols import Stage, World
 from sectow_fast.records import StepRecord
 from sectow_fast.stages import make_stage
@@ -33,6 +33,7 @@ TRIES = 3  # steps that are measured; the quickest counts
 def print_plan(config: Config) -> None:
     """Model sizes, tokens per step, memory and time; the time is of measured steps, by phase."""
     kind = engine_kind(config)
+    check_settings(config)
     memory = memory_plan(config)
     if memory is not None:
         _print_memory(config, memory)

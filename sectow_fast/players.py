@@ -24,7 +24,7 @@ from sectow_fast.game.player import Player
 from sectow_fast.game.rewards import REWARD_TERMS
 from sectow_fast.learn import attention
 from sectow_fast.learn.checkpoint import Saved
-from sectow_fast.learn.grpo import loss_config
+from sectow_fast.learn.grpo import banded_loss
 from sectow_fast.learn.learners import GRPOLearner, SFTPupil
 from sectow_fast.learn.lora import merged_state
 from sectow_fast.learn.optim import make_optimizer
@@ -32,22 +32,27 @@ from sectow_fast.learn.placement import give_back, training_device
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing, rollout_gaps
-from sectow_fast.learn.sharding import is_sharded, on_host, whole_weights
+from sectow_fast.learn.sharding import check_replicas, is_sharded, on_host, whole_weights
 from sectow_fast.protocols import Stage
 from sectow_fast.types import Prompt, UserError
+
+
+def check_settings(config: Config) -> None:
+    """UserError where what is registered does not know a setting; before a plan is made of them."""
+    for name, phase in (("attack", config.attack), ("defend", config.defend)):
+        try:
+            banded_loss(phase)
+        except ValueError as error:
+            raise UserError(f"{name}.loss.{error} (with {name}.mismatch_token)") from None
+        for term in phase.terms:
+            REWARD_TERMS.get(term, setting=f"{name}.terms")
 
 
 def check(config: Config, ranks: Ranks = ALONE) -> None:
     """UserError where players cannot be made in this environment; before anything is written."""
     kind = engine_kind(config)
     kind.check(config, ranks.world)
-    for name, phase in (("attack", config.attack), ("defend", config.defend)):
-        try:
-            loss_config(phase.loss)
-        except ValueError as error:
-            raise UserError(f"{name}.loss.{error}") from None
-        for term in phase.terms:
-            REWARD_TERMS.get(term, setting=f"{name}.terms")
+    check_settings(config)
     cuda = training_device(config.learn.device).type == "cuda"
     attention.load(attention.chosen(config.learn.attention, cuda=cuda), cuda=cuda)
     if kind.shares_weights and config.learn.offload == "on":
@@ -55,11 +60,7 @@ def check(config: Config, ranks: Ranks = ALONE) -> None:
             f"learn.offload: found on with engine.kind {config.engine.kind}, expected auto or off:"
             " that engine draws from the trainer's own weights, which must stay where it computes"
         )
-    if ranks.world % config.learn.replicas:
-        raise UserError(
-            f"learn.replicas: found {config.learn.replicas} on {ranks.world} ranks, expected a"
-            " divisor of their number: each group of ranks holds a whole set of shards"
-        )
+    check_replicas(config.learn.replicas, ranks.world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +195,7 @@ class Players:
         if config.loss.kl_coef:
             name = "attacker" if player is self.attacker else "defender"
             model = self._stage.load(self._cold(name)).requires_grad_(False).eval()
-            # It is asked for each row once per step, so nothing of its tower is kept.
+            # It is asked for each row once per batch, so nothing of its tower is kept.
             plain = self.config.learn.model_copy(update={"lora_rank": 0, "picture_gib": 0.0})
             reference = make_policy(
                 model,

@@ -89,17 +89,27 @@ def play_run(config: Config, options: Options) -> int:
     from sectow_fast.learn.leaving import RankLeft
     from sectow_fast.learn.memory import settled
     from sectow_fast.learn.ranks import joined
+    from sectow_fast.players import check_settings
 
     if config.threads:
         torch.set_num_threads(config.threads)
     # On a GPU some operations of transformers have no deterministic form: torch names them once.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    config = settled(config)  # before the ranks meet, since it makes a world of its own
+    # Before the ranks meet, since a plan makes a world of its own; the first one's is everybody's.
+    planned: Config | UserError = config
+    if int(os.environ.get("RANK", "0")) == 0:
+        try:
+            check_settings(config)
+            planned = settled(config)
+        except UserError as error:  # raised where all ranks are, so that they leave together
+            planned = error
     # What is closed may take its time, so the other ranks are told of a failure before that.
     with contextlib.ExitStack() as at_end:
         try:
             with joined(timeout=config.learn.rank_timeout) as ranks:
-                return _play(ranks.told(lambda: config), options, ranks, at_end)
+                if isinstance(planned, UserError):
+                    raise planned
+                return _play(ranks.told(lambda: planned), options, ranks, at_end)
         except RankLeft as left:
             return left.code
 

@@ -14,7 +14,7 @@ from sectow_fast.config import GRPOConfig, LossConfig
 from sectow_fast.kernels import PolicyLossConfig, group_advantage
 from sectow_fast.learn.cuts import cut_share
 from sectow_fast.learn.policy import LossTerms, Policy
-from sectow_fast.learn.stored import Stored, stored_rows, stores
+from sectow_fast.learn.stored import Stored, reference_logp, stored_rows, stores
 from sectow_fast.learn.sums import StepSums
 from sectow_fast.types import Completion, Group, Prompt
 
@@ -129,14 +129,13 @@ def grpo_step(
     the update ("skipped" 1), and those that would follow it. `reference` is the policy of the KL
     term. Numbers are means over the updates; `tokens_trained` is their sum.
 
-    On several ranks each is given all groups, trains on its share, balanced by tokens, and returns
-    the same numbers.
+    On several ranks each is given all groups, the same ones (`GRPOLearner.agreed`), trains on its
+    share, balanced by tokens, and returns the same numbers.
 
     Raises UserError where rollout and trainer disagree by more than `config.mismatch_max` (mean k3
     estimate of KL per token).
     """
-    # A registered reward term may answer each rank otherwise: the first one's rewards count.
-    advantages, signal = policy.ranks.told(lambda: advantages_of(groups, config))
+    advantages, signal = advantages_of(groups, config)
     kept, theirs = learnt_from(groups, advantages, signal, config)
     metrics = {
         "tokens": float(sum(len(one.ids) for group in groups for one in group.completions)),
@@ -152,7 +151,7 @@ def grpo_step(
     counted = kept if config.normalize_by == "live" else groups
     batch = Batch(groups=kept, advantages=theirs, normalizer=normalizer_of(counted, config))
     policy.train()
-    stored = stored_rows(policy, batch.pairs, config) if stores(config) else None
+    stored = stored_rows(policy, batch.pairs, config, reference) if stores(config) else None
     found: list[dict[str, float]] = []
     while len(found) < config.num_iterations and not (found and found[-1]["skipped"]):
         found.append(_update(policy, optimizer, batch, stored, config=config, reference=reference))
@@ -172,17 +171,14 @@ def _update(
 ) -> dict[str, float]:
     """One optimizer step. stored: of each row where log-probs before the first one are needed."""
     optimizer.zero_grad(set_to_none=True)
-    sums = StepSums(config=config, device=policy.device)
+    sums = StepSums(config=config, band=loss_config(config.loss).log_band, device=policy.device)
     settings = banded_loss(config)
     for number, (row, pieces) in enumerate(policy.rows(batch.pairs, config.tokens_per_batch)):
         before = None if stored is None else stored[number]
         by_completion = torch.tensor(
             [batch.advantages[piece.group][j] for piece in pieces for j in piece.picked]
         )
-        ref_logp = None
-        if reference is not None and config.loss.kl_coef:
-            with torch.no_grad():
-                ref_logp, _ = reference(row, temperature=config.temperature)
+        ref_logp = reference_logp(reference, row, config) if before is None else before.ref_logp
         terms = LossTerms(
             advantages=by_completion[row.owner],
             normalizer=batch.normalizer,

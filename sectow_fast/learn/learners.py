@@ -13,7 +13,7 @@ from sectow_fast.learn.optim import set_lr
 from sectow_fast.learn.placement import give_back
 from sectow_fast.learn.policy import Policy
 from sectow_fast.learn.sft import sft_step
-from sectow_fast.types import Group, Prompt
+from sectow_fast.types import Group, Prompt, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,10 @@ class GRPOLearner:
     optimizer: torch.optim.Optimizer
     config: GRPOConfig
     reference: Policy | None = None
+
+    def agreed(self, scores: Scores) -> Scores:
+        """See `phase.Learner`: the first rank's."""
+        return self.policy.ranks.told(lambda: scores)
 
     def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]:
         set_lr(self.optimizer, lr)

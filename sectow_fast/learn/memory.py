@@ -18,6 +18,7 @@ from sectow_fast.config import Config
 from sectow_fast.engine.registry import engine_kind
 from sectow_fast.engine.sglang_settings import CONTEXT, cache_token_bytes, gpu_bytes
 from sectow_fast.learn.shapes import TrainingPeak, training_peak
+from sectow_fast.learn.sharding import check_replicas
 from sectow_fast.types import UserError
 
 GIB = 2**30
@@ -60,6 +61,7 @@ def plan_memory(
     least: int,
     most: int,
     bucket: int,
+    reference: bool,
 ) -> MemoryPlan:
     """The phases with one choice of engines and offload. cache_bytes: of a token, on one GPU; least
     and most: tokens of an engine's cache, which takes what is left."""
@@ -88,6 +90,8 @@ def plan_memory(
     # The last good weights rest on the host, and the model of round 0, which is whole.
     host = peak.masters + 4 * peak.parameters
     host += 0 if here else 3 * peak.masters + peak.optimizer
+    # A KL term's reference is loaded whole, beside round 0's, before it is sharded.
+    host += 4 * peak.parameters if reference else 0
     return MemoryPlan(
         roles=roles, offload=offload, phases=phases, gpu=gpu, host=host, cache_tokens=tokens
     )
@@ -104,6 +108,7 @@ def memory_plan(config: Config) -> MemoryPlan | None:
         return None
     model = model_config(config.model.defender)
     context = engine.context_length or CONTEXT
+    check_replicas(learn.replicas, engine.gpus)
     phases = (config.attack, config.defend)
     heavier = max(phases, key=lambda phase: (phase.tokens_per_batch, phase.max_new_tokens))
     budget = max(heavier.tokens_per_batch, config.coldstart.tokens_per_batch)
@@ -124,6 +129,7 @@ def memory_plan(config: Config) -> MemoryPlan | None:
             most=engine.kv_tokens or engine.max_running * context,
             least=engine.kv_tokens or CACHE_TOKENS_MIN * context,
             bucket=engine.bucket_mb * 2**20,
+            reference=any(phase.loss.kl_coef for phase in phases),
         )
         if plan.fits:
             break

@@ -68,6 +68,10 @@ class Role(Protocol, Generic[T]):
 class Learner(Protocol):
     """One policy update from a batch of groups; "skipped" 1 where it was not finite."""
 
+    def agreed(self, scores: Scores) -> Scores:
+        """The scores that count on every rank: a registered term may answer each otherwise."""
+        ...
+
     def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]: ...
 
 
@@ -158,7 +162,7 @@ def run_phase(
             seed=f"{key}/rollout/{step}",
         )
         rolled = time.perf_counter()
-        scores = scorer.finish()
+        scores = learner.agreed(scorer.finish())
         groups = penalised(scored_groups(prompts, completions, scores), config)
         scored = time.perf_counter()
         player.engine.sleep()  # the device is the trainer's until the next rollout

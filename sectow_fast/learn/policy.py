@@ -205,23 +205,18 @@ class Policy(torch.nn.Module):
 
     @torch.no_grad()
     def own_logprobs(self, prompt: Prompt, done: Sequence[int]) -> torch.Tensor:
-        """float32 [C]: log-probs of a completion's ids by the model's own positions and masks, with
-        no packing and no layout of ours in the tower. A packed row is held against them."""
-        model, device = self.model, self.device
+        """float32 [C]: log-probs of a completion's ids by the model's own forward, head included,
+        with no packing and no layout of ours in the tower. A packed row is held against them."""
+        device = self.device
         ids = torch.tensor([[*prompt.ids, *done]], device=device)
         pixels = self.codec.pixel_inputs([prompt])
-        states = model.model(
+        logits = self.model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             use_cache=False,
+            logits_to_keep=len(done) + 1,
             **self.family.own_inputs(ids),
             **{name: value.to(device) for name, value in pixels.items()},
-        ).last_hidden_state[0]
-        start = len(prompt.ids) - 1
-        return linear_logprob(
-            states[start : start + len(done)],
-            model.lm_head.weight,
-            torch.tensor(done, device=device),
-            bias=self.banned_bias(),
-            softcap=self.family.softcap,
-        )[0]
+        ).logits[0, :-1]
+        logp = torch.log_softmax(logits.float() + self.banned_bias(), -1)
+        return logp.gather(-1, ids[0, len(prompt.ids) :, None])[:, 0]

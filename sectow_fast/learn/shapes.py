@@ -1,141 +1,33 @@
 """A training step of real shapes with no numbers in it: its memory is counted, not guessed.
 
-Floats are only shapes (FakeTensorMode). Integers and booleans (ids, positions, picture grids,
-masks) are computed, since the code asks them how to go on. What the step allocates and frees is
-tracked by torch's MemTracker. Kernels for a GPU alone stand as what they keep and return.
+What the step allocates and frees is tracked (learn/fake.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.distributed._tools.mem_tracker import MemTracker
-from torch.distributed.tensor import DTensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from sectow_fast.config import GRPOConfig, LearnConfig
 from sectow_fast.families import Family, family_of
 from sectow_fast.learn import attention
+from sectow_fast.learn.fake import Tracker, attend, only_shapes
 from sectow_fast.learn.grpo import loss_config
 from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.policy import LossTerms, Policy, make_policy
-from sectow_fast.learn.segments import Segments
 from sectow_fast.learn.sharding import sync_gradients
 from sectow_fast.types import Completion, Prompt, UserError
 
 aten = torch.ops.aten
 
 
-class FusedAttention(torch.autograd.Function):
-    """The memory of a flash or flex kernel: it keeps q, k, v, its output and one float32 a row."""
-
-    @staticmethod
-    def forward(ctx, query, key, value):
-        out = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1]).float())
-        return out
-
-    @staticmethod
-    def backward(ctx, upstream):
-        query, key, value, *_ = ctx.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-
-
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    **settings: Any,
-) -> torch.Tensor:
-    """A backend of `learn/attention.py` without numbers: [T, H, D] each -> [T, H, D]."""
-    return FusedAttention.apply(query, key, value)
-
-
-class _RealIntegers(TorchDispatchMode):
-    """Runs for real what has only real tensors, or makes integers from nothing."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if any(issubclass(t, DTensor) for t in types):
-            return NotImplemented
-        leaves = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        fake = any(isinstance(t, FakeTensor) for t in leaves)
-        if fake and func is aten._local_scalar_dense.default:
-            return 1.0 if leaves[0].is_floating_point() else 1
-        if fake and func is aten.nonzero.default:  # a mask that is not known keeps everything
-            return torch.zeros(leaves[0].numel(), leaves[0].dim(), dtype=torch.long)
-        if not leaves:
-            made = func(*args, **kwargs)
-            if not isinstance(made, torch.Tensor) or made.is_floating_point():
-                return made
-        if not fake and "c10d" not in str(func):
-            with unset_fake_temporarily():
-                return func(*args, **kwargs)
-        if func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
-            args = (args[0], _places(args[1]), *args[2:])
-        return func(*args, **kwargs)
-
-
-def _places(indices: Any) -> list[torch.Tensor | None]:
-    """Boolean indices as the integers that they stand for."""
-    out: list[torch.Tensor | None] = []
-    for one in indices:
-        if one is None or one.dtype != torch.bool:
-            out.append(one)
-        elif isinstance(one, FakeTensor):
-            out += [torch.zeros(one.numel(), dtype=torch.long) for _ in range(one.dim())]
-        else:
-            with unset_fake_temporarily():
-                out += one.nonzero(as_tuple=True)
-    return out
-
-
-@contextlib.contextmanager
-def only_shapes() -> Iterator[None]:
-    """Inside, floats that are made have a shape and no numbers."""
-    with FakeTensorMode(allow_non_fake_inputs=True), _RealIntegers():
-        yield
-
-
-class Tracker(MemTracker):
-    """MemTracker with what a fused head needs inside, and without a report for each module."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        scratch = None
-        if "linear_policy_loss" in str(func):
-            states, weight, _, labels = args[:4]
-            # The sum of dW is float32; logits are of a chunk of rows (kernels/head_chunks.py).
-            numbers = weight.numel() + min(CHUNK, len(labels)) * len(weight) * states.itemsize // 4
-            scratch = super().__torch_dispatch__(
-                aten.empty.memory_format, (), ([numbers],), {"dtype": torch.float32}
-            )
-        out = super().__torch_dispatch__(func, types, args, kwargs)
-        del scratch
-        return out
-
-    def _update_peak_stats(self, peak_state: Any) -> None:
-        for device, now in self._curr_mem_snap.items():
-            if self._peak_mem.get(device, 0) < now["Total"]:
-                self._peak_mem[device] = now["Total"]
-                self._peak_mem_snap[device] = dict(now)
-
-    def _no_report(self, *_: Any) -> None:
-        """Which module it was does not matter here."""
-
-    _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = _no_report
-
-
 FUSED = "shapes"
-CHUNK = 4096  # rows of logits that the head holds at once
 REPLIES = 8  # of one prompt in the probe row
 PICTURE = 1024  # tokens of the probe's picture, where the prompt has room for it
 
@@ -146,8 +38,9 @@ class TrainingPeak:
 
     masters: float32 weights, this rank's share. optimizer: Adam's moments, its share. gradients:
     they stay whole from the first micro-batch to the last. work: gathered weights, activations, the
-    head and the gradients of one unit, in the heaviest moment. unit: the largest unit in float32,
-    which passes the device where masters live in host memory. parameters: of the whole model.
+    head and the gradients of one unit, in the heaviest moment. unit: this rank's share of the
+    largest unit in float32, which passes the device where masters live in host memory. parameters:
+    of the whole model.
     """
 
     masters: int
@@ -258,13 +151,22 @@ def tracked(
     attention.install(policy.model, FUSED, attend)
     policy.train()
     rows = [row for row, _ in policy.rows(groups, grpo.tokens_per_batch)]  # these are on the host
+    compute = policy.tower.compute
+
+    def sent(pixels: Mapping[str, torch.Tensor], device: torch.device) -> Any:
+        """On a card pixels are a copy, which here `to` does not make."""
+        return compute({name: value.clone() for name, value in pixels.items()}, device)
+
+    policy.tower.compute = sent  # type: ignore[method-assign]
     tracker = Tracker()
     tracker.track_external(policy)
     with tracker:
         for row in sync_gradients(policy, iter(rows)):
+            ones = torch.ones(len(row.labels), dtype=torch.long).float()
             terms = LossTerms(
-                advantages=torch.ones(len(row.labels), dtype=torch.long).float(),
+                advantages=ones,
                 normalizer=1.0,
+                ref_logp=ones if grpo.loss.kl_coef else None,
                 config=loss_config(grpo.loss),
             )
             loss, _ = policy(row, terms, temperature=grpo.temperature)
@@ -286,7 +188,7 @@ def _materialise(model: torch.nn.Module) -> None:
 
 
 def _unit_bytes(module: Any) -> int:
-    """float32 bytes of what FSDP gathers for a unit at once; 0 where it is none."""
+    """float32 bytes of this rank's share of an FSDP unit; 0 where it is none."""
     group = getattr(module, "_get_fsdp_state", lambda: None)()
     group = getattr(group, "_fsdp_param_group", None)
     return sum(p._sharded_param_data.nbytes for p in group.fsdp_params) if group else 0

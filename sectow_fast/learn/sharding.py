@@ -18,6 +18,7 @@ from sectow_fast.config import LearnConfig
 from sectow_fast.engine.weight_sync import whole
 from sectow_fast.learn.lora import merged_state
 from sectow_fast.learn.placement import pin
+from sectow_fast.types import UserError
 
 if TYPE_CHECKING:
     from sectow_fast.learn.policy import Policy
@@ -75,6 +76,15 @@ def shard(policy: Policy, *, dtype: torch.dtype, replicas: int = 1) -> None:
     register_fsdp_forward_method(policy, "own_logprobs")
     if policy.offload and policy.device.type == "cuda":
         pin(p.to_local() for p in policy.parameters())
+
+
+def check_replicas(replicas: int, world: int) -> None:
+    """UserError where the ranks cannot be cut into so many equal groups."""
+    if world % replicas:
+        raise UserError(
+            f"learn.replicas: found {replicas} on {world} ranks, expected a divisor of their"
+            " number: each group of ranks holds a whole set of shards"
+        )
 
 
 def mesh_of(device: torch.device, replicas: int = 1) -> dist.DeviceMesh:

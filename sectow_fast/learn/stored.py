@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,11 +22,13 @@ from sectow_fast.types import Completion, Prompt
 @dataclass(frozen=True, kw_only=True)
 class Stored:
     """Of a row's completion tokens, on the device: logp [N] float32; mask [N] bool, False in a
-    reply that is left out; left_out: how many replies are, a tensor of one number."""
+    reply that is left out; left_out: how many replies are, a tensor of one number; ref_logp: the
+    reference's, of a KL term."""
 
     logp: torch.Tensor
     mask: torch.Tensor
     left_out: torch.Tensor
+    ref_logp: torch.Tensor | None = None
 
 
 def stores(config: GRPOConfig) -> bool:
@@ -39,6 +41,7 @@ def stored_rows(
     policy: Policy,
     pairs: Sequence[tuple[Prompt, Sequence[Completion]]],
     config: GRPOConfig,
+    reference: Policy | None,
 ) -> list[Stored]:
     """One for each of this rank's rows, in the order in which `policy.rows` gives them."""
     out = []
@@ -46,8 +49,19 @@ def stored_rows(
         with torch.no_grad():
             logp, _ = policy(row, temperature=config.temperature)
         replies = sum(len(piece.picked) for piece in pieces)
-        out.append(screened(policy, row, logp, replies=replies, config=config))
+        stored = screened(policy, row, logp, replies=replies, config=config)
+        out.append(replace(stored, ref_logp=reference_logp(reference, row, config)))
     return out
+
+
+def reference_logp(
+    reference: Policy | None, row: PackedRow, config: GRPOConfig
+) -> torch.Tensor | None:
+    """The KL term's log-probs of a row, where there is such a term."""
+    if reference is None or not config.loss.kl_coef:
+        return None
+    with torch.no_grad():
+        return reference(row, temperature=config.temperature)[0]
 
 
 def screened(

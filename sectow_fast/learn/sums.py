@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -24,13 +23,16 @@ class StepSums:
     """A step's metrics, summed row by row and then over ranks.
 
     The sums stay on the device until `result` reads them once, so that no row waits for the card.
-    config says what is over a bound: `mismatch_max` is that of KL(rollout || trainer) per token,
-    over which the run stops. A token beyond `mismatch_token` counts there as one at that bound, so
-    that a single one does not stop a run, and many do.
+    band: the bounds of the loss's own log-ratio trainer / engine. config says what is over a bound:
+    `mismatch_max` is that of KL(rollout || trainer) per token, over which the run stops. A token
+    beyond `mismatch_token` counts there as one at that bound, so that a single one does not stop a
+    run, and many do.
     """
 
-    def __init__(self, *, config: GRPOConfig, device: torch.device) -> None:
-        self.config = config
+    def __init__(
+        self, *, config: GRPOConfig, band: tuple[float, float], device: torch.device
+    ) -> None:
+        self.config, self.band = config, band
         names = len(SUMS) + len(COMPARED)
         self.sums = torch.zeros(names, dtype=torch.float64, device=device)
         self.largest = torch.zeros((), dtype=torch.float64, device=device)
@@ -70,16 +72,13 @@ class StepSums:
         self, gap: torch.Tensor, seen: torch.Tensor, stored: Stored | None
     ) -> torch.Tensor:
         """COMPARED of a row. gap [N] float64: the engine's log-prob less the trainer's."""
-        most, loss = self.config.mismatch_token, self.config.loss
+        most = self.config.mismatch_token
         zero = torch.zeros((), dtype=torch.float64, device=gap.device)
         over, bounded = zero, gap
         if most is not None:
             over, bounded = (gap.abs() > most).sum(), gap.clamp(-most, most)
-        outside = torch.zeros_like(seen)
-        if loss.band_low is not None:
-            outside = outside | (-gap < math.log(loss.band_low))
-        if loss.band_high is not None:
-            outside = outside | (-gap > math.log(loss.band_high))
+        low, high = self.band
+        outside = (-gap < low) | (-gap > high)
         values = {
             "compared": seen.sum(),
             # The k3 estimate of KL(rollout || trainer).

@@ -71,7 +71,7 @@ class Tower:
         if not row.pixel_inputs:
             return {}
         if not self.kept_bytes:
-            return {"mm_encoder_outputs": {"image": self._compute(row.pixel_inputs, device)}}
+            return {"mm_encoder_outputs": {"image": self.compute(row.pixel_inputs, device)}}
         return {"mm_encoder_outputs": {"image": _joined(self._features(row, device), device)}}
 
     def _features(self, row: PackedRow, device: torch.device) -> list[Features]:
@@ -84,7 +84,7 @@ class Tower:
         missing = {key: i for i, key in enumerate(row.images) if key not in self._kept}
         if missing:
             with torch.no_grad():
-                made = self._compute(_picked(row.pixel_inputs, list(missing.values())), device)
+                made = self.compute(_picked(row.pixel_inputs, list(missing.values())), device)
             self._kept |= dict(zip(missing, _split(made), strict=True))
         found = [self._kept.pop(key) for key in dict.fromkeys(row.images)]
         self._kept |= dict(zip(dict.fromkeys(row.images), found, strict=True))  # the latest used
@@ -96,7 +96,8 @@ class Tower:
             rest -= self._kept.pop(key).nbytes
         return out
 
-    def _compute(self, pixels: Mapping[str, torch.Tensor], device: torch.device) -> Any:
+    def compute(self, pixels: Mapping[str, torch.Tensor], device: torch.device) -> Any:
+        """Features by the model's own tower, from a row's pixels, which are on the host."""
         inner = self.model.model
         inputs: dict[str, Any] = {
             name: value.to(device, non_blocking=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from sectow_fast.config import Config, GRPOConfig, LearnConfig
+from sectow_fast.config import Config, GRPOConfig, LearnConfig, LossConfig
 from sectow_fast.learn import memory
 from sectow_fast.learn.memory import GIB, memory_plan, model_config, plan_memory, settled
 from sectow_fast.learn.policy import make_policy
@@ -23,7 +23,7 @@ def no_process_group_is_left():
         torch.distributed.destroy_process_group()
 
 
-GRPO = GRPOConfig(max_new_tokens=8, tokens_per_batch=128)
+PLAIN = GRPOConfig(max_new_tokens=8, tokens_per_batch=128)
 LOW = {"dtype": "bfloat16", "gradient_checkpointing": True}
 
 
@@ -36,8 +36,10 @@ LOW = {"dtype": "bfloat16", "gradient_checkpointing": True}
         ("llava", LOW | {"lora_rank": 4}),
     ],
 )
-def test_plan_and_a_real_step_agree_within_a_tenth(name, learn):
+@pytest.mark.parametrize("loss", [{}, {"kl_coef": 0.1}])
+def test_plan_and_a_real_step_agree_within_a_tenth(name, learn, loss):
     learn = LearnConfig(**learn)
+    GRPO = PLAIN.model_copy(update={"loss": LossConfig(**loss)})
     model = getattr(families, name)()
     config = model.config
     plan = training_peak(config, learn, GRPO, context=40)
@@ -54,10 +56,20 @@ def test_plan_and_a_real_step_agree_within_a_tenth(name, learn):
 def test_ranks_share_masters_and_not_the_work():
     config = families.llava().config
     one, four = (
-        training_peak(config, LearnConfig(**LOW), GRPO, context=40, world=n) for n in (1, 4)
+        training_peak(config, LearnConfig(**LOW), PLAIN, context=40, world=n) for n in (1, 4)
     )
     assert four.masters == pytest.approx(one.masters / 4, rel=0.05)
     assert four.gradients == one.gradients and four.work > one.work / 2
+
+
+def test_a_loss_in_two_passes_takes_the_heads_scratch_too():
+    """GSPO goes through the log-probs' operator, and so does a supervised step."""
+    config = families.qwen2().config
+    sequence = PLAIN.model_copy(update={"loss": LossConfig(ratio="sequence")})
+    token, other = (
+        training_peak(config, LearnConfig(**LOW), grpo, context=40) for grpo in (PLAIN, sequence)
+    )
+    assert other.work >= token.work
 
 
 @pytest.mark.parametrize(
@@ -74,7 +86,9 @@ def test_known_models_have_their_published_size(name, parameters):
 PEAK = TrainingPeak(
     masters=4 * GIB, optimizer=8 * GIB, gradients=4 * GIB, work=5 * GIB, unit=GIB, parameters=GIB
 )
-SHAPE = dict(tp=1, cache_bytes=2**15, least=32 * 1024, most=64 * 1024, bucket=2**29)
+SHAPE = dict(
+    reference=False, tp=1, cache_bytes=2**15, least=32 * 1024, most=64 * 1024, bucket=2**29
+)
 
 
 def test_phases_are_sums_of_what_lives_then():
@@ -85,6 +99,10 @@ def test_phases_are_sums_of_what_lives_then():
     assert sum(here.phases["train"].values()) == (8 + 8 + 1 + 4 + 5 + 3) * GIB
     assert sum(away.phases["train"].values()) == (1 + 5 + 1 + 3) * GIB
     assert away.host - here.host == (3 * 4 + 8) * GIB
+    loaded = plan_memory(
+        PEAK, roles="two", offload=False, gpu=60 * GIB, **SHAPE | {"reference": True}
+    )
+    assert loaded.host - here.host == 4 * GIB and loaded.phases == here.phases
     assert here.phases["rollout"]["engine weights"] == 4 * GIB
     assert here.cache_tokens == 64 * 1024 and here.fits
     small = plan_memory(PEAK, roles="two", offload=True, gpu=8 * GIB, **SHAPE)
@@ -136,6 +154,14 @@ def test_nothing_is_planned_on_a_cpu_or_for_the_sandbox(monkeypatch, folder):
         Config(model={"defender": folder}),
     ):
         assert memory_plan(other) is None and settled(other) is other
+
+
+@pytest.mark.parametrize(("replicas", "gpus"), [(2, 1), (3, 8)])
+def test_replicas_are_checked_before_anything_is_planned(monkeypatch, folder, replicas, gpus):
+    config = planned(monkeypatch, folder, 60, learn={"replicas": replicas})
+    engine = config.engine.model_copy(update={"gpus": gpus})
+    with pytest.raises(UserError, match=rf"learn\.replicas: found {replicas} on {gpus} ranks"):
+        memory_plan(config.model_copy(update={"engine": engine}))
 
 
 def test_a_missing_model_is_named():

@@ -6,7 +6,6 @@ import pytest
 import torch
 from families import MODELS, Codec, completion, sample
 
-from sectow_fast.kernels import linear_logprob
 from sectow_fast.learn.packing import IGNORE, pack, plan_rows, rank_rows
 from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Completion, Prompt, UserError
@@ -19,22 +18,16 @@ def tiny(request):
 
 
 def separate_logp(model, codec, prompt, one):
-    """Log-probs of one completion by the model's own forward: its positions, its masks."""
+    """Log-probs of one completion by the model's own forward: its positions, masks and head."""
     ids = torch.tensor([[*prompt.ids, *one.ids]])
-    states = model.model(
+    logits = model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         use_cache=False,
         **codec.family.own_inputs(ids),
         **codec.pixel_inputs([prompt]),
-    ).last_hidden_state[0]
-    start = len(prompt.ids) - 1
-    return linear_logprob(
-        states[start : start + len(one.ids)],
-        model.lm_head.weight,
-        torch.tensor(one.ids),
-        softcap=codec.family.softcap,
-    )[0]
+    ).logits[0, len(prompt.ids) - 1 : -1]
+    return torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(one.ids)[:, None])[:, 0]
 
 
 def gradients(model):

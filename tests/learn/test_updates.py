@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
@@ -10,10 +11,11 @@ import torch
 from pydantic import ValidationError
 from test_grpo import CONFIG, rolled
 
-from sectow_fast.config import GRPOConfig
+from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.learn.cuts import overlong, penalised
 from sectow_fast.learn.grpo import grpo_step, learnt_from, normalizer_of
 from sectow_fast.learn.policy import Policy
+from sectow_fast.players import check_settings
 from sectow_fast.types import Completion, UserError
 
 
@@ -77,6 +79,15 @@ def test_tokens_outside_the_band_are_counted_and_have_no_loss(stage, model):
     found = stepped(stage, model, groups, loss={"band_low": 0.8, "band_high": 1.2})
     assert found["masked_band"] == pytest.approx(len(groups) / tokens)
     assert plain["masked_band"] == 0 and found["loss"] != plain["loss"]
+    # Which side is which: these tokens are less likely to the trainer than to the engine.
+    under = stepped(stage, model, groups, loss={"band_low": 0.8})
+    over = stepped(stage, model, groups, loss={"band_high": 1.2})
+    assert under["masked_band"] == found["masked_band"] and under["loss"] == found["loss"]
+    assert over["masked_band"] == 0 and over["loss"] == plain["loss"]
+    groups = told(rolled(stage, model), lambda i, j: -0.5 * (j == 0))
+    assert stepped(stage, model, groups, loss={"band_low": 0.8})["masked_band"] == 0
+    over = stepped(stage, model, groups, loss={"band_high": 1.2})
+    assert over["masked_band"] == found["masked_band"]
 
 
 def test_a_reply_outside_its_bounds_is_left_out_as_if_it_taught_nothing(stage, model):
@@ -91,6 +102,23 @@ def test_a_reply_outside_its_bounds_is_left_out_as_if_it_taught_nothing(stage, m
     assert other["replies_left_out"] == 0
     assert stepped(stage, model, odd, sequence_low=0.5, mismatch_max=1e9)["replies_left_out"] == 0
     assert found["grad_norm"] != other["grad_norm"]
+    # The same as where that reply alone was cut, and cut replies have no loss.
+    alone = [
+        dataclasses.replace(
+            group,
+            completions=tuple(
+                dataclasses.replace(one, finish_reason="stop" if j else "length")
+                for j, one in enumerate(group.completions)
+            ),
+        )
+        for group in groups
+    ]
+    masked = stepped(stage, model, alone, cut="mask")
+    assert found["grad_norm"] == pytest.approx(masked["grad_norm"], rel=1e-4)
+    low = told(groups, lambda i, j: 1.5 * (j == 0))
+    under = stepped(stage, model, low, sequence_low=math.exp(-1.4 / size), mismatch_max=1e9)
+    assert under["replies_left_out"] == len(groups)
+    assert under["grad_norm"] == pytest.approx(masked["grad_norm"], rel=1e-4)
 
 
 def test_momentum_moves_nothing_where_every_token_is_left_out(stage, model):
@@ -157,3 +185,36 @@ def test_the_loss_may_be_a_mean_over_what_is_learnt_from(stage, model):
 def test_settings_that_cannot_be_are_refused_by_name(settings, words):
     with pytest.raises(ValidationError, match=words):
         GRPOConfig(**settings)
+
+
+def test_a_reference_is_asked_once_per_row_whatever_the_updates(stage, model):
+    groups = rolled(stage, model)
+    asked = []
+
+    class Reference(Policy):
+        def forward(self, row, terms=None, **more):
+            asked.append(row)
+            return super().forward(row, terms, **more)
+
+    reference = Reference(copy.deepcopy(model), stage.codec)
+    config = GRPOConfig.model_validate(
+        CONFIG.model_dump() | {"loss": {"kl_coef": 0.5}, "mismatch_max": 1e9}
+    )
+    policy = Policy(model, stage.codec)
+    rows = 0
+    for updates in (1, 2):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        several = config.model_copy(update={"num_iterations": updates})
+        found = grpo_step(policy, optimizer, groups, config=several, reference=reference)
+        rows = rows or len(asked)
+        assert len(asked) == rows and rows > 0
+        asked.clear()
+    assert found["kl"] > 0  # the weights have moved away from the reference
+
+
+@pytest.mark.parametrize("bounds", [{"band_low": 8.0}, {"band_high": 0.1}])
+def test_a_band_that_mismatch_token_leaves_empty_is_refused_before_a_run(bounds):
+    config = Config(defend={"loss": bounds})
+    with pytest.raises(UserError, match=r"defend\.loss\.band_low .*with defend\.mismatch_token"):
+        check_settings(config)
+    check_settings(Config(defend={"loss": bounds, "mismatch_token": None}))

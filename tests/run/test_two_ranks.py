@@ -121,9 +121,17 @@ def test_a_run_of_two_stopped_and_killed_goes_on_as_one(tmp_path):
     assert len(json.loads((folder / "summary.json").read_text())["rounds"]) == 3
 
 
-def test_a_mistake_is_said_once(tmp_path):
-    arguments = ("--learn.attention", "flex", "--out", tmp_path / "run")
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--learn.attention", "flex", "error: learn.attention flex: found a CPU"),
+        # This one the first rank finds alone, before the ranks meet.
+        ("--attack.loss.ratio", "typo", "error: attack.loss.ratio: found 'typo'"),
+    ],
+)
+def test_a_mistake_is_said_once(tmp_path, flag, value, words):
+    arguments = (flag, value, "--out", tmp_path / "run")
     ranks = commands.start_ranks("sectow_fast.train", *arguments)
     said = "".join(rank.communicate(timeout=60)[1] for rank in ranks)
-    assert [rank.poll() for rank in ranks] == [2, 2]
-    assert said.count("error: learn.attention flex: found a CPU") == 1
+    assert [rank.poll() for rank in ranks] == [2, 2], said
+    assert said.count("error: ") == said.count(words) == 1, said

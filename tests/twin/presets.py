@@ -59,6 +59,11 @@ def settings(preset: str, *, adapters: bool) -> tuple[LearnConfig, GRPOConfig]:
     return learn, config.attack.model_copy(update=rows)
 
 
+def told(ids: tuple[int, ...], number: int) -> tuple[int, ...]:
+    """The reply's ids, different for each reply of a group."""
+    return tuple(6 + (7 * number + at) % 400 for at in range(len(ids)))
+
+
 def played(preset: str, *, adapters: bool, ranks: Any) -> dict[str, Any]:
     """What one update of two rows for each rank met on the card; see `steps.met`."""
     import dataclasses
@@ -87,13 +92,18 @@ def played(preset: str, *, adapters: bool, ranks: Any) -> dict[str, Any]:
     groups = probe_groups(
         codec, family, prompt=prompt, reply=grpo.max_new_tokens, tokens=grpo.tokens_per_batch
     )
+    # Replies that are alike have advantages that cancel, and then there is no gradient.
+    groups = [
+        (prompt, [dataclasses.replace(one, ids=told(one.ids, j)) for j, one in enumerate(done)])
+        for prompt, done in groups
+    ]
     groups = [
         (dataclasses.replace(prompt, case_id=str(number)), done)
         for number, (prompt, done) in enumerate(groups * 2 * ranks.world)
     ]
     dummy = groups[0][0]
     with card(), dispatch.plain():
-        plain = learn.model_copy(update={"lora_rank": 0})
+        plain = learn.model_copy(update={"lora_rank": 0, "picture_gib": 0.0})
         policy = make_policy(model, codec, plain, ranks=ranks, dummy=dummy, apart=True)
         attention.install(model, "fused", steps.fused)
         optimizer = make_optimizer(policy, 1e-4, betas=(0.9, 0.95), weight_decay=0.0)
