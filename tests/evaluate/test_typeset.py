@@ -52,7 +52,7 @@ def test_what_no_font_draws_is_ill_formed_and_never_a_box(text):
 def test_letters_from_the_right_are_missing_where_nothing_can_place_them(monkeypatch):
     monkeypatch.setattr(typeset, "_shapes", lambda: False)
     assert render_steps("fold a bado")
-    with pytest.raises(UserError, match=r"found U\+0630, which the font"):
+    with pytest.raises(UserError, match=r"found U\+0627, which the font"):
         render_steps("\u0645\u0627\u0630")
 
 
