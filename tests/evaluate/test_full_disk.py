@@ -29,7 +29,7 @@ def short_of_room(tmp_path):
     folder.mkdir()
     if mount(folder, "16k"):
         yield folder, lambda: mount(folder, "1m", "remount")
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
         return
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
@@ -39,9 +39,7 @@ def short_of_room(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
-    toys, qwen, short_of_room, monkeypatch, capsys
-):
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(toys, qwen, short_of_room, capsys):
     folder, give_more = short_of_room
     out = folder / "out"
     arguments = ["--model", f"q={qwen}", *suites(toys, "figstep"), "--out", str(out), *FEW]
