@@ -74,16 +74,67 @@ class HarvestRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeakRecord:
+    """How likely the defender is to do harm, computed over a grammar's attacks (game/leak.py).
+
+    attacks: how many were computed, of `space` that there are, over all objects. mean: over objects
+    of the mean over an object's attacks; graded: the same of graded harm. worst: each object's
+    worst attack, in the order of the space's objects; worst_median: their median. asr_at: k -> the
+    chance that one of k attacks on an object succeeds. styles: the mean by style.
+    """
+
+    attacks: int
+    space: int
+    mean: Rate
+    graded: Rate
+    worst: tuple[float, ...]
+    worst_median: Rate
+    asr_at: Mapping[int, Rate]
+    styles: Rates
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object "leak" of a round in `summary.json`."""
+        rates = {name: getattr(self, name).as_dict() for name in ("mean", "graded", "worst_median")}
+        return {
+            "objects": len(self.worst),
+            "attacks": self.attacks,
+            "space": self.space,
+            **rates,
+            "worst_max": max(self.worst),
+            "worst": list(self.worst),
+            "asr_at": {str(k): rate.as_dict() for k, rate in self.asr_at.items()},
+            "styles": _rate_dicts(self.styles),
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> LeakRecord:
+        """The inverse of `as_dict`. KeyError, TypeError: it is none."""
+        return cls(
+            attacks=row["attacks"],
+            space=row["space"],
+            **{name: Rate(**row[name]) for name in ("mean", "graded", "worst_median")},
+            worst=tuple(row["worst"]),
+            asr_at={int(k): Rate(**rate) for k, rate in row["asr_at"].items()},
+            styles=_rates(row["styles"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundRecord:
     """A round as `summary.json` has it; round 0 is the defender before any reinforcement learning.
 
-    rates: measure -> suite -> rate, decoded greedily; rates_t1: the same at temperature 1.
-    attacker_success: by attacker (see `report`). harvest: None where none was made.
+    rates: measure -> suite -> rate, decoded greedily; rates_t1: the same at temperature 1. graded
+    and graded_t1: suite -> mean graded harm, where the judge can grade. leak: None where the world
+    lists no harmful replies. attacker_success: by attacker (see `report`). harvest: None where none
+    was made.
     """
 
     round: int
     rates: Mapping[Measure, Rates]
     rates_t1: Mapping[Measure, Rates]
+    graded: Rates = field(default_factory=dict)
+    graded_t1: Rates = field(default_factory=dict)
+    leak: LeakRecord | None = None
     attacker_success: Rates = field(default_factory=dict)
     harvest: HarvestRecord | None = None
     events: tuple[Event, ...] = ()
@@ -97,6 +148,10 @@ class RoundRecord:
         row: dict[str, Any] = {"round": self.round}
         for suffix, tables in (("", self.rates), ("_t1", self.rates_t1)):
             row |= {f"{name}{suffix}": _rate_dicts(tables[name]) for name in MEASURES}
+        for name, rates in (("asr_graded", self.graded), ("asr_graded_t1", self.graded_t1)):
+            row |= {name: _rate_dicts(rates)} if rates else {}
+        if self.leak is not None:
+            row["leak"] = self.leak.as_dict()
         row["attacker_success"] = _rate_dicts(self.attacker_success)
         if self.harvest is not None:
             row |= {
@@ -118,6 +173,9 @@ class RoundRecord:
                 round=row["round"],
                 rates={name: _rates(row[name]) for name in MEASURES},
                 rates_t1={name: _rates(row[f"{name}_t1"]) for name in MEASURES},
+                graded=_rates(row.get("asr_graded", {})),
+                graded_t1=_rates(row.get("asr_graded_t1", {})),
+                leak=LeakRecord.from_dict(row["leak"]) if "leak" in row else None,
                 attacker_success=_rates(row["attacker_success"]),
                 harvest=harvest,
                 events=tuple(Event(**event) for event in row["events"]),

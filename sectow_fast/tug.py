@@ -15,6 +15,7 @@ from sectow_fast.game.attacker import AttackerRole
 from sectow_fast.game.coldstart import run_lessons
 from sectow_fast.game.defender import DefenderRole
 from sectow_fast.game.harvest import harvest
+from sectow_fast.game.leak import measure_leak
 from sectow_fast.game.measures import attacker_success, measure_defender
 from sectow_fast.game.player import Player
 from sectow_fast.game.schedule import (
@@ -26,7 +27,7 @@ from sectow_fast.game.schedule import (
 from sectow_fast.learn.phase import Role, run_phase
 from sectow_fast.match import Match
 from sectow_fast.protocols import Lesson
-from sectow_fast.records import RoundRecord, StepRecord
+from sectow_fast.records import LeakRecord, RoundRecord, StepRecord
 from sectow_fast.types import Event
 
 SFT_LR = 3e-4  # of the SFT baseline
@@ -153,7 +154,7 @@ def defend(match: Match, journal: Journal, k: int) -> None:
 
 
 def evaluate(match: Match, journal: Journal, k: int) -> None:
-    """Every test suite, greedily as the benchmarks decode and at temperature 1 beside it."""
+    """Every test suite, greedily as the benchmarks decode and at temperature 1; and the leak."""
     config, cast, world = match.config, match.cast, match.stage.world
     with journal.timed(k, "evaluate"):
         if k == 0:
@@ -178,10 +179,14 @@ def evaluate(match: Match, journal: Journal, k: int) -> None:
             config=config,
             seed=f"{config.seed}/attacker-success",
         )
+        leak = _leak(match)
     record = RoundRecord(
         round=k,
-        rates=greedy,
-        rates_t1=sampled,
+        rates=greedy.rates,
+        rates_t1=sampled.rates,
+        graded=greedy.graded,
+        graded_t1=sampled.graded,
+        leak=leak,
         attacker_success={"self-instruct": self_instruct} | match.attacker_rates,
         harvest=match.harvest,
         events=tuple(match.events),
@@ -198,6 +203,22 @@ PHASES: dict[str, Callable[[Match, Journal, int], None]] = {
     "defend": defend,
     "evaluate": evaluate,
 }
+
+
+def _leak(match: Match) -> LeakRecord | None:
+    """None where the world lists no harmful replies, or the settings ask for none."""
+    config, player = match.config, match.cast.defender
+    if match.stage.space is None or not config.evaluate.leak_attacks:
+        return None
+    player.engine.sleep()  # the device is the trainer's while it computes
+    return measure_leak(
+        match.stage.space,
+        player.policy,
+        player.codec,
+        most=config.evaluate.leak_attacks,
+        seed=str(config.seed),
+        tokens_per_batch=config.defend.tokens_per_batch,
+    )
 
 
 def _teach_coldstart(match: Match, journal: Journal, name: str, steps: int) -> None:

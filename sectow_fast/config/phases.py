@@ -176,3 +176,8 @@ class EvaluateConfig(Section):
     """Greedy, as the benchmarks decode; temperature 1 is reported beside it."""
 
     attacker_cases: int = Field(1600, ge=1, description="held-out seeds the attacker is tried on")
+    leak_attacks: int = Field(
+        256,
+        ge=0,
+        description="attacks per object of which the chance of harm is computed; 0: none",
+    )

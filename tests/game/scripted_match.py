@@ -77,6 +77,8 @@ class ScriptedStage:
     world: ScriptedWorld = field(default_factory=ScriptedWorld)
     codec: ScriptedCodec = field(default_factory=ScriptedCodec)
     measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
+    space: Any = None
+    proxies: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def lessons(self):

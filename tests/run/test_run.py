@@ -69,7 +69,12 @@ def test_a_run_leaves_what_the_contract_names(whole):
     for row in summary["rounds"]:
         for kind in ("asr", "orr", "accuracy"):
             for rate in row[kind].values():
-                assert set(rate) == {"value", "n", "low", "high", "unknown"}
+                assert set(rate) == {"value", "n", "low", "high", "unknown", "objects"}
+        leak = row["leak"]
+        assert leak["objects"] == len(leak["worst"]) == 10
+        assert leak["attacks"] == leak["space"] == 2140
+        assert set(leak["asr_at"]) == {"1", "10", "100", "1000"} and "typo+role" in leak["styles"]
+        assert set(row["asr_graded"]) == set(row["asr"]) - {"direct"}
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     defend = [r for r in rows if r.get("phase") == "defend" and "step" in r]
     assert len(defend) == 10
