@@ -46,14 +46,17 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseRecord:
-    """A phase that is not made of steps (harvest, evaluate) has ended. seconds: all of it."""
+    """A phase that is not made of steps (harvest, evaluate) has ended. seconds: all of it;
+    measures: every other number."""
 
     round: int
     phase: str
     seconds: float
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
-        return {"round": self.round, "phase": self.phase, "seconds": {"all": self.seconds}}
+        head = {"round": self.round, "phase": self.phase, "seconds": {"all": self.seconds}}
+        return head | dict(self.measures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,13 @@ class StyleCount:
 
 @dataclass(frozen=True, kw_only=True)
 class HarvestRecord:
-    """What became of a harvest's attacks. dropped: reason -> count; styles: by style."""
+    """What became of a harvest's attacks. dropped: reason -> count; styles: by style; kept_gold:
+    how many of the kept the exact judge would have kept, where a proxy decided."""
 
     kept: int
     dropped: Mapping[str, int]
     styles: Mapping[str, StyleCount]
+    kept_gold: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +164,8 @@ class RoundRecord:
                 "dropped": dict(self.harvest.dropped),
                 "styles": {name: vars(count) for name, count in self.harvest.styles.items()},
             }
+            if self.harvest.kept_gold is not None:
+                row["kept_gold"] = self.harvest.kept_gold
         return row | {"events": [event_dict(event) for event in self.events]}
 
     @classmethod
@@ -168,7 +175,8 @@ class RoundRecord:
             harvest = None
             if "kept" in row:
                 styles = {name: StyleCount(**count) for name, count in row["styles"].items()}
-                harvest = HarvestRecord(kept=row["kept"], dropped=row["dropped"], styles=styles)
+                given = {"kept": row["kept"], "dropped": row["dropped"], "styles": styles}
+                harvest = HarvestRecord(**given, kept_gold=row.get("kept_gold"))
             return cls(
                 round=row["round"],
                 rates={name: _rates(row[name]) for name in MEASURES},
@@ -272,7 +280,10 @@ def record_of(row: Mapping[str, Any], *, where: str = "metrics.jsonl") -> Record
             return Event(**row["event"])
         if "step" not in row:
             seconds = row["seconds"]["all"]
-            return PhaseRecord(round=row["round"], phase=row["phase"], seconds=seconds)
+            rest = {k: v for k, v in row.items() if k not in ("round", "phase", "seconds")}
+            return PhaseRecord(
+                round=row["round"], phase=row["phase"], seconds=seconds, measures=_numbers(rest)
+            )
         named = {name: row[name] for name in ("round", "phase", "step", "steps")}
         tables = {name: _numbers(row.get(name, {})) for name in ("seconds", "reward")}
         rest = {k: v for k, v in row.items() if k not in named and k not in (*tables, "engine")}

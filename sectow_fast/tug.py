@@ -18,6 +18,7 @@ from sectow_fast.game.harvest import harvest
 from sectow_fast.game.leak import measure_leak
 from sectow_fast.game.measures import attacker_success, measure_defender
 from sectow_fast.game.player import Player
+from sectow_fast.game.proxy import paid_world
 from sectow_fast.game.schedule import (
     attacker_has_cold_start,
     defend_config,
@@ -40,8 +41,8 @@ class Journal(Protocol):
         """A phase of `steps` steps begins."""
         ...
 
-    def timed(self, round: int, name: str) -> contextlib.AbstractContextManager[None]:
-        """A phase without steps, from its beginning to its end."""
+    def timed(self, round: int, name: str) -> contextlib.AbstractContextManager[dict[str, float]]:
+        """A phase without steps, from its beginning to its end; it fills in its measures."""
         ...
 
     def on_step(self, record: StepRecord, events: Sequence[Event]) -> None: ...
@@ -95,7 +96,7 @@ def coldstart_attacker(match: Match, journal: Journal, k: int) -> None:
 def attack(match: Match, journal: Journal, k: int) -> None:
     """Attacker GRPO against the defender as it stands."""
     role = AttackerRole(
-        world=match.stage.world,
+        world=paid_world(match.stage, match.config),
         attacker=match.cast.attacker,
         defender=match.cast.defender,
         config=match.config,
@@ -108,23 +109,33 @@ def attack(match: Match, journal: Journal, k: int) -> None:
 def harvest_attacks(match: Match, journal: Journal, k: int) -> None:
     """Write attacks, keep those that beat the current defender, and measure the attacker."""
     config, cast, world = match.config, match.cast, match.stage.world
-    with journal.timed(k, "harvest"):
+    with journal.timed(k, "harvest") as measures:
         found = harvest(
-            world, cast.attacker, cast.defender, config=config, pool=match.pool, round=k
+            paid_world(match.stage, config),
+            cast.attacker,
+            cast.defender,
+            config=config,
+            pool=match.pool,
+            round=k,
         )
+        measures |= found.measures
         match.pool.extend(found.kept)
         match.harvest = found.record
         journal.write_pool()
+        trials = {"self-instruct-now": (None, cast.defender)}
         if config.attacker == "grpo":
-            opponents = {"trained": cast.defender, "trained-vs-round-0": cast.round_zero()}
-            for name, defender in opponents.items():
-                match.attacker_rates[name] = attacker_success(
-                    world,
-                    cast.attacker,
-                    defender,
-                    config=config,
-                    seed=f"{config.seed}/attacker-success",
-                )
+            trials |= {
+                "trained": (cast.attacker, cast.defender),
+                "trained-vs-round-0": (cast.attacker, cast.round_zero()),
+            }
+        for name, (attacker, defender) in trials.items():
+            match.attacker_rates[name] = attacker_success(
+                world,
+                attacker,
+                defender,
+                config=config,
+                seed=f"{config.seed}/attacker-success",
+            )
 
 
 def defend(match: Match, journal: Journal, k: int) -> None:
@@ -144,7 +155,7 @@ def defend(match: Match, journal: Journal, k: int) -> None:
         )
         return
     role = DefenderRole(
-        world=match.stage.world,
+        world=paid_world(match.stage, config),
         defender=match.cast.defender,
         config=config,
         pool=match.pool,
