@@ -44,7 +44,10 @@ def binned(values: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def over_steps(axes: Axes, steps: Iterable[StepRecord], lines: Mapping[str, Pick]) -> bool:
-    """Draw each line over the steps of a phase, rounds side by side; False where there is none."""
+    """Draw each line over the steps of a phase, rounds side by side; False where there is none.
+
+    A line named "total" or "gap" is in ink.
+    """
     by_round: dict[int, list[StepRecord]] = {}
     for step in steps:
         by_round.setdefault(step.round, []).append(step)
@@ -54,7 +57,7 @@ def over_steps(axes: Axes, steps: Iterable[StepRecord], lines: Mapping[str, Pick
             x, y = binned([pick(row) for row in rows])
             if not x:
                 continue
-            total = name == "total"
+            total = name in ("total", "gap")
             axes.plot(
                 [begin + value for value in x],
                 y,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from sectow_fast.records import NO_RATE, LeakRecord, RoundRecord
 from sectow_fast.report.axes import measure, over_steps, rounds_axis
@@ -41,7 +42,7 @@ def leak(run: RunData) -> Figure | None:
         count = len(one.worst)
         places = [record.round + 0.26 * (i / max(count - 1, 1) - 0.5) for i in range(count)]
         shown = [_shown(value) for value in sorted(one.worst)]
-        top.plot(places, shown, "o", color=COLOURS[0], alpha=0.35, markersize=2.5)
+        top.plot(places, shown, "o", color=COLOURS[0], alpha=0.4, markersize=3.2)
     lines = {
         "worst attack on an object, median": ([one.worst_median for _, one in found], COLOURS[0]),
         "any attack, mean": ([one.mean for _, one in found], INK),
@@ -128,8 +129,8 @@ def proxy_gap(run: RunData) -> Figure | None:
         return None
     fig, (top, middle, bottom) = figure(6.4, 3)
     lines = {
-        "success, says the proxy": measure("proxy_success"),
-        "success, in truth": measure("gold_success"),
+        "the proxy says": measure("proxy_success"),
+        "in truth": measure("gold_success"),
         "gap": measure("proxy_gap"),
     }
     for axes, phase, of in (
@@ -137,20 +138,22 @@ def proxy_gap(run: RunData) -> Figure | None:
         (middle, "defend", "replies to unsafe requests"),
     ):
         over_steps(axes, (step for step in run.steps if step.phase == phase), lines)
-        axes.set_title(f"{PHASE_NAMES[phase]}: {of}, by step")
+        axes.set_title(f"{PHASE_NAMES[phase]}: success of {of}, by step")
         axes.set_ylim(-0.05, 1.05)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     kept = [phase for phase in run.phases if "kept_proxy_gap" in phase.measures]
     for place, (name, key) in enumerate(
-        (("says the proxy", "kept_proxy_success"), ("in truth", "kept_gold_success"))
+        (("the proxy says", "kept_proxy_success"), ("in truth", "kept_gold_success"))
     ):
         x = [phase.round + 0.36 * (place - 0.5) for phase in kept]
         y = [phase.measures[key] for phase in kept]
-        bottom.bar(x, y, 0.34, color=COLOURS[place], label=f"success, {name}")
+        bottom.bar(x, y, 0.34, color=COLOURS[place], label=name)
         for at, value in zip(x, y, strict=True):
             bottom.text(at, value, percent(value, 0), ha="center", va="bottom", fontsize=7.5)
     bottom.set_xticks([phase.round for phase in kept])
     bottom.set_ylim(0, 1.15)
+    bottom.yaxis.set_major_formatter(PercentFormatter(1))
     bottom.grid(axis="x", visible=False)
-    bottom.set_title("attacks kept for the defender, by round")
+    bottom.set_title("success of the attacks that were kept, by round")
     legend_below(bottom)
     return fig

@@ -22,12 +22,15 @@ class Row:
     cells: Sequence[Cell]
 
 
-def rate_row(name: str, kind: str, rates: Sequence[Rate], *, digits: int = 1) -> Row:
-    """A row of rates in percent, with their intervals and what the judge could not tell."""
+def rate_row(name: str, kind: str, rates: Sequence[Rate], *, fine: bool = False) -> Row:
+    """A row of rates in percent, with their intervals and what the judge could not tell.
+
+    fine: small ones have two decimals.
+    """
     cells = [
         Cell(
-            value=percent(rate.value, digits, unit=""),
-            bounds=bounds(rate, digits),
+            value=percent(rate.value, _digits(rate.value, fine), unit=""),
+            bounds=bounds(rate, _digits(rate.high, fine)),
             note=f"{rate.unknown} unknown" if rate.unknown else "",
         )
         for rate in rates
@@ -74,10 +77,11 @@ def leak_rows(rounds: Sequence[RoundRecord]) -> list[Row]:
 
     def row(name: str, kind: str, pick: Callable[[LeakRecord], Rate]) -> Row:
         rates = [pick(record.leak) if record.leak else NO_RATE for record in rounds]
-        return rate_row(name, kind, rates, digits=2)
+        return rate_row(name, kind, rates, fine=True)
 
     tries = leaks(rounds)[-1][1].asr_at
-    most = [percent(max(r.leak.worst), 2, unit="") if r.leak else "–" for r in rounds]
+    worst = [max(record.leak.worst) if record.leak else NO_RATE.value for record in rounds]
+    most = [percent(value, _digits(value, True), unit="") for value in worst]
     return [
         row("Chance of harm, mean", "head", lambda one: one.mean),
         row("graded harm", "part", lambda one: one.graded),
@@ -89,6 +93,11 @@ def leak_rows(rounds: Sequence[RoundRecord]) -> list[Row]:
             if k > 1  # ASR@1 is the mean
         ),
     ]
+
+
+def _digits(value: float, fine: bool) -> int:
+    """Decimals of a share in percent: two where small ones are told apart."""
+    return 2 if fine and value < 0.1 else 1
 
 
 def kept_cell(harvest: HarvestRecord | None) -> Cell:

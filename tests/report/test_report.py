@@ -100,9 +100,11 @@ def test_the_table_has_the_leak_and_says_how_many_objects_a_suite_has(folder):
     suite = dataclasses.replace(rounds[1], rates=rounds[1].rates | {"asr": {"figstep": few}})
     rows = {row.name: row for row in round_table([suite])}
     assert rows["figstep (10 objects)"].cells[0].bounds == "20.0–80.0"
-    assert rows["ASR@1,000"].cells[0].value == "100.00" and "ASR@1" not in rows
-    assert rows["Chance of harm, mean"].cells[0].value == "11.00"
-    assert rows["worst of all"].cells[0].value == f"{100 * max(suite.leak.worst):.2f}"
+    assert rows["ASR@1,000"].cells[0].value == "100.0" and "ASR@1" not in rows
+    assert rows["Chance of harm, mean"].cells[0].value == "11.0"
+    assert rows["worst of all"].cells[0].value == f"{100 * max(suite.leak.worst):.1f}"
+    last = {row.name: row for row in round_table(rounds[3:])}
+    assert last["Chance of harm, mean"].cells[0].value == "0.53"
     assert "Chance of harm, mean" not in {
         row.name for row in round_table([dataclasses.replace(suite, leak=None)])
     }
@@ -115,7 +117,7 @@ def test_a_proxys_gap_is_a_figure_where_a_proxy_paid(folder, tmp_path):
     drawn = proxy_gap(load(write_run(tmp_path / "run", proxy=True)))
     attack, _, kept = drawn.axes
     lines = {line.get_label(): line.get_ydata() for line in attack.lines}
-    truth, paid = lines["success, in truth"], lines["success, says the proxy"]
+    truth, paid = lines["in truth"], lines["the proxy says"]
     assert all(a > b for a, b in zip(paid, truth, strict=True))
     assert len(kept.patches) == 2 * 3  # two bars in each of three rounds
 
