@@ -191,7 +191,7 @@ class Rate:
     """A share with its 95 % interval. `unknown` cases are not in `n`.
 
     objects: how many objects the n cases are about, where the interval is over objects
-    (game/intervals.py); None where it is Wilson's over the cases.
+    (intervals.py); None where it is Wilson's over the cases.
     """
 
     value: float

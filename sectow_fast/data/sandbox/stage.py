@@ -18,8 +18,9 @@ from sectow_fast.data.sandbox.model import (
     model_config,
     save_model,
 )
+from sectow_fast.data.sandbox.proxies import make_proxies
 from sectow_fast.data.sandbox.space import SandboxSpace
-from sectow_fast.data.sandbox.world import SandboxWorld
+from sectow_fast.data.sandbox.world import REFUSAL, SandboxWorld
 from sectow_fast.protocols import DataRow, Judge, Lesson
 from sectow_fast.types import Attack, UserError
 
@@ -41,7 +42,13 @@ class SandboxStage:
         self.world = SandboxWorld(seed=config.seed, config=config.sandbox)
         self.measures = self.world.measures
         self.space = SandboxSpace(self.world)
-        self.proxies: dict[str, Judge] = {}
+        self.proxies: dict[str, Judge] = make_proxies(
+            self.world.judge_all,
+            recipe=lambda case: self.world.by_name[case.goal or ""].recipe,
+            refusal=REFUSAL,
+            error=config.game.guard_error,
+            seed=config.seed,
+        )
         self._lessons = Lessons(world=self.world)
         self.lessons: dict[str, Lesson] = {
             "coldstart-caption": self._lessons.caption,
