@@ -78,7 +78,8 @@ class RoundRecord:
     """A round as `summary.json` has it; round 0 is the defender before any reinforcement learning.
 
     rates: measure -> suite -> rate, decoded greedily; rates_t1: the same at temperature 1.
-    attacker_success: by attacker (see `report`). harvest: None where none was made.
+    attacker_success: by attacker (see `report`). harvest: None where none was made. queries:
+    replies that the attacker asked of the defender, in "attack" (its training) and in "harvest".
     """
 
     round: int
@@ -86,6 +87,7 @@ class RoundRecord:
     rates_t1: Mapping[Measure, Rates]
     attacker_success: Rates = field(default_factory=dict)
     harvest: HarvestRecord | None = None
+    queries: Mapping[str, int] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
 
     def mean(self, measure: Measure, *, t1: bool = False) -> Rate:
@@ -103,6 +105,7 @@ class RoundRecord:
                 "kept": self.harvest.kept,
                 "dropped": dict(self.harvest.dropped),
                 "styles": {name: vars(count) for name, count in self.harvest.styles.items()},
+                "queries": dict(self.queries),
             }
         return row | {"events": [event_dict(event) for event in self.events]}
 
@@ -120,6 +123,7 @@ class RoundRecord:
                 rates_t1={name: _rates(row[f"{name}_t1"]) for name in MEASURES},
                 attacker_success=_rates(row["attacker_success"]),
                 harvest=harvest,
+                queries=dict(row["queries"]) if "kept" in row else {},
                 events=tuple(Event(**event) for event in row["events"]),
             )
         except (KeyError, TypeError, AttributeError) as error:

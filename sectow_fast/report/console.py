@@ -192,7 +192,9 @@ class LiveConsole:
         text += f" ({', '.join(suites)})" if suites else ""
         text += f", ORR {percent(record.mean('orr').value)}"
         text += f", accuracy {percent(record.mean('accuracy').value)}"
-        return text + (f", kept {record.harvest.kept}" if record.harvest else "")
+        if record.harvest:
+            text += f", kept {record.harvest.kept}, queries {sum(record.queries.values()):,}"
+        return text
 
     def _say(self, kind: str, text: str) -> None:
         if self.plain:
@@ -229,10 +231,10 @@ class LiveConsole:
         """Rounds so far; suites only where the terminal has room for them."""
         done = self._done
         names = suite_names(done, "asr")
-        if self._console.width < 62 + sum(max(len(name), 6) + 3 for name in names):
+        if self._console.width < 71 + sum(max(len(name), 6) + 3 for name in names):
             names = []
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-        for head in ("round", "mean ASR", *names, "ORR", "accuracy", "kept", "attacker"):
+        for head in ("round", "mean ASR", *names, "ORR", "accuracy", "kept", "queries", "attacker"):
             table.add_column(Text(visible(head)), justify="right", no_wrap=True)
         for record in done[-ROUNDS_SHOWN:]:
             suites = [record.rates["asr"].get(name, NO_RATE) for name in names]
@@ -242,6 +244,7 @@ class LiveConsole:
                 str(record.round),
                 *(percent(rate.value) for rate in (record.mean("asr"), *suites, *means)),
                 str(record.harvest.kept) if record.harvest else "–",
+                f"{sum(record.queries.values()):,}" if record.harvest else "–",
                 percent(trained.value),
             )
         found = attackers(done)

@@ -28,7 +28,7 @@ class ScriptedLearner:
     def agreed(self, scores):
         return scores
 
-    def update(self, groups, *, lr):
+    def update(self, groups, *, lr, entropy_coef=None):
         return self._learn(groups, lr)
 
     def teach(self, pairs, *, lr):
@@ -113,6 +113,10 @@ class MemoryJournal:
         self.events += events
         self.match.events += events
         self.match.step = record.step + 1
+
+    def on_event(self, event):
+        self.events.append(event)
+        self.match.events.append(event)
 
     def write_pool(self):
         self.pools.append(len(self.match.pool))

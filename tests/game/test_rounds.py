@@ -219,12 +219,15 @@ def test_a_phase_goes_on_from_its_step_with_its_roles_state():
     match.cursor, match.step, match.skipped = 4, 2, 1
     match.role_state = {
         "monitor": {"raised": True, "low_in_a_row": 3, "rows": []},
+        "floor": {"raises": 0},
+        "queries": 5,
         "stopped": False,
     }
     assert schedule(match.config)[4] == (1, "attack")
     PHASES["attack"](match, journal, 1)
     assert [record.step for record in journal.steps] == [2]
     assert match.role.monitor.raised and match.role.monitor.low_in_a_row == 4
+    assert match.queries == {"attack": 5 + 16}
     assert not journal.events  # it had been raised before
     journal.next_phase()
     assert (match.cursor, match.step, match.skipped) == (5, 0, 0)
@@ -237,6 +240,7 @@ def test_the_weights_to_roll_back_to_come_with_the_role():
     match.last_good = {"weight": 1}
     match.role_state = {
         "monitor": {"raised": False},
+        "floor": {"raises": 0},
         "stopped": False,
         "priorities": {},
     }

@@ -76,6 +76,7 @@ def round_record(k: int, rng: random.Random, *, level: float, orr: float) -> Rou
         },
         attacker_success=success,
         harvest=harvest,
+        queries={"attack": 15360, "harvest": 3752} if harvest else {},
         events=(EVENT,) if k == 1 else (),
     )
 
