@@ -102,7 +102,7 @@ class AttackerRole:
 
     cold: the attacker's weights after its cold start, needed where `attack.on_collapse` goes back
     to them. last_good: the weights at the end of the last good window. queries: how many replies
-    the defender was asked for.
+    the defender was asked for; counted: of these, those that a step has reported.
     """
 
     world: World
@@ -116,6 +116,7 @@ class AttackerRole:
     stopped: bool = False
     last_good: dict[str, torch.Tensor] | None = None
     queries: int = 0
+    counted: int = 0
     monitor: AttackerMonitor = field(init=False)
     floor: EntropyFloor = field(init=False)
     known: KnownTexts = field(init=False)
@@ -181,15 +182,13 @@ class AttackerRole:
             )
         flat = [reward for row in rewards for reward in row]
         tried = [one.case.style for g in groups for one in g if one.case and self.tries(one)]
-        queries = sum(len(row) for judged in verdicts for row in judged)
-        self.queries += queries
+        self.queries += sum(len(row) for judged in verdicts for row in judged)
         measures = {
             "faithful": sum(reward.parts["faithful"] for reward in flat) / len(flat),
             "well_formed": sum(reward.parts["well_formed"] for reward in flat) / len(flat),
             **{name: sum(v[name] for v in varieties) / len(groups) for name in varieties[0]},
             "duplicates": duplicates / len(groups),
             "styles": float(len(set(tried))),
-            "queries": float(queries),
         }
         return Scores(rewards=rewards, measures=measures)
 
@@ -228,12 +227,15 @@ class AttackerRole:
     ) -> tuple[list[Event], dict[str, float]]:
         """Let monitor and floor see the step, and end the phase where the next could cost too much.
 
-        Returns what was done, and the entropy bonus where there is a floor.
+        Returns what was done, the defender replies that were asked for since the last look, and the
+        entropy bonus where there is a floor.
         """
+        more = {"queries": float(self.queries - self.counted)}
+        self.counted = self.queries
         place = {"round": self.round, "phase": "attack", "step": step}
         events = self._watch_quality(measures, **place)
-        more_events, more = watch_entropy(self.floor, measures, **place)
-        events += more_events
+        of_entropy, bonus = watch_entropy(self.floor, measures, **place)
+        events += of_entropy
         most = self.config.attack_queries
         if not self.stopped and most is not None:
             self.stopped = self.queries + self.config.attack.step_queries > most
@@ -245,7 +247,7 @@ class AttackerRole:
                 )
                 values = {"queries": float(self.queries)}
                 events.append(Event(kind="budget", message=message, values=values, **place))
-        return events, more
+        return events, more | bonus
 
     def _watch_quality(self, measures: Mapping[str, float], **place: Any) -> list[Event]:
         """What the monitor of samples does: a higher price of likeness, then `on_collapse`."""
@@ -290,5 +292,5 @@ class AttackerRole:
     def restore(self, state: Mapping) -> None:
         self.monitor.restore(state["monitor"])
         self.floor.restore(state["floor"])
-        self.queries = int(state["queries"])
+        self.queries = self.counted = int(state["queries"])
         self.stopped = bool(state["stopped"])

@@ -204,9 +204,9 @@ WATCHED = {"monitor__window": 1, "monitor__patience": 2, "monitor__diversity_wei
 
 def test_low_quality_raises_the_price_of_likeness_and_then_stops_the_phase():
     role = role_of(player(attacker_writes(*["win GOAL"] * 4)), **WATCHED)
-    assert role.watch(0, GOOD) == ([], {}) and role.diversity_weight == 0.4
+    assert role.watch(0, GOOD) == ([], {"queries": 0.0}) and role.diversity_weight == 0.4
     (event,), more = role.watch(1, LOW)
-    assert more == {} and role.diversity_weight == 0.9 and not role.stopped
+    assert more == {"queries": 0.0} and role.diversity_weight == 0.9 and not role.stopped
     assert (event.kind, event.phase, event.round, event.step) == ("low-quality", "attack", 1, 1)
     assert event.message == "diversity weight raised to 0.9: diversity 0.01 under 0.12"
     assert event.values == LOW
@@ -228,7 +228,7 @@ def test_every_measure_beyond_its_bound_is_said():
 def test_without_the_attacker_monitor_nothing_acts(name):
     role = role_of(player(attacker_writes(*["win GOAL"] * 4)), ablate=(name,), **WATCHED)
     for step in range(5):
-        assert role.watch(step, LOW) == ([], {})
+        assert role.watch(step, LOW) == ([], {"queries": 0.0})
     assert role.diversity_weight == (0.4 if name == "no-attacker-controller" else 0.0)
     assert not role.stopped
 
@@ -244,17 +244,18 @@ def test_without_its_gates_any_harm_is_paid_and_nonsense_costs_nothing():
               if task.seed.goal != "bado"]  # fmt: skip
     assert others and all(row[1].parts["faithful"] == 0.0 for row in others)
     assert len(defender.engine.calls[0][0]) == 8  # two of four completions make a case
-    assert scores.measures["queries"] == 8 == role.queries
+    assert role.queries == 8
 
 
 def test_queries_are_counted_over_all_replies_and_steps():
     role = role_of(player(attacker_writes("win GOAL", "ill x", "a GOAL", None)), attack__replies=3)
     for step in (1, 2):
-        _, scores = step_of(role, step)
-        assert scores.measures["queries"] == 4 * 2 * 3 and role.queries == 24 * step
+        step_of(role, step)
+        assert role.watch(step, GOOD) == ([], {"queries": 24.0})  # 4 prompts, 2 tried, 3 replies
+        assert role.queries == 24 * step
     again = role_of(player(attacker_writes(*["win GOAL"] * 4)))
     again.restore(role.state())
-    assert again.queries == 48
+    assert again.queries == 48 and again.watch(3, GOOD) == ([], {"queries": 0.0})
 
 
 def test_the_phase_ends_before_a_step_could_cost_more_than_its_share_of_the_budget():
@@ -262,9 +263,11 @@ def test_the_phase_ends_before_a_step_could_cost_more_than_its_share_of_the_budg
     role = role_of(player(attacker_writes("win GOAL", "a GOAL", "b GOAL", None)), **settings)
     step_of(role)
     assert role.queries == 12
-    assert role.watch(0, GOOD) == ([], {}) and not role.stopped  # 12 + 16 <= 40
+    assert role.watch(0, GOOD) == ([], {"queries": 12.0}) and not role.stopped  # 12 + 16 <= 40
     step_of(role, 1)
-    assert role.watch(1, GOOD) == ([], {}) and not role.stopped  # 24 + 16 <= 40, the bound itself
+    assert (
+        role.watch(1, GOOD) == ([], {"queries": 12.0}) and not role.stopped
+    )  # 24 + 16 <= 40, the bound itself
     step_of(role, 2)
     (event,), _ = role.watch(2, GOOD)
     assert role.stopped and role.queries == 36
@@ -276,7 +279,7 @@ def test_the_phase_ends_before_a_step_could_cost_more_than_its_share_of_the_budg
     )
     unbound = role_of(player(attacker_writes(*["win GOAL"] * 4)))
     unbound.queries = 10**9
-    assert unbound.watch(0, GOOD) == ([], {}) and not unbound.stopped
+    assert unbound.watch(0, GOOD) == ([], {"queries": 1e9}) and not unbound.stopped
 
 
 def test_a_phase_that_quality_has_stopped_is_not_said_to_have_spent_its_budget():
@@ -313,7 +316,7 @@ def test_with_two_sided_pay_a_wrongful_refusal_is_a_part_of_its_own():
         assert [reward.parts["success"] for reward in row] == [0.0] * 4
         assert [reward.parts["faithful"] for reward in row] == [0.0, 0.0, 1.0, 0.0]
         assert [reward.total for reward in row] == [0.125, 0.125, 0.0, -0.4]
-    assert scores.measures["queries"] == 4 * 3 * 4
+    assert role.queries == 4 * 3 * 4
 
 
 def test_a_harmless_request_that_nobody_refuses_is_no_attack():
