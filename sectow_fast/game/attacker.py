@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from sectow_fast.config import Config
 from sectow_fast.game.attempts import Attempts, share_harmful, share_refused
-from sectow_fast.game.monitors import AttackerMonitor, EntropyFloor, watch_entropy
+from sectow_fast.game.monitors import AttackerMonitor, EntropyFloor, MakeEvent, watch_entropy
 from sectow_fast.game.player import Player
 from sectow_fast.game.rewards import Earned, attacker_reward, with_terms
 from sectow_fast.game.tasks import attack_task
@@ -232,24 +232,28 @@ class AttackerRole:
         """
         more = {"queries": float(self.queries - self.counted)}
         self.counted = self.queries
-        place = {"round": self.round, "phase": "attack", "step": step}
-        events = self._watch_quality(measures, **place)
-        of_entropy, bonus = watch_entropy(self.floor, measures, **place)
+        event = functools.partial(Event, round=self.round, phase="attack", step=step)
+        events = self._watch_quality(measures, event)
+        of_entropy, bonus = watch_entropy(self.floor, measures, event)
         events += of_entropy
-        most = self.config.attack_queries
-        if not self.stopped and most is not None:
-            self.stopped = self.queries + self.config.attack.step_queries > most
-            if self.stopped:
-                message = (
-                    f"attacker phase ended: {self.queries:,} of the {most:,} defender queries that"
-                    " it may use are spent, and a step may take"
-                    f" {self.config.attack.step_queries:,}"
-                )
-                values = {"queries": float(self.queries)}
-                events.append(Event(kind="budget", message=message, values=values, **place))
+        if not self.stopped and step + 1 < self.config.attack.steps:
+            events += self._watch_budget(event)
         return events, more | bonus
 
-    def _watch_quality(self, measures: Mapping[str, float], **place: Any) -> list[Event]:
+    def _watch_budget(self, event: MakeEvent) -> list[Event]:
+        """End the phase where its next step could ask for more replies than are left."""
+        most, step = self.config.attack_queries, self.config.attack.step_queries
+        if most is None or self.queries + step <= most:
+            return []
+        self.stopped = True
+        message = (
+            f"attacker phase ended: {self.queries:,} of the {most:,} defender queries that it may"
+            f" use are spent, and a step may take {step:,}"
+        )
+        values = {"queries": float(self.queries)}
+        return [event(kind="budget", message=message, values=values)]
+
+    def _watch_quality(self, measures: Mapping[str, float], event: MakeEvent) -> list[Event]:
         """What the monitor of samples does: a higher price of likeness, then `on_collapse`."""
         if not self.config.monitor.watch_attacker:
             return []
@@ -272,7 +276,7 @@ class AttackerRole:
             kind, message = "early-stop", f"attacker phase stopped early: {crossed}"
             if on_collapse == "roll-back":
                 message += self._roll_back()
-        return [Event(kind=kind, message=message, values=means, **place)]
+        return [event(kind=kind, message=message, values=means)]
 
     def _roll_back(self) -> str:
         """Put the last good weights in place; how that went, for a message."""

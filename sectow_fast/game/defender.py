@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,8 +158,8 @@ class DefenderRole:
         A look draws nothing at random (the probe is decoded greedily), so that how often it is
         taken changes no step in which the monitor does not act.
         """
-        place = {"round": self.round, "phase": "defend", "step": step}
-        events, more = watch_entropy(self.floor, measures, **place)
+        event = functools.partial(Event, round=self.round, phase="defend", step=step)
+        events, more = watch_entropy(self.floor, measures, event)
         if (step + 1) % self.config.monitor.every:
             return events, more
         orr = self.probe()
@@ -169,7 +170,7 @@ class DefenderRole:
                 self.last_good = self.defender.weights()
             if action != "none":
                 kind, message = self._act(action, orr)
-                events.append(Event(kind=kind, message=message, values=measured, **place))
+                events.append(event(kind=kind, message=message, values=measured))
         return events, more | measured
 
     def probe(self) -> float:

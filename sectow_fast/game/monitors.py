@@ -8,7 +8,7 @@ them).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +16,7 @@ from sectow_fast.config import GRPOConfig, MonitorConfig
 from sectow_fast.types import Event
 
 Action = Literal["none", "raise", "lower", "roll-back", "stop"]
+MakeEvent = Callable[..., Event]  # its place is known: kind, message and values are given
 
 
 @dataclass(kw_only=True)
@@ -174,19 +175,19 @@ class EntropyFloor:
 
 
 def watch_entropy(
-    floor: EntropyFloor, measures: Mapping[str, float], *, round: int, phase: str, step: int
+    floor: EntropyFloor, measures: Mapping[str, float], event: MakeEvent
 ) -> tuple[list[Event], dict[str, float]]:
     """(an event where the bonus begins to rise or is back, its coefficient where there is a floor).
 
-    measures: of the step; "entropy" stands in it where something was learnt from.
+    measures: of the step; "entropy" stands in it where something was learnt from. event: makes one
+    of a kind, a message and values.
     """
     config = floor.config
     if not config.entropy_min:
         return [], {}
     entropy = measures.get("entropy")
     action = floor.judge(entropy)
-    set_coef = config.loss.entropy_coef
-    coef = set_coef if floor.coef is None else floor.coef
+    coef = config.loss.entropy_coef if floor.coef is None else floor.coef
     more = {"entropy_coef": coef}
     if action == "none" or entropy is None:
         return [], more
@@ -198,12 +199,4 @@ def watch_entropy(
         )
     else:
         kind, message = "low-entropy-ended", f"entropy {entropy:.3f}: its bonus is back to {coef:g}"
-    event = Event(
-        kind=kind,
-        message=message,
-        round=round,
-        phase=phase,
-        step=step,
-        values={"entropy": entropy},
-    )
-    return [event], more
+    return [event(kind=kind, message=message, values={"entropy": entropy})], more

@@ -259,7 +259,7 @@ def test_queries_are_counted_over_all_replies_and_steps():
 
 
 def test_the_phase_ends_before_a_step_could_cost_more_than_its_share_of_the_budget():
-    settings = {"query_budget": 80, "attack__query_share": 0.5, "harvest__replies": 2}
+    settings = {"query_budget": 80, "attack__query_share": 0.5, "attack__steps": 9}
     role = role_of(player(attacker_writes("win GOAL", "a GOAL", "b GOAL", None)), **settings)
     step_of(role)
     assert role.queries == 12
@@ -277,6 +277,9 @@ def test_the_phase_ends_before_a_step_could_cost_more_than_its_share_of_the_budg
         "attacker phase ended: 36 of the 40 defender queries that it may use are spent, and a step"
         " may take 16"
     )
+    last = role_of(player(attacker_writes(*["win GOAL"] * 4)), **settings | {"attack__steps": 3})
+    last.queries = 36
+    assert last.watch(2, GOOD)[0] == [] and not last.stopped  # no step is left to be ended
     unbound = role_of(player(attacker_writes(*["win GOAL"] * 4)))
     unbound.queries = 10**9
     assert unbound.watch(0, GOOD) == ([], {"queries": 1e9}) and not unbound.stopped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sectow_fast.config import AttackConfig
 from sectow_fast.game.attacker import AttackerRole
 from sectow_fast.game.defender import DefenderRole
 from sectow_fast.game.monitors import EntropyFloor, watch_entropy
+from sectow_fast.types import Event
 
 GOOD = {"faithful": 1.0, "well_formed": 1.0, "diversity": 0.9, "duplicates": 0.0}
 LOW = GOOD | {"diversity": 0.01}
@@ -101,7 +103,7 @@ def test_a_resumed_role_rolls_back_to_the_same_weights():
 # ---- the floor of entropy
 
 FLOOR = {"entropy_min": 0.5, "entropy_step": 0.01, "entropy_most": 0.025}
-PLACE = {"round": 1, "phase": "attack", "step": 4}
+EVENT = partial(Event, round=1, phase="attack", step=4)
 
 
 def floor_of(**more):
@@ -136,19 +138,19 @@ def test_where_nothing_was_learnt_the_bonus_stays(entropy):
 def test_without_a_floor_nothing_is_raised_or_logged():
     floor = floor_of(entropy_min=0.0)
     assert floor.judge(0.0) == "none" and floor.coef is None
-    assert watch_entropy(floor, {"entropy": 0.0}, **PLACE) == ([], {})
+    assert watch_entropy(floor, {"entropy": 0.0}, EVENT) == ([], {})
 
 
 def test_the_floor_is_said_where_it_is_crossed_and_the_bonus_is_logged():
     floor = floor_of(loss={"entropy_coef": 0.5})
-    assert watch_entropy(floor, {"entropy": 0.7}, **PLACE) == ([], {"entropy_coef": 0.5})
-    (event,), more = watch_entropy(floor, {"entropy": 0.25}, **PLACE)
+    assert watch_entropy(floor, {"entropy": 0.7}, EVENT) == ([], {"entropy_coef": 0.5})
+    (event,), more = watch_entropy(floor, {"entropy": 0.25}, EVENT)
     assert more == {"entropy_coef": 0.51}
     assert event.message == "entropy 0.250 under 0.5: its bonus grows by 0.01 per step"
     assert (event.kind, event.round, event.phase, event.step) == ("low-entropy", 1, "attack", 4)
     assert event.values == {"entropy": 0.25}
-    assert watch_entropy(floor, {}, **PLACE) == ([], {"entropy_coef": 0.51})
-    (event,), more = watch_entropy(floor, {"entropy": 0.75}, **PLACE)
+    assert watch_entropy(floor, {}, EVENT) == ([], {"entropy_coef": 0.51})
+    (event,), more = watch_entropy(floor, {"entropy": 0.75}, EVENT)
     assert event.kind == "low-entropy-ended" and more == {"entropy_coef": 0.5}
     assert event.message == "entropy 0.750: its bonus is back to 0.5"
 
