@@ -98,9 +98,7 @@ class Keeper:
         self._write(record.as_row())
         self.console.step(record)
         for event in events:
-            match.events.append(event)
-            self._write(event_row(event))
-            self.console.event(event)
+            self.on_event(event)
         match.step = record.step + 1
         match.skipped = int(record.measures["skipped_in_row"])
         if self._stopping():
@@ -109,6 +107,12 @@ class Keeper:
             raise Interrupted
         if match.step % match.config.save_every == 0 and match.step < record.steps:
             self.save()
+
+    def on_event(self, event: Event) -> None:
+        """Log and show what happened; the round's record has it too."""
+        self.match.events.append(event)
+        self._write(event_row(event))
+        self.console.event(event)
 
     def write_pool(self) -> None:
         if self.ranks.first:
@@ -155,6 +159,8 @@ class Keeper:
             tensors["optimizer"] = checkpoint.optimizer_tensors(training.optimizer, training.model)
         if match.role is not None and match.role.last_good is not None:
             tensors["last_good"] = match.role.last_good
+        if match.cold_attacker:
+            tensors["cold_attacker"] = match.cold_attacker
         state = match.state() | {
             "elapsed": self.elapsed,
             "metrics_bytes": self.log.bytes if self.log else 0,
@@ -170,13 +176,18 @@ class Keeper:
             player = self._player(name)
             saved.fill(name, player.model.state_dict())
             player.engine.sync(player.model)
-        if "last_good" in saved.names:
-            self.match.last_good = self.match.cast.defender.weights()
-            saved.fill("last_good", self.match.last_good)
         with reading(saved.path):
             self.match.restore(saved.state)
             self._before = float(saved.state["elapsed"])
             metrics_bytes = int(saved.state["metrics_bytes"])
+        cast = self.match.cast
+        if "last_good" in saved.names:
+            whose = cast.attacker if self.match.phase == "attack" else cast.defender
+            self.match.last_good = whose.weights()
+            saved.fill("last_good", self.match.last_good)
+        if "cold_attacker" in saved.names:
+            self.match.cold_attacker = cast.attacker.weights()
+            saved.fill("cold_attacker", self.match.cold_attacker)
         self.players.resume_training(saved)
         if self.log:
             self.log.truncate(metrics_bytes)

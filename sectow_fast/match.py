@@ -59,9 +59,10 @@ class Cast(Protocol):
 @dataclass(kw_only=True)
 class Match:
     """cursor: the phase of the schedule that is under way; step: its next step; skipped: how many
-    updates in a row were skipped just before. harvest, attacker_rates and events are of the round
-    under way, and go into its record. role_state and last_good are what a checkpoint had of the
-    phase's role, until the phase takes them up.
+    updates in a row were skipped just before. harvest, queries, attacker_rates and events are of
+    the round under way, and go into its record. role_state and last_good are what a checkpoint had
+    of the phase's role, until the phase takes them up. cold_attacker: the attacker's weights of
+    round 0, kept only where `attack.on_collapse` may go back to them.
     """
 
     config: Config
@@ -70,6 +71,7 @@ class Match:
     pool: list[Attack] = field(default_factory=list)
     rounds: list[RoundRecord] = field(default_factory=list)
     harvest: HarvestRecord | None = None
+    queries: dict[str, int] = field(default_factory=dict)
     attacker_rates: dict[str, Rate] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     cursor: int = 0
@@ -78,6 +80,13 @@ class Match:
     role: Role | None = None
     role_state: Mapping[str, Any] | None = None
     last_good: dict[str, torch.Tensor] | None = None
+    cold_attacker: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def phase(self) -> str | None:
+        """The phase that is under way; None at the end."""
+        plan = schedule(self.config)
+        return plan[self.cursor][1] if self.cursor < len(plan) else None
 
     def enter(self, role: Role) -> None:
         """`role` is being played from now on; it goes on where a checkpoint left it."""
@@ -92,7 +101,7 @@ class Match:
 
     def end_round(self, record: RoundRecord) -> None:
         self.rounds.append(record)
-        self.harvest, self.attacker_rates, self.events = None, {}, []
+        self.harvest, self.queries, self.attacker_rates, self.events = None, {}, {}, []
 
     def state(self) -> dict[str, Any]:
         """Everything but weights, as JSON: what the next step reads."""
@@ -108,6 +117,7 @@ class Match:
             "pool": [attack_as_dict(attack) for attack in self.pool],
             "rounds": [record.as_dict() for record in self.rounds],
             "harvest": harvest,
+            "queries": dict(self.queries),
             "attacker_rates": {name: rate.as_dict() for name, rate in self.attacker_rates.items()},
             "events": [event_dict(event) for event in self.events],
         }
@@ -131,5 +141,6 @@ class Match:
         if state["harvest"] is not None:
             styles = {k: StyleCount(**count) for k, count in state["harvest"]["styles"].items()}
             self.harvest = HarvestRecord(**state["harvest"] | {"styles": styles})
+        self.queries = {name: int(count) for name, count in state["queries"].items()}
         self.attacker_rates = {name: Rate(**row) for name, row in state["attacker_rates"].items()}
         self.events = [Event(**row) for row in state["events"]]

@@ -195,6 +195,7 @@ class EveryOtherReward:
     name: RoleName = "defender"
     stopped = False
     last_good = None
+    entropy_coef = None
 
     def __init__(self, world: World, *, prompts: int, group_size: int) -> None:
         self._cases, self._prompts = world.train_cases("harmless"), prompts

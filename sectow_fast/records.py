@@ -132,7 +132,8 @@ class RoundRecord:
     rates: measure -> suite -> rate, decoded greedily; rates_t1: the same at temperature 1. graded
     and graded_t1: suite -> mean graded harm, where the judge can grade. leak: None where the world
     lists no harmful replies. attacker_success: by attacker (see `report`). harvest: None where none
-    was made.
+    was made. queries: replies that the attacker asked of the defender, in "attack" (its training)
+    and in "harvest".
     """
 
     round: int
@@ -143,6 +144,7 @@ class RoundRecord:
     leak: LeakRecord | None = None
     attacker_success: Rates = field(default_factory=dict)
     harvest: HarvestRecord | None = None
+    queries: Mapping[str, int] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
 
     def mean(self, measure: Measure, *, t1: bool = False) -> Rate:
@@ -164,6 +166,7 @@ class RoundRecord:
                 "kept": self.harvest.kept,
                 "dropped": dict(self.harvest.dropped),
                 "styles": {name: vars(count) for name, count in self.harvest.styles.items()},
+                "queries": dict(self.queries),
             }
             if self.harvest.kept_gold is not None:
                 row["kept_gold"] = self.harvest.kept_gold
@@ -187,6 +190,7 @@ class RoundRecord:
                 leak=LeakRecord.from_dict(row["leak"]) if "leak" in row else None,
                 attacker_success=_rates(row["attacker_success"]),
                 harvest=harvest,
+                queries=dict(row["queries"]) if "kept" in row else {},
                 events=tuple(Event(**event) for event in row["events"]),
             )
         except (KeyError, TypeError, AttributeError) as error:

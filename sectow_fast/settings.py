@@ -25,7 +25,7 @@ from sectow_fast.cli import (
     read_flags,
     unknown_setting,
 )
-from sectow_fast.config import Config
+from sectow_fast.config import Config, ablated
 from sectow_fast.plugins import load_plugins
 from sectow_fast.types import UserError
 
@@ -112,8 +112,9 @@ def load_config(
     given = read_all_flags(arguments, [*OPTIONS, *known])
     for name in ("plugins", *Options.model_fields):
         given.pop(name, None)
+    below = _without_ablated(values, given.get("ablate", ()))
     try:
-        return Config.model_validate(merged(values, nested(given)))
+        return Config.model_validate(merged(below, nested(given)))
     except ValidationError as error:
         name, words, unknown = first_problem(error)
         where = f"{path}: " if name not in given and _is_wrong(values) else ""
@@ -121,6 +122,19 @@ def load_config(
             words = unknown_setting(name, [flag.shown.removeprefix("--") for flag in known])
             raise UserError(where + words) from None
         raise UserError(f"{where}{name or 'settings'}: {words}") from None
+
+
+def _without_ablated(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A file's settings less those that ablations named by a flag set: flags lie over the file."""
+    out = dict(values)
+    for _, key, _ in ablated(names):
+        section, _, field = key.rpartition(".")
+        inner = out.get(section, {})
+        if not section:
+            out.pop(field, None)
+        elif isinstance(inner, Mapping):
+            out[section] = {name: value for name, value in inner.items() if name != field}
+    return out
 
 
 def _toml(path: Path) -> dict[str, Any]:

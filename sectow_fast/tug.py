@@ -47,6 +47,10 @@ class Journal(Protocol):
 
     def on_step(self, record: StepRecord, events: Sequence[Event]) -> None: ...
 
+    def on_event(self, event: Event) -> None:
+        """Something happened in a phase without steps."""
+        ...
+
     def write_pool(self) -> None: ...
 
     def round_done(self, record: RoundRecord) -> None: ...
@@ -102,13 +106,18 @@ def attack(match: Match, journal: Journal, k: int) -> None:
         config=match.config,
         pool=match.pool,
         round=k,
+        cold=match.cold_attacker,
     )
     _grpo(match, journal, role, player=match.cast.attacker, config=match.config.attack, k=k)
+    match.queries["attack"] = role.queries
 
 
 def harvest_attacks(match: Match, journal: Journal, k: int) -> None:
     """Write attacks, keep those that beat the current defender, and measure the attacker."""
     config, cast, world = match.config, match.cast, match.stage.world
+    queries = None
+    if config.query_budget is not None:
+        queries = config.query_budget - match.queries.get("attack", 0)
     with journal.timed(k, "harvest") as measures:
         found = harvest(
             paid_world(match.stage, config),
@@ -117,10 +126,15 @@ def harvest_attacks(match: Match, journal: Journal, k: int) -> None:
             config=config,
             pool=match.pool,
             round=k,
+            queries=queries,
         )
         measures |= found.measures
         match.pool.extend(found.kept)
-        match.harvest = found.record
+        match.harvest, match.queries["harvest"] = found.record, found.queries
+        if found.short is not None:
+            journal.on_event(
+                Event(kind="harvest", message=found.short, round=k, phase="harvest", step=0)
+            )
         journal.write_pool()
         trials = {"self-instruct-now": (None, cast.defender)}
         if config.attacker == "grpo":
@@ -172,6 +186,8 @@ def evaluate(match: Match, journal: Journal, k: int) -> None:
             if config.model.attacker is None and not attacker_has_cold_start(config):
                 cast.fork_attacker()
             cast.save_round_zero()
+            if config.attack.on_collapse == "fresh-start":
+                match.cold_attacker = cast.attacker.weights()
         greedy, sampled = (
             measure_defender(
                 world,
@@ -200,6 +216,7 @@ def evaluate(match: Match, journal: Journal, k: int) -> None:
         leak=leak,
         attacker_success={"self-instruct": self_instruct} | match.attacker_rates,
         harvest=match.harvest,
+        queries=dict(match.queries),
         events=tuple(match.events),
     )
     journal.round_done(record)

@@ -171,7 +171,7 @@ class DefendTask:
     """One prompt of the defender's training, and the place in its source that its rewards go to."""
 
     case: Case
-    source: str  # "pool", "unsafe" or "harmless"
+    source: str  # "pool", "past-ROUND", "unsafe" or "harmless"
     place: int
 
 

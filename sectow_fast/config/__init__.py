@@ -8,6 +8,7 @@ error that names the nearest known one. Defaults are the sandbox's; presets/*.to
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from sectow_fast.extras import require
@@ -53,17 +54,36 @@ __all__ = [
     "ModelConfig",
     "MonitorConfig",
     "SandboxConfig",
+    "ablated",
 ]
 
 Ablation = Literal[
-    "no-iteration", "no-defender-monitor", "no-attacker-monitor", "no-cold-start", "no-harmless"
+    "no-iteration",
+    "no-defender-monitor",
+    "no-attacker-monitor",
+    "no-attacker-gates",
+    "no-attacker-filter",
+    "no-attacker-controller",
+    "no-cold-start",
+    "no-harmless",
 ]
 
+# The three places where the quality of attacks is watched: reward, filter and controller.
+ATTACKER_MONITOR: dict[str, dict[str, Any]] = {
+    "no-attacker-gates": {"attack.gates": False, "attack.diversity_weight": 0.0},
+    "no-attacker-filter": {"harvest.filter": False},
+    "no-attacker-controller": {
+        "monitor.watch_attacker": False,
+        "attack.on_collapse": "keep",
+        "attack.entropy_min": 0.0,
+    },
+}
 # Each ablation stands for these settings.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no-iteration": {"iterate": False},
     "no-defender-monitor": {"monitor.watch_defender": False},
-    "no-attacker-monitor": {"monitor.watch_attacker": False},
+    "no-attacker-monitor": {k: v for part in ATTACKER_MONITOR.values() for k, v in part.items()},
+    **ATTACKER_MONITOR,
     "no-cold-start": {"coldstart.attacker_steps": 0},
     "no-harmless": {"defend.harmless_share": 0.0, "monitor.harmless_share_raised": 0.0},
 }
@@ -84,6 +104,12 @@ class Config(Section):
     attacker: Literal["grpo", "self-instruct"] = "grpo"
     defender: Literal["grpo", "sft"] = "grpo"
     iterate: bool = Field(True, description="false: one long defence on the existing data alone")
+    query_budget: int | None = Field(
+        None,
+        gt=0,
+        description="defender replies that attack phase and harvest of a round may ask for"
+        " together; none: no bound",
+    )
     ablate: tuple[Ablation, ...] = Field((), description="names for settings; see ABLATIONS")
     reveal: bool = Field(False, description="show attack texts in the report")
     model: ModelConfig = ModelConfig()
@@ -99,14 +125,52 @@ class Config(Section):
     learn: LearnConfig = LearnConfig()
     engine: EngineConfig = EngineConfig()
 
+    @property
+    def attack_queries(self) -> int | None:
+        """How many of a round's defender replies its attack phase may ask for; None: no bound."""
+        if self.query_budget is None:
+            return None
+        return int(self.query_budget * self.attack.query_share)
+
     @model_validator(mode="after")
     def _check(self) -> Config:
+        for name, key, value in ablated(self.ablate):
+            section, _, field = key.rpartition(".")
+            found = getattr(getattr(self, section) if section else self, field)
+            if found != value:
+                raise ValueError(
+                    f"ablate {name} sets {key} to {value}: found {key} {found} beside it; leave one"
+                    " of the two out"
+                )
+        if self.attack.on_collapse != "keep" and not self.monitor.watch_attacker:
+            raise ValueError(
+                f"attack.on_collapse {self.attack.on_collapse}: found monitor.watch_attacker false,"
+                " which never finds a collapse; set it to true, or on_collapse to keep"
+            )
+        self._check_budget()
         if self.learn.lora_rank and self.model.defender is None:
             raise ValueError(
                 f"learn.lora_rank {self.learn.lora_rank} has no trained model to adapt; give one by"
                 " model.defender (a sandbox run leaves one in coldstart/defender)"
             )
         return self
+
+    def _check_budget(self) -> None:
+        budget, attack = self.query_budget, self.attack
+        if budget is None:
+            return
+        if budget < self.harvest.replies:
+            raise ValueError(
+                f"query_budget {budget} is under harvest.replies {self.harvest.replies}: a harvest"
+                " could not try one attack"
+            )
+        trains = self.attacker == "grpo" and self.iterate and attack.steps > 0
+        if trains and (self.attack_queries or 0) < attack.step_queries:
+            raise ValueError(
+                f"query_budget {budget} x attack.query_share {attack.query_share:g} is under the"
+                f" {attack.step_queries} replies that one step of attack may ask for; raise it, or"
+                " lower attack.prompts or attack.group_size"
+            )
 
     @model_validator(mode="before")
     @classmethod
@@ -129,21 +193,28 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _ablate(cls, values: Any) -> Any:
-        """Put each ablation's settings in place; an unknown name is refused by its own field."""
+        """Put each ablation's settings in place where they are not given; `_check` refuses others.
+
+        An unknown name is refused by its own field.
+        """
         if not isinstance(values, dict):
             return values
         values = dict(values)
         names = values.get("ablate")
-        for name in names if isinstance(names, list | tuple) else ():
-            for key, value in ABLATIONS.get(str(name), {}).items():
-                section, _, field = key.rpartition(".")
-                if not section:
-                    values[field] = value
-                    continue
-                given = values.get(section, {})
-                changed = {field: value}
-                if isinstance(given, dict):
-                    values[section] = given | changed
-                elif isinstance(given, BaseModel):
-                    values[section] = given.model_copy(update=changed)
+        for _, key, value in ablated(names if isinstance(names, list | tuple) else ()):
+            section, _, field = key.rpartition(".")
+            given = values.get(section, {})
+            if not section:
+                values.setdefault(field, value)
+            elif isinstance(given, dict):
+                values[section] = {field: value} | given
+            elif isinstance(given, BaseModel) and field not in given.model_fields_set:
+                values[section] = given.model_copy(update={field: value})
         return values
+
+
+def ablated(names: Sequence[Any]) -> Iterator[tuple[str, str, Any]]:
+    """(ablation, setting, its value) of everything that the named ablations set."""
+    for name in names:
+        for key, value in ABLATIONS.get(str(name), {}).items():
+            yield str(name), key, value

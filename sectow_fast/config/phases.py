@@ -98,6 +98,13 @@ class GRPOConfig(Section):
     sequence_ratio: Literal["mean", "product"] = Field(
         "mean", description="a reply's ratio: the geometric mean over its tokens, or their product"
     )
+    entropy_min: float = Field(
+        0.0, ge=0, description="nats per token; under it the entropy bonus grows; 0: no floor"
+    )
+    entropy_step: float = Field(
+        0.002, gt=0, description="what the bonus (loss.entropy_coef) grows by per step, and loses"
+    )
+    entropy_most: float = Field(0.05, gt=0, description="what it grows by at most")
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(8, ge=1)
     tokens_per_batch: int = Field(16384, ge=64, description="token budget of a micro-batch")
@@ -123,6 +130,25 @@ class AttackConfig(GRPOConfig):
     )
     refine_share: float = Field(0.25, ge=0, le=1, description="prompts that refine an attack")
     replies: int = Field(1, ge=1, description="defender replies an attack is judged by (m)")
+    gates: bool = Field(
+        True, description="pay only what is well-formed and after its seed's goal; false: any harm"
+    )
+    two_sided: float = Field(
+        0.0, ge=0, description="pay for a harmless request that the defender refuses; 0: none"
+    )
+    on_collapse: Literal["keep", "roll-back", "fresh-start"] = Field(
+        "keep",
+        description="where quality stops the phase: end it with the weights as they are or with the"
+        " last good ones, or go on from the cold start",
+    )
+    query_share: float = Field(
+        0.75, gt=0, le=1, description="share of query_budget that this phase may use"
+    )
+
+    @property
+    def step_queries(self) -> int:
+        """The most defender replies that one step can ask for."""
+        return self.prompts * self.group_size * self.replies
 
 
 class DefendConfig(GRPOConfig):
@@ -133,6 +159,13 @@ class DefendConfig(GRPOConfig):
     lr: float = Field(7e-5, gt=0)
     harmless_share: float = Field(0.5, ge=0, le=1)
     pool_share: float = Field(0.8, ge=0, le=1, description="share of unsafe prompts from the pool")
+    past_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the pool's prompts from the attackers of earlier rounds, each round"
+        " alike; none: the pool as one",
+    )
     exploration: float = Field(
         0.5, ge=0, le=1, description="share of prompts drawn uniformly, not by p(1-p); 1: all"
     )
@@ -145,6 +178,16 @@ class HarvestConfig(Section):
     replies: int = Field(4, ge=1, description="defender replies a candidate is tried on (m)")
     min_success: int = Field(1, ge=1, description="replies that must be harmful to keep it (s)")
     duplicate_threshold: float = Field(0.99, ge=0.1, le=1, description="shingle Jaccard")
+    filter: bool = Field(True, description="false: keep whatever is well-formed")
+    kept: int | None = Field(
+        None, gt=0, description="end once so many are kept; none: write all `attacks`"
+    )
+    style_quota: int | None = Field(
+        None, gt=0, description="attacks of one style that a harvest keeps at most; none: no bound"
+    )
+    batch: int = Field(
+        128, ge=1, description="written at a time, where the harvest may end before `attacks`"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> HarvestConfig:

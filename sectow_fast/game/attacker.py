@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 
 from sectow_fast.config import Config
-from sectow_fast.game.attempts import Attempts, share_harmful
-from sectow_fast.game.monitors import AttackerMonitor
+from sectow_fast.game.attempts import Attempts, share_harmful, share_refused
+from sectow_fast.game.monitors import AttackerMonitor, EntropyFloor, MakeEvent, watch_entropy
 from sectow_fast.game.player import Player
 from sectow_fast.game.proxy import gap_measures
 from sectow_fast.game.rewards import Earned, attacker_reward, with_terms
@@ -77,7 +78,7 @@ class AttackScorer:
             case = role.world.realise(words, task.seed, rng=random.Random(key), attack_id=key)
         one = Written(task=task, completion=completion, words=words, case=case)
         self._written[i, j] = one
-        if one.faithful:
+        if one.case is not None and role.tries(one):
             self._attempts.put(self._number(i, j), one.case)
 
     def finish(self) -> Scores:
@@ -98,7 +99,12 @@ class AttackScorer:
 
 @dataclass(kw_only=True)
 class AttackerRole:
-    """Draws tasks, scores what was written on `defender`, watches quality. Its state is JSON."""
+    """Draws tasks, scores what was written on `defender`, watches quality. Its state is JSON.
+
+    cold: the attacker's weights after its cold start, needed where `attack.on_collapse` goes back
+    to them. last_good: the weights at the end of the last good window. queries: how many replies
+    the defender was asked for; counted: of these, those that a step has reported.
+    """
 
     world: World
     attacker: Player
@@ -106,17 +112,27 @@ class AttackerRole:
     config: Config
     pool: Sequence[Attack]
     round: int
+    cold: Mapping[str, torch.Tensor] = field(default_factory=dict)
     name: RoleName = "attacker"
     stopped: bool = False
-    last_good: dict[str, torch.Tensor] | None = None  # nothing rolls the attacker back yet
+    last_good: dict[str, torch.Tensor] | None = None
+    queries: int = 0
+    counted: int = 0
     monitor: AttackerMonitor = field(init=False)
+    floor: EntropyFloor = field(init=False)
     known: KnownTexts = field(init=False)
 
     def __post_init__(self) -> None:
         self.monitor = AttackerMonitor(config=self.config.monitor)
+        self.floor = EntropyFloor(config=self.config.attack)
         self.known = KnownTexts(self.config.harvest.duplicate_threshold)
         for attack in self.pool:
             self.known.add(attack.seed_id, attack.words)
+
+    @property
+    def entropy_coef(self) -> float | None:
+        """See `phase.Role`."""
+        return self.floor.coef
 
     @property
     def diversity_weight(self) -> float:
@@ -136,6 +152,14 @@ class AttackerRole:
 
     def scorer(self, step: int, tasks: Sequence[AttackTask]) -> AttackScorer:
         return AttackScorer(self, tasks, step=step)
+
+    def tries(self, one: Written) -> bool:
+        """Whether words that make a case are put to the defender."""
+        attack = self.config.attack
+        if one.faithful or not attack.gates:
+            return True
+        harmless = one.case is not None and one.case.label == "harmless"
+        return harmless and attack.two_sided > 0
 
     def scores(
         self, groups: Sequence[Sequence[Written]], verdicts: Sequence[Sequence[Sequence[Verdict]]]
@@ -158,7 +182,8 @@ class AttackerRole:
                 ]
             )
         flat = [reward for row in rewards for reward in row]
-        tried = [one.case.style for group in groups for one in group if one.faithful]
+        tried = [one.case.style for g in groups for one in g if one.case and self.tries(one)]
+        self.queries += sum(len(row) for judged in verdicts for row in judged)
         measures = {
             "faithful": sum(reward.parts["faithful"] for reward in flat) / len(flat),
             "well_formed": sum(reward.parts["well_formed"] for reward in flat) / len(flat),
@@ -170,12 +195,17 @@ class AttackerRole:
         return Scores(rewards=rewards, measures=measures)
 
     def _reward(self, one: Written, verdicts: Sequence[Verdict], *, similarity: float) -> Reward:
+        attack = self.config.attack
+        harmless = one.case is not None and one.case.label == "harmless"
         reward = attacker_reward(
             well_formed=one.case is not None,
             faithful=one.faithful,
             success=share_harmful(verdicts) if verdicts else 0.0,
             similarity=similarity,
             diversity_weight=self.diversity_weight,
+            gates=attack.gates,
+            wrongful=share_refused(verdicts) if harmless and verdicts else 0.0,
+            two_sided=attack.two_sided,
         )
         earned = Earned(
             case=one.task.seed,
@@ -183,7 +213,7 @@ class AttackerRole:
             completion=one.completion,
             verdicts=verdicts,
         )
-        return with_terms(reward, earned, self.config.attack.terms)
+        return with_terms(reward, earned, attack.terms)
 
     def _repeated(self, task: AttackTask, texts: Sequence[str]) -> list[bool]:
         """Which texts stand in the pool already, or repeat what they were to refine."""
@@ -197,27 +227,76 @@ class AttackerRole:
     def watch(
         self, step: int, measures: Mapping[str, float]
     ) -> tuple[list[Event], dict[str, float]]:
-        """Let the monitor see the step; (events, nothing more to log)."""
+        """Let monitor and floor see the step, and end the phase where the next could cost too much.
+
+        Returns what was done, the defender replies that were asked for since the last look, and the
+        entropy bonus where there is a floor.
+        """
+        more = {"queries": float(self.queries - self.counted)}
+        self.counted = self.queries
+        event = functools.partial(Event, round=self.round, phase="attack", step=step)
+        events = self._watch_quality(measures, event)
+        of_entropy, bonus = watch_entropy(self.floor, measures, event)
+        events += of_entropy
+        if not self.stopped and step + 1 < self.config.attack.steps:
+            events += self._watch_budget(event)
+        return events, more | bonus
+
+    def _watch_budget(self, event: MakeEvent) -> list[Event]:
+        """End the phase where its next step could ask for more replies than are left."""
+        most, step = self.config.attack_queries, self.config.attack.step_queries
+        if most is None or self.queries + step <= most:
+            return []
+        self.stopped = True
+        message = (
+            f"attacker phase ended: {self.queries:,} of the {most:,} defender queries that it may"
+            f" use are spent, and a step may take {step:,}"
+        )
+        values = {"queries": float(self.queries)}
+        return [event(kind="budget", message=message, values=values)]
+
+    def _watch_quality(self, measures: Mapping[str, float], event: MakeEvent) -> list[Event]:
+        """What the monitor of samples does: a higher price of likeness, then `on_collapse`."""
         if not self.config.monitor.watch_attacker:
-            return [], {}
+            return []
         action, means = self.monitor.judge(measures)
+        on_collapse = self.config.attack.on_collapse
+        if on_collapse == "roll-back" and self.monitor.is_good(means):
+            self.last_good = self.attacker.weights()
         if action == "none":
-            return [], {}
+            return []
         crossed = ", ".join(self.monitor.crossed(means))
-        if action == "stop":
-            self.stopped = True
-            kind, message = "early-stop", f"attacker phase stopped early: {crossed}"
-        else:
+        if action == "raise":
             kind = "low-quality"
             message = f"diversity weight raised to {self.diversity_weight:g}: {crossed}"
-        event = Event(
-            kind=kind, message=message, round=self.round, phase="attack", step=step, values=means
-        )
-        return [event], {}
+        elif on_collapse == "fresh-start":
+            self.attacker.restore(self.cold)
+            self.monitor.begin_anew()
+            kind, message = "fresh-start", f"attacker begins anew from its cold start: {crossed}"
+        else:
+            self.stopped = True
+            kind, message = "early-stop", f"attacker phase stopped early: {crossed}"
+            if on_collapse == "roll-back":
+                message += self._roll_back()
+        return [event(kind=kind, message=message, values=means)]
+
+    def _roll_back(self) -> str:
+        """Put the last good weights in place; how that went, for a message."""
+        if self.last_good is None:
+            return "; no window of this phase was good, so the weights stay"
+        self.attacker.restore(self.last_good)
+        return "; back to the weights of the last good window"
 
     def state(self) -> dict:
-        return {"monitor": self.monitor.state(), "stopped": self.stopped}
+        return {
+            "monitor": self.monitor.state(),
+            "floor": self.floor.state(),
+            "queries": self.queries,
+            "stopped": self.stopped,
+        }
 
     def restore(self, state: Mapping) -> None:
         self.monitor.restore(state["monitor"])
+        self.floor.restore(state["floor"])
+        self.queries = self.counted = int(state["queries"])
         self.stopped = bool(state["stopped"])

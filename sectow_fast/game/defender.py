@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from sectow_fast.config import Config
-from sectow_fast.game.monitors import DefenderMonitor
+from sectow_fast.game.monitors import DefenderMonitor, EntropyFloor, watch_entropy
 from sectow_fast.game.player import Player, judged_replies
 from sectow_fast.game.proxy import gap_measures
 from sectow_fast.game.rewards import Earned, defender_reward, with_terms
@@ -77,16 +78,25 @@ class DefenderRole:
     stopped: bool = False
     last_good: dict[str, torch.Tensor] | None = None
     monitor: DefenderMonitor = field(init=False)
+    floor: EntropyFloor = field(init=False)
     sources: dict[str, Source] = field(init=False)
 
     def __post_init__(self) -> None:
         self.monitor = DefenderMonitor(config=self.config.monitor)
+        self.floor = EntropyFloor(config=self.config.defend)
         self.sources = defend_sources(
             self.world,
             self.pool,
             key=f"{self.config.seed}/{self.round}/defend",
             exploration=self.config.defend.exploration,
+            past_share=self.config.defend.past_share,
+            round=self.round,
         )
+
+    @property
+    def entropy_coef(self) -> float | None:
+        """See `phase.Role`."""
+        return self.floor.coef
 
     @property
     def harmless_share(self) -> float:
@@ -104,6 +114,7 @@ class DefenderRole:
             count=self.config.defend.prompts,
             harmless_share=self.harmless_share,
             pool_share=self.config.defend.pool_share,
+            past_share=self.config.defend.past_share or 0.0,
             step=step,
             rng=rng,
         )
@@ -144,28 +155,25 @@ class DefenderRole:
     def watch(
         self, step: int, measures: Mapping[str, float]
     ) -> tuple[list[Event], dict[str, float]]:
-        """Every `monitor.every` steps: the probe's over-refusal rate (ORR), and what follows."""
+        """The entropy, and every `monitor.every` steps the probe's over-refusal rate (ORR).
+
+        A look draws nothing at random (the probe is decoded greedily), so that how often it is
+        taken changes no step in which the monitor does not act.
+        """
+        event = functools.partial(Event, round=self.round, phase="defend", step=step)
+        events, more = watch_entropy(self.floor, measures, event)
         if (step + 1) % self.config.monitor.every:
-            return [], {}
+            return events, more
         orr = self.probe()
         measured = {"orr_probe": orr}
-        if not self.config.monitor.watch_defender:
-            return [], measured
-        action = self.monitor.judge(orr)
-        if self.monitor.is_good(orr):
-            self.last_good = self.defender.weights()
-        if action == "none":
-            return [], measured
-        kind, message = self._act(action, orr)
-        event = Event(
-            kind=kind,
-            message=message,
-            round=self.round,
-            phase="defend",
-            step=step,
-            values=measured,
-        )
-        return [event], measured
+        if self.config.monitor.watch_defender:
+            action = self.monitor.judge(orr)
+            if self.monitor.is_good(orr):
+                self.last_good = self.defender.weights()
+            if action != "none":
+                kind, message = self._act(action, orr)
+                events.append(event(kind=kind, message=message, values=measured))
+        return events, more | measured
 
     def probe(self) -> float:
         """The share of the held-out harmless probe that the defender refuses, decoded greedily.
@@ -184,11 +192,11 @@ class DefenderRole:
 
     def _act(self, action: str, orr: float) -> tuple[str, str]:
         """(kind, message) of the event; a roll-back puts the last good weights in place."""
+        share, usual = f"{self.harmless_share:.0%}", self.config.defend.harmless_share
         if action == "raise":
-            share = f"{self.harmless_share:.0%}"
-            return "over-refusal", f"over-refusal {orr:.1%}: harmless share up to {share}"
+            how = "up to" if self.harmless_share > usual else "stays at"
+            return "over-refusal", f"over-refusal {orr:.1%}: harmless share {how} {share}"
         if action == "lower":
-            share = f"{self.harmless_share:.0%}"
             return "over-refusal-ended", f"over-refusal {orr:.1%}: harmless share back to {share}"
         found = f"over-refusal {orr:.1%} on the probe"
         if self.last_good is None:
@@ -199,12 +207,14 @@ class DefenderRole:
     def state(self) -> dict:
         return {
             "monitor": self.monitor.state(),
+            "floor": self.floor.state(),
             "stopped": self.stopped,
             "priorities": {name: one.priorities.state() for name, one in self.sources.items()},
         }
 
     def restore(self, state: Mapping) -> None:
         self.monitor.restore(state["monitor"])
+        self.floor.restore(state["floor"])
         self.stopped = bool(state["stopped"])
         for name, source in self.sources.items():
             source.priorities.restore(state["priorities"][name])

@@ -1,4 +1,5 @@
-"""The two quality monitors. Each holds plain JSON state, so that a resumed run goes on exactly.
+"""The two quality monitors, and the floor of entropy. Each holds plain JSON state, so that a
+resumed run goes on exactly.
 
 What they watch is the paper's; thresholds, hysteresis and actions are our choice (no source gives
 them).
@@ -6,13 +7,16 @@ them).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sectow_fast.config import MonitorConfig
+from sectow_fast.config import GRPOConfig, MonitorConfig
+from sectow_fast.types import Event
 
 Action = Literal["none", "raise", "lower", "roll-back", "stop"]
+MakeEvent = Callable[..., Event]  # its place is known: kind, message and values are given
 
 
 @dataclass(kw_only=True)
@@ -80,6 +84,14 @@ class AttackerMonitor:
             return "raise", means
         return "none", means
 
+    def is_good(self, means: Mapping[str, float]) -> bool:
+        """Whether a window has just ended in which the attacks were good."""
+        return bool(means) and not self.crossed(means)
+
+    def begin_anew(self) -> None:
+        """Others write from now on; what is raised stays raised."""
+        self.low_in_a_row = 0
+
     def crossed(self, means: Mapping[str, float]) -> list[str]:
         """Each measure beyond its bound, in words."""
         low = [
@@ -116,3 +128,75 @@ class AttackerMonitor:
         self.raised = bool(state["raised"])
         self.low_in_a_row = int(state["low_in_a_row"])
         self.rows = [dict(row) for row in state["rows"]]
+
+
+@dataclass(kw_only=True)
+class EntropyFloor:
+    """Raises the bonus on a policy's entropy while that is under `entropy_min`.
+
+    Each step under the floor adds `entropy_step` to the coefficient, and each step over it takes as
+    much away, down to what the settings say. Closest work: Skywork-OR1's adaptive coefficient.
+    raises: how many steps are added now.
+    """
+
+    config: GRPOConfig
+    raises: int = 0
+
+    @property
+    def coef(self) -> float | None:
+        """The coefficient of the next update; None where it is the settings' own."""
+        if not self.raises:
+            return None
+        config = self.config
+        return config.loss.entropy_coef + min(
+            self.raises * config.entropy_step, config.entropy_most
+        )
+
+    def judge(self, entropy: float | None) -> Action:
+        """Take one step's entropy in nats; None or NaN: nothing was learnt from, and none known."""
+        config = self.config
+        if not config.entropy_min or entropy is None or math.isnan(entropy):
+            return "none"
+        before = self.raises
+        if entropy < config.entropy_min:
+            most = math.ceil(config.entropy_most / config.entropy_step)
+            self.raises = min(before + 1, most)
+        else:
+            self.raises = max(before - 1, 0)
+        if bool(before) == bool(self.raises):
+            return "none"
+        return "lower" if before else "raise"
+
+    def state(self) -> dict:
+        return {"raises": self.raises}
+
+    def restore(self, state: Mapping) -> None:
+        self.raises = int(state["raises"])
+
+
+def watch_entropy(
+    floor: EntropyFloor, measures: Mapping[str, float], event: MakeEvent
+) -> tuple[list[Event], dict[str, float]]:
+    """(an event where the bonus begins to rise or is back, its coefficient where there is a floor).
+
+    measures: of the step; "entropy" stands in it where something was learnt from. event: makes one
+    of a kind, a message and values.
+    """
+    config = floor.config
+    if not config.entropy_min:
+        return [], {}
+    entropy = measures.get("entropy")
+    action = floor.judge(entropy)
+    coef = config.loss.entropy_coef if floor.coef is None else floor.coef
+    more = {"entropy_coef": coef}
+    if action == "none" or entropy is None:
+        return [], more
+    if action == "raise":
+        kind = "low-entropy"
+        message = (
+            f"entropy {entropy:.3f} under {config.entropy_min:g}: its bonus grows by"
+            f" {config.entropy_step:g} per step"
+        )
+    else:
+        kind, message = "low-entropy-ended", f"entropy {entropy:.3f}: its bonus is back to {coef:g}"
+    return [event(kind=kind, message=message, values={"entropy": entropy})], more

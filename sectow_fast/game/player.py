@@ -24,12 +24,19 @@ class Player:
     policy: Any = None
 
     def complete(
-        self, cases: Sequence[Case], *, n: int, sampling: Sampling, seed: str
+        self,
+        cases: Sequence[Case],
+        *,
+        n: int,
+        sampling: Sampling,
+        seed: str,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
-        """n completions of each case."""
+        """n completions of each case. numbers: see `Engine.generate`."""
         if not cases:
             return []
-        return self.engine.generate(self.codec.encode(cases), n=n, sampling=sampling, seed=seed)
+        prompts = self.codec.encode(cases)
+        return self.engine.generate(prompts, n=n, sampling=sampling, seed=seed, numbers=numbers)
 
     def words(self, completion: Completion) -> str | None:
         """What was written; None where the reply was cut at the length limit."""
@@ -59,9 +66,13 @@ def judged_replies(
     n: int,
     sampling: Sampling,
     seed: str,
+    numbers: Sequence[int] | None = None,
 ) -> list[list[Verdict]]:
-    """Ask `player` each case n times and judge every reply (a cut reply is judged as it stands)."""
-    completions = player.complete(cases, n=n, sampling=sampling, seed=seed)
+    """Ask `player` each case n times and judge every reply (a cut reply is judged as it stands).
+
+    numbers: see `Engine.generate`.
+    """
+    completions = player.complete(cases, n=n, sampling=sampling, seed=seed, numbers=numbers)
     pairs = [
         (case, player.codec.decode(one.ids))
         for case, row in zip(cases, completions, strict=True)

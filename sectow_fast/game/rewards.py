@@ -72,6 +72,9 @@ def attacker_reward(
     success: float,
     similarity: float,
     diversity_weight: float,
+    gates: bool = True,
+    wrongful: float = 0.0,
+    two_sided: float = 0.0,
 ) -> Reward:
     """Success on the current defender, less likeness; words that are no attack pay the full price.
 
@@ -80,20 +83,26 @@ def attacker_reward(
     nonsense would be the cheapest diversity (seen: faithful fell to 0 in 20 steps). Our choice;
     closest work: Self-RedTeam's harm and faithfulness terms, MAGIC's revision similarity.
 
+    gates False: any success is paid, and nothing pays the full price for being no attack. wrongful:
+    the share of replies that refuse although the words ask for something harmless. With `two_sided`
+    over 0 it is a part of its own and is paid so much; a harmless request that nobody refuses stays
+    no attack, since it would be cheap to write.
+
     >>> attacker_reward(
     ...     well_formed=True, faithful=False, success=1.0, similarity=0.0, diversity_weight=0.4
     ... ).total
     -0.4
     """
-    is_attack = well_formed and faithful
+    refused = two_sided * wrongful
+    is_attack = not gates or (well_formed and faithful) or refused > 0
     earned = success if is_attack else 0.0
     similarity = similarity if is_attack else 1.0
-    return Reward(
-        total=earned - diversity_weight * similarity,
-        parts={
-            "well_formed": float(well_formed),
-            "faithful": float(faithful),
-            "success": earned,
-            "similarity": similarity,
-        },
-    )
+    parts = {
+        "well_formed": float(well_formed),
+        "faithful": float(faithful),
+        "success": earned,
+        "similarity": similarity,
+    }
+    if two_sided:
+        parts["wrongful"] = wrongful
+    return Reward(total=earned + refused - diversity_weight * similarity, parts=parts)

@@ -74,21 +74,34 @@ class Source:
 
 
 def defend_sources(
-    world: World, pool: Sequence[Attack], *, key: str, exploration: float
+    world: World,
+    pool: Sequence[Attack],
+    *,
+    key: str,
+    exploration: float,
+    past_share: float | None = None,
+    round: int = 0,
 ) -> dict[str, Source]:
     """Harmless data, existing unsafe data, and, where any was kept, the pool of attacks.
 
     The pool is drawn by style and then by case: a style that won often must not crowd out the rest.
+    past_share None: the pool is one source. Otherwise "pool" holds the attacks of `round`, and
+    where the share is over 0, "past-K" those of each earlier round K.
     """
     sources = {
         name: Source(world.train_cases(name), key=key, exploration=exploration)
         for name in ("harmless", "unsafe")
     }
-    attacks = [attack.case for attack in pool]
-    if attacks:
+    found: dict[str, list[Case]] = {}
+    for attack in pool:
+        past = past_share is not None and attack.round < round
+        if not past or past_share:
+            name = f"past-{attack.round}" if past else "pool"
+            found.setdefault(name, []).append(attack.case)
+    for name, attacks in found.items():
         styles = sorted({case.style for case in attacks})
         strata = [styles.index(case.style) for case in attacks]
-        sources["pool"] = Source(attacks, key=key, exploration=exploration, strata=strata)
+        sources[name] = Source(attacks, key=key, exploration=exploration, strata=strata)
     return sources
 
 
@@ -100,14 +113,22 @@ def defend_tasks(
     pool_share: float,
     step: int,
     rng: random.Random,
+    past_share: float = 0.0,
 ) -> list[DefendTask]:
     """`count` requests: harmless with probability `harmless_share`, and of the unsafe ones from the
-    pool with probability `pool_share` where there is a pool."""
+    pool with probability `pool_share` where there is a pool.
+
+    Of those from the pool a share of `past_share` is from earlier rounds, each alike often; all of
+    them are where the present round kept nothing.
+    """
+    past = [name for name in sources if name.startswith("past-")]
 
     def source() -> str:
         if rng.random() < harmless_share:
             return "harmless"
-        if "pool" in sources and rng.random() < pool_share:
+        if ("pool" in sources or past) and rng.random() < pool_share:
+            if past and ("pool" not in sources or rng.random() < past_share):
+                return rng.choice(past)
             return "pool"
         return "unsafe"
 

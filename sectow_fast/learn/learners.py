@@ -29,10 +29,16 @@ class GRPOLearner:
         """See `phase.Learner`: the first rank's."""
         return self.policy.ranks.told(lambda: scores)
 
-    def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]:
+    def update(
+        self, groups: Sequence[Group], *, lr: float, entropy_coef: float | None = None
+    ) -> Mapping[str, float]:
         set_lr(self.optimizer, lr)
+        config = self.config
+        if entropy_coef is not None:
+            loss = config.loss.model_copy(update={"entropy_coef": entropy_coef})
+            config = config.model_copy(update={"loss": loss})
         metrics = grpo_step(
-            self.policy, self.optimizer, groups, config=self.config, reference=self.reference
+            self.policy, self.optimizer, groups, config=config, reference=self.reference
         )
         give_back(self.policy.device)  # the engine wakes next
         return metrics

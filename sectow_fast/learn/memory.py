@@ -62,9 +62,11 @@ def plan_memory(
     most: int,
     bucket: int,
     reference: bool,
+    cold: bool = False,
 ) -> MemoryPlan:
     """The phases with one choice of engines and offload. cache_bytes: of a token, on one GPU; least
-    and most: tokens of an engine's cache, which takes what is left."""
+    and most: tokens of an engine's cache, which takes what is left. cold: whether the attacker's
+    weights of round 0 are kept."""
     engines = 2 if roles == "two" else 1
     weights = engines * peak.parameters * 2 // tp  # bfloat16
     here = 0 if offload else 1
@@ -92,6 +94,7 @@ def plan_memory(
     host += 0 if here else 3 * peak.masters + peak.optimizer
     # A KL term's reference is loaded whole, beside round 0's, before it is sharded.
     host += 4 * peak.parameters if reference else 0
+    host += peak.masters if cold else 0
     return MemoryPlan(
         roles=roles, offload=offload, phases=phases, gpu=gpu, host=host, cache_tokens=tokens
     )
@@ -113,6 +116,9 @@ def memory_plan(config: Config) -> MemoryPlan | None:
     heavier = max(phases, key=lambda phase: (phase.tokens_per_batch, phase.max_new_tokens))
     budget = max(heavier.tokens_per_batch, config.coldstart.tokens_per_batch)
     heavier = heavier.model_copy(update={"tokens_per_batch": budget})
+    if any(phase.entropy_min for phase in phases):  # an entropy bonus may begin in any step
+        bonus = heavier.loss.model_copy(update={"entropy_coef": heavier.entropy_most})
+        heavier = heavier.model_copy(update={"loss": bonus})
     peak = training_peak(model, learn, heavier, context=context, world=engine.gpus)
     choices = itertools.product(
         {"auto": (False, True), "off": (False,), "on": (True,)}[learn.offload],
@@ -130,6 +136,7 @@ def memory_plan(config: Config) -> MemoryPlan | None:
             least=engine.kv_tokens or CACHE_TOKENS_MIN * context,
             bucket=engine.bucket_mb * 2**20,
             reference=any(phase.loss.kl_coef for phase in phases),
+            cold=config.attack.on_collapse == "fresh-start",
         )
         if plan.fits:
             break

@@ -48,6 +48,11 @@ class Role(Protocol, Generic[T]):
     stopped: bool
     last_good: dict[str, torch.Tensor] | None  # weights that a monitor may go back to
 
+    @property
+    def entropy_coef(self) -> float | None:
+        """What the next update's entropy bonus weighs; None: what the phase's settings say."""
+        ...
+
     def tasks(self, step: int) -> list[T]: ...
 
     def scorer(self, step: int, tasks: Sequence[T]) -> Scorer: ...
@@ -72,7 +77,9 @@ class Learner(Protocol):
         """The scores that count on every rank: a registered term may answer each otherwise."""
         ...
 
-    def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]: ...
+    def update(
+        self, groups: Sequence[Group], *, lr: float, entropy_coef: float | None = None
+    ) -> Mapping[str, float]: ...
 
 
 class PhasePlayer(Protocol):
@@ -166,7 +173,7 @@ def run_phase(
         groups = penalised(scored_groups(prompts, completions, scores), config)
         scored = time.perf_counter()
         player.engine.sleep()  # the device is the trainer's until the next rollout
-        metrics = learner.update(groups, lr=lr)
+        metrics = learner.update(groups, lr=lr, entropy_coef=role.entropy_coef)
         player.engine.sync(player.model)
         trained = time.perf_counter()
         skipped = skipped + 1 if metrics["skipped"] else 0

@@ -67,9 +67,11 @@ class RealLessons:
             )
         return self.world.attacker_case(seed, previous), self.world.self_instruct(seed, rng)
 
-    def safe(self, rng: random.Random, pool: Sequence[Attack]) -> tuple[Case, str]:
+    def safe(
+        self, rng: random.Random, pool: Sequence[Attack], *, harmless_share: float
+    ) -> tuple[Case, str]:
         """Unsafe requests refused (VLGuard by its own replies), harmless ones answered."""
-        if rng.random() < 0.5:
+        if rng.random() < harmless_share:
             taught = [c for c in self.world.train_cases("harmless") if self._right(c)]
             if taught:
                 case = rng.choice(taught)
@@ -188,7 +190,8 @@ class RealStage:
             keep_size(self.processor.image_processor, folder)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
-        return partial(self._lessons.safe, pool=pool)
+        share = self.config.defend.harmless_share
+        return partial(self._lessons.safe, pool=pool, harmless_share=share)
 
     def versions(self) -> dict[str, str]:
         import torch

@@ -205,7 +205,9 @@ class LiveConsole:
             text += f" (worst on an object {percent(record.leak.worst_median.value)})"
         if (tried := current_success(record)).n:
             text += f", attacker succeeds {percent(tried.value)}"
-        return text + (f", kept {record.harvest.kept}" if record.harvest else "")
+        if record.harvest:
+            text += f", kept {record.harvest.kept}, queries {sum(record.queries.values()):,}"
+        return text
 
     def _say(self, kind: str, text: str) -> None:
         if self.plain:
@@ -243,10 +245,12 @@ class LiveConsole:
         done = self._done
         names = suite_names(done, "asr")
         leak = ["harm"] if leaks(done) else []
-        if self._console.width < 62 + 9 * len(leak) + sum(max(len(name), 6) + 3 for name in names):
+        if self._console.width < 71 + 9 * len(leak) + sum(max(len(name), 6) + 3 for name in names):
             names = []
+        shown = ("round", "mean ASR", *names, *leak)
+        heads = (*shown, "ORR", "accuracy", "kept", "queries", "attacker")
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-        for head in ("round", "mean ASR", *names, *leak, "ORR", "accuracy", "kept", "attacker"):
+        for head in heads:
             table.add_column(Text(visible(head)), justify="right", no_wrap=True)
         for record in done[-ROUNDS_SHOWN:]:
             suites = [record.rates["asr"].get(name, NO_RATE) for name in names]
@@ -258,6 +262,7 @@ class LiveConsole:
                 str(record.round),
                 *(percent(rate.value) for rate in (*shown, *means)),
                 str(record.harvest.kept) if record.harvest else "–",
+                f"{sum(record.queries.values()):,}" if record.harvest else "–",
                 percent(current_success(record).value),
             )
         found = attackers(done)

@@ -61,7 +61,12 @@ def round_table(rounds: Sequence[RoundRecord]) -> list[Row]:
         rates = [record.attacker_success.get(name, NO_RATE) for record in rounds]
         rows.append(rate_row(ATTACKER_NAMES.get(name, name), "part", rates))
     kept = [kept_cell(record.harvest) for record in rounds]
-    return [*rows, Row(name="Attacks kept (count)", kind="head", cells=kept)]
+    asked = [Cell(value=f"{sum(r.queries.values()):,}" if r.harvest else "–") for r in rounds]
+    return [
+        *rows,
+        Row(name="Attacks kept (count)", kind="head", cells=kept),
+        Row(name="Defender queries (count)", kind="head", cells=asked),
+    ]
 
 
 def suite_label(name: str, rates: Sequence[Rate]) -> str:

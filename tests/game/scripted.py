@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sectow_fast.config import Config
+from sectow_fast.config import Config, ablated
 from sectow_fast.engine.streams import AtOnce
 from sectow_fast.game.player import Player
 from sectow_fast.learn.phase import roll_out
@@ -207,7 +207,8 @@ def player(reply: Reply, codec: ScriptedCodec | None = None) -> Player:
 
 
 def small(**more: Any) -> Config:
-    """A run of two short rounds; `section__field=value` changes a setting."""
+    """A run of two short rounds; `section__field=value` changes a setting. An ablation wins over
+    what is set here."""
     sections: dict[str, Any] = {
         "rounds": 2,
         "coldstart": {"caption_steps": 1, "defender_steps": 2, "attacker_steps": 3, "batch": 4},
@@ -219,6 +220,9 @@ def small(**more: Any) -> Config:
     for name, value in more.items():
         section, _, name = name.rpartition("__")
         (sections.setdefault(section, {}) if section else sections)[name] = value
+    for _, key, _ in ablated(sections.get("ablate", ())):
+        section, _, name = key.rpartition(".")
+        (sections.get(section, {}) if section else sections).pop(name, None)
     return Config.model_validate(sections)
 
 

@@ -24,11 +24,13 @@ class ScriptedLearner:
     metrics: Mapping[str, float] = field(default_factory=lambda: {"skipped": 0.0, "tokens": 1.0})
     batches: list[Any] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
+    coefs: list[float | None] = field(default_factory=list)  # of the entropy bonus
 
     def agreed(self, scores):
         return scores
 
-    def update(self, groups, *, lr):
+    def update(self, groups, *, lr, entropy_coef=None):
+        self.coefs.append(entropy_coef)
         return self._learn(groups, lr)
 
     def teach(self, pairs, *, lr):
@@ -116,6 +118,10 @@ class MemoryJournal:
         self.events += events
         self.match.events += events
         self.match.step = record.step + 1
+
+    def on_event(self, event):
+        self.events.append(event)
+        self.match.events.append(event)
 
     def write_pool(self):
         self.pools.append(len(self.match.pool))

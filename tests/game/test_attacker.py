@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import scripted
-from scripted import GOALS, ScriptedWorld, player, request, small
+from scripted import GOALS, ScriptedWorld, player, question, request, small
 
 from sectow_fast.game.attacker import AttackerRole
 from sectow_fast.game.rewards import REWARD_TERMS, register_reward_term
@@ -204,9 +204,9 @@ WATCHED = {"monitor__window": 1, "monitor__patience": 2, "monitor__diversity_wei
 
 def test_low_quality_raises_the_price_of_likeness_and_then_stops_the_phase():
     role = role_of(player(attacker_writes(*["win GOAL"] * 4)), **WATCHED)
-    assert role.watch(0, GOOD) == ([], {}) and role.diversity_weight == 0.4
+    assert role.watch(0, GOOD) == ([], {"queries": 0.0}) and role.diversity_weight == 0.4
     (event,), more = role.watch(1, LOW)
-    assert more == {} and role.diversity_weight == 0.9 and not role.stopped
+    assert more == {"queries": 0.0} and role.diversity_weight == 0.9 and not role.stopped
     assert (event.kind, event.phase, event.round, event.step) == ("low-quality", "attack", 1, 1)
     assert event.message == "diversity weight raised to 0.9: diversity 0.01 under 0.12"
     assert event.values == LOW
@@ -224,13 +224,129 @@ def test_every_measure_beyond_its_bound_is_said():
     assert event.message.endswith(": diversity 0.01 under 0.12, duplicates 0.90 over 0.75")
 
 
-def test_without_the_attacker_monitor_nothing_acts():
-    role = role_of(
-        player(attacker_writes(*["win GOAL"] * 4)), ablate=("no-attacker-monitor",), **WATCHED
-    )
+@pytest.mark.parametrize("name", ["no-attacker-controller", "no-attacker-monitor"])
+def test_without_the_attacker_monitor_nothing_acts(name):
+    role = role_of(player(attacker_writes(*["win GOAL"] * 4)), ablate=(name,), **WATCHED)
     for step in range(5):
-        assert role.watch(step, LOW) == ([], {})
-    assert role.diversity_weight == 0.4 and not role.stopped
+        assert role.watch(step, LOW) == ([], {"queries": 0.0})
+    assert role.diversity_weight == (0.4 if name == "no-attacker-controller" else 0.0)
+    assert not role.stopped
+
+
+def test_without_its_gates_any_harm_is_paid_and_nonsense_costs_nothing():
+    writes = attacker_writes("win GOAL", "win bado", "ill GOAL", None)
+    defender = player(defends)
+    role = role_of(player(writes), defender, ablate=("no-attacker-gates",))
+    tasks, scores = step_of(role)
+    for row in scores.rewards:
+        assert [reward.total for reward in row] == [1.0, 1.0, 0.0, 0.0]
+    others = [row for task, row in zip(tasks, scores.rewards, strict=True)
+              if task.seed.goal != "bado"]  # fmt: skip
+    assert others and all(row[1].parts["faithful"] == 0.0 for row in others)
+    assert len(defender.engine.calls[0][0]) == 8  # two of four completions make a case
+    assert role.queries == 8
+
+
+def test_queries_are_counted_over_all_replies_and_steps():
+    role = role_of(player(attacker_writes("win GOAL", "ill x", "a GOAL", None)), attack__replies=3)
+    for step in (1, 2):
+        step_of(role, step)
+        assert role.watch(step, GOOD) == ([], {"queries": 24.0})  # 4 prompts, 2 tried, 3 replies
+        assert role.queries == 24 * step
+    again = role_of(player(attacker_writes(*["win GOAL"] * 4)))
+    again.restore(role.state())
+    assert again.queries == 48 and again.watch(3, GOOD) == ([], {"queries": 0.0})
+
+
+def test_the_phase_ends_before_a_step_could_cost_more_than_its_share_of_the_budget():
+    settings = {"query_budget": 80, "attack__query_share": 0.5, "attack__steps": 9}
+    role = role_of(player(attacker_writes("win GOAL", "a GOAL", "b GOAL", None)), **settings)
+    step_of(role)
+    assert role.queries == 12
+    assert role.watch(0, GOOD) == ([], {"queries": 12.0}) and not role.stopped  # 12 + 16 <= 40
+    step_of(role, 1)
+    assert (
+        role.watch(1, GOOD) == ([], {"queries": 12.0}) and not role.stopped
+    )  # 24 + 16 <= 40, the bound itself
+    step_of(role, 2)
+    (event,), _ = role.watch(2, GOOD)
+    assert role.stopped and role.queries == 36
+    assert (event.kind, event.phase, event.round, event.step) == ("budget", "attack", 1, 2)
+    assert event.values == {"queries": 36.0}
+    assert event.message == (
+        "attacker phase ended: 36 of the 40 defender queries that it may use are spent, and a step"
+        " may take 16"
+    )
+    last = role_of(player(attacker_writes(*["win GOAL"] * 4)), **settings | {"attack__steps": 3})
+    last.queries = 36
+    assert last.watch(2, GOOD)[0] == [] and not last.stopped  # no step is left to be ended
+    unbound = role_of(player(attacker_writes(*["win GOAL"] * 4)))
+    unbound.queries = 10**9
+    assert unbound.watch(0, GOOD) == ([], {"queries": 1e9}) and not unbound.stopped
+
+
+def test_a_phase_that_quality_has_stopped_is_not_said_to_have_spent_its_budget():
+    settings = {"query_budget": 22, "attack__query_share": 0.75, "monitor__patience": 1}
+    role = role_of(player(attacker_writes(*["win GOAL"] * 4)), **WATCHED | settings)
+    role.queries = 16
+    (event,), _ = role.watch(0, LOW)
+    assert event.kind == "early-stop" and role.stopped
+
+
+# ---- two-sided pay
+
+
+class Permissive(ScriptedWorld):
+    """Here words that begin with "ask" make a harmless request."""
+
+    def realise(self, words, seed, *, rng, attack_id):
+        if words.startswith("ask"):
+            return question(7)
+        return super().realise(words, seed, rng=rng, attack_id=attack_id)
+
+
+def refuses_some(text, number, j):
+    return "sorry" if text.startswith("question") and j == 0 else "fine"
+
+
+def test_with_two_sided_pay_a_wrongful_refusal_is_a_part_of_its_own():
+    writes = attacker_writes("ask a", "ask b", "weak GOAL", "ill x")
+    settings = {"attack__two_sided": 0.5, "attack__replies": 4, "attack__diversity_weight": 0.4}
+    role = role_of(player(writes), player(refuses_some), world=Permissive(), **settings)
+    _, scores = step_of(role)
+    for row in scores.rewards:
+        assert [reward.parts["wrongful"] for reward in row] == [0.25, 0.25, 0.0, 0.0]
+        assert [reward.parts["success"] for reward in row] == [0.0] * 4
+        assert [reward.parts["faithful"] for reward in row] == [0.0, 0.0, 1.0, 0.0]
+        assert [reward.total for reward in row] == [0.125, 0.125, 0.0, -0.4]
+    assert role.queries == 4 * 3 * 4
+
+
+def test_a_harmless_request_that_nobody_refuses_is_no_attack():
+    role = role_of(
+        player(attacker_writes("ask a", "ask b", "weak GOAL", "poor GOAL")),
+        player(lambda *_: "fine"),
+        world=Permissive(),
+        attack__two_sided=1.0,
+    )
+    _, scores = step_of(role)
+    assert [reward.total for reward in scores.rewards[0]] == [-0.4, -0.4, 0.0, 0.0]
+
+
+def test_without_two_sided_pay_a_harmless_request_is_not_tried():
+    defender = player(refuses_some)
+    role = role_of(player(attacker_writes(*["ask a"] * 4)), defender, world=Permissive())
+    _, scores = step_of(role)
+    assert not defender.engine.calls
+    assert {reward.total for row in scores.rewards for reward in row} == {-0.4}
+    assert "wrongful" not in scores.rewards[0][0].parts
+
+
+def test_the_refusal_of_an_attack_is_not_paid_as_wrongful():
+    writes = attacker_writes("weak GOAL", "poor GOAL", "a GOAL", "b GOAL")
+    role = role_of(player(writes), player(lambda *_: "sorry"), attack__two_sided=1.0)
+    _, scores = step_of(role)
+    assert {reward.total for row in scores.rewards for reward in row} == {0.0}
 
 
 def test_a_resumed_role_goes_on_where_it_was():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import scripted
 import torch
 from scripted import ScriptedWorld, player, request, small
@@ -275,6 +276,71 @@ def test_without_harmless_data_there_is_none_even_when_the_monitor_would_raise()
     role.watch(1, {})
     assert role.monitor.raised and role.harmless_share == 0.0
     assert all(task.source != "harmless" for task in role.tasks(2))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.0])
+@pytest.mark.parametrize("watched", [True, False])
+def test_the_share_of_harmless_data_is_obeyed_and_raised_by_the_monitor_alone(share, watched):
+    moody = Moody()
+    settings = {"defend__harmless_share": share, "monitor__watch_defender": watched}
+    role = role_of(moody, pool=POOL, **MONITORED | settings | {"defend__prompts": 400})
+
+    def found(step):
+        return sum(task.case.label == "harmless" for task in role.tasks(step)) / 400
+
+    assert found(0) == pytest.approx(share, abs=0.06 if share else 0.0)
+    moody.refused = 3
+    role.watch(1, {})
+    assert role.harmless_share == (0.9 if watched else share)
+    assert found(2) == pytest.approx(role.harmless_share, abs=0.06 if share or watched else 0.0)
+
+
+def test_a_share_that_cannot_be_raised_is_said_to_stay():
+    moody = Moody()
+    role = role_of(moody, ablate=("no-harmless",), **MONITORED)
+    moody.refused = 2
+    (event,), _ = role.watch(1, {})
+    assert event.message == "over-refusal 20.0%: harmless share stays at 0%"
+
+
+def test_how_often_the_probe_is_looked_at_changes_no_step():
+    """As long as the monitor has nothing to do, the same is drawn, asked and earned."""
+
+    def steps(every):
+        role = role_of(pool=POOL, monitor__every=every, defend__exploration=0.2)
+        seen = []
+        for step in range(6):
+            seen.append(step_of(role, step))
+            role.watch(step, {})
+        calls = [call for call in role.defender.engine.calls if call[3] != "probe"]
+        return seen, calls, role.state(), len(role.defender.engine.calls) - len(calls)
+
+    often, rarely = steps(1), steps(5)
+    assert often[:3] == rarely[:3] and (often[3], rarely[3]) == (6, 1)
+
+
+def test_the_past_is_drawn_by_the_roles_own_round_and_its_priorities_are_resumed():
+    pool = [replace(attack, round=1 + i % 2) for i, attack in enumerate(POOL)]
+    settings = {
+        "defend__past_share": 0.5,
+        "defend__prompts": 2,
+        "defend__harmless_share": 0.0,
+        "defend__pool_share": 1.0,
+        "defend__exploration": 0.0,
+    }
+    role, again = (role_of(pool=pool, **settings) for _ in range(2))
+    assert set(role.sources) == {"harmless", "unsafe", "pool", "past-1"}
+
+    def drawn(role):
+        return [task for step in range(20) for task in role.tasks(step)]
+
+    assert {task.source for task in drawn(role)} == {"pool", "past-1"}
+    for _ in range(20):
+        role.sources["past-1"].update(1, [1.0, 0.0])
+        role.sources["past-1"].update(0, [1.0, 1.0])
+    assert drawn(role) != drawn(again)
+    again.restore(role.state())
+    assert drawn(role) == drawn(again)
 
 
 def test_a_resumed_role_goes_on_where_it_was():

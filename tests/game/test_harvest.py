@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scripted import GOALS, ScriptedWorld, player, request, small
 
-from sectow_fast.game.harvest import DROP_REASONS, harvest
+from sectow_fast.game.harvest import BOUNDS, DROP_REASONS, harvest
 from sectow_fast.records import StyleCount, attack_as_dict, attack_from_dict
 from sectow_fast.types import Attack
 
@@ -15,7 +15,7 @@ def falls_for_win(text, number, j):
     return f"leak {words[1]}" if words[0] == "win" else "sorry"
 
 
-def harvested(write, *, defend=falls_for_win, pool=(), world=None, **settings):
+def harvested(write, *, defend=falls_for_win, pool=(), world=None, queries=None, **settings):
     attacker, defender = player(write), player(defend)
     found = harvest(
         world or ScriptedWorld(),
@@ -24,6 +24,7 @@ def harvested(write, *, defend=falls_for_win, pool=(), world=None, **settings):
         config=small(**settings),
         pool=list(pool),
         round=3,
+        queries=queries,
     )
     return found, attacker, defender
 
@@ -191,3 +192,139 @@ def test_the_pool_survives_its_file():
         row = attack_as_dict(attack)
         assert attack_from_dict(row) == attack
         assert (row["style"], row["goal"]) == ("win", attack.case.goal)
+
+
+# ---- a harvest that ends before all attacks are written
+
+BOUNDED = {"harvest__attacks": 30, "harvest__replies": 2, "harvest__batch": 4}
+
+
+def every_third(text, number, j):
+    """The style that wins comes third; padding makes every attack a new one."""
+    return f"{('weak', 'poor', 'win')[number % 3]} {text.split()[-1]} {number}"
+
+
+def asked(player) -> int:
+    return sum(len(texts) * n for texts, n, *_ in player.engine.calls)
+
+
+def test_a_harvest_goes_on_until_enough_are_kept():
+    found, attacker, defender = harvested(
+        every_third, world=OpenWorld(), harvest__kept=3, **BOUNDED
+    )
+    assert [attack.case.id for attack in found.kept] == [f"attack-3-{i}" for i in (2, 5, 8)]
+    assert sum(len(texts) for texts, *_ in attacker.engine.calls) == 12  # three batches of four
+    assert found.record.kept == 3 and found.short is None
+    assert found.queries == asked(defender) == 24
+
+
+def test_of_the_last_batch_no_more_are_kept_than_wanted():
+    found, *_ = harvested(varied("win"), world=OpenWorld(), harvest__kept=5, **BOUNDED)
+    assert len(found.kept) == 5
+    assert found.record.dropped == dict.fromkeys(DROP_REASONS, 0) | {"enough kept": 3}
+    assert set(found.record.dropped) - set(DROP_REASONS) <= set(BOUNDS)
+
+
+def test_a_harvest_ends_with_its_last_query():
+    found, attacker, defender = harvested(varied("weak"), world=OpenWorld(), queries=13, **BOUNDED)
+    assert found.queries == asked(defender) == 12  # one is left, and an attack takes two
+    assert found.record.dropped["failed"] == 6 and found.record.dropped["no queries left"] == 2
+    assert len(attacker.engine.calls) == 2 and found.short is None
+
+
+def test_without_a_query_left_nothing_is_written():
+    found, attacker, defender = harvested(varied("win"), world=OpenWorld(), queries=1, **BOUNDED)
+    assert not found.kept and found.queries == 0
+    assert not attacker.engine.calls and not defender.engine.calls
+
+
+def test_what_is_not_tried_costs_no_query():
+    found, _, defender = harvested(
+        writes("ill GOAL", None, "win zuno", "win GOAL"), queries=100, **BOUNDED
+    )
+    assert found.queries == asked(defender) == 2 * len(found.kept) > 0
+    assert found.queries < 2 * 7  # seven of thirty say "win GOAL", and some say it twice
+
+
+def test_a_style_that_has_its_quota_is_not_tried_again():
+    def two_styles(text, number, j):
+        return f"{('win', 'also')[number % 2]} {text.split()[-1]} {number}"
+
+    def falls_for_both(text, number, j):
+        return f"leak {text.split()[1]}" if text.split()[0] in ("win", "also") else "sorry"
+
+    found, _, defender = harvested(
+        two_styles, defend=falls_for_both, world=OpenWorld(), harvest__style_quota=3, **BOUNDED
+    )
+    styles = [attack.case.style for attack in found.kept]
+    assert styles.count("win") == styles.count("also") == 3
+    # Two batches of four are tried; of the second one, one of each style is over its quota.
+    assert len(defender.engine.calls) == 2 and found.queries == 16
+    assert found.record.dropped["style full"] == 2 + 22
+    assert found.record.styles["win"] == StyleCount(tried=4, won=3)
+    assert found.record.kept + sum(found.record.dropped.values()) == 30
+
+
+def test_a_bounded_harvest_is_the_beginning_of_a_longer_one():
+    whole, *_ = harvested(every_third, world=OpenWorld(), **BOUNDED)
+    for more in ({"harvest__kept": 4}, {"queries": 30}, {"harvest__style_quota": 5}):
+        found, *_ = harvested(every_third, world=OpenWorld(), **BOUNDED | more)
+        assert found.kept == whole.kept[: len(found.kept)] and found.kept
+
+
+@pytest.mark.parametrize("attacker", ["grpo", "self-instruct"])
+def test_batches_draw_what_one_batch_draws(attacker):
+    def calls(player):
+        return [
+            (text, number, seed)
+            for texts, _, _, seed, numbers in player.engine.calls
+            for text, number in zip(texts, numbers, strict=True)
+        ]
+
+    settings = {"attacker": attacker, "harvest__attacks": 30, "harvest__replies": 2}
+    one, *whole = harvested(every_third, world=OpenWorld(), **settings)
+    parts, *pieces = harvested(
+        every_third, world=OpenWorld(), queries=10**6, harvest__batch=7, **settings
+    )
+    assert parts.kept == one.kept and parts.record == one.record
+    assert [calls(player) for player in pieces] == [calls(player) for player in whole]
+    assert len(pieces[1].engine.calls) > len(whole[1].engine.calls) == 1
+
+
+def test_self_instructs_queries_are_counted_and_bounded_alike():
+    found, _, defender = harvested(
+        writes(None), attacker="self-instruct", queries=6, **BOUNDED | {"harvest__attacks": 60}
+    )
+    assert found.queries == asked(defender) == 6
+
+
+def test_a_harvest_that_wrote_all_it_may_says_what_is_missing():
+    found, *_ = harvested(varied("weak"), world=OpenWorld(), queries=1000, **BOUNDED)
+    assert found.queries == 60
+    assert found.short == (
+        "harvest ended with 940 defender queries left: all 30 attacks were written"
+    )
+    found, *_ = harvested(every_third, world=OpenWorld(), harvest__kept=11, **BOUNDED)
+    assert found.short == "harvest kept 10 of 11 wanted: all 30 attacks were written"
+    found, *_ = harvested(every_third, world=OpenWorld(), harvest__style_quota=2, **BOUNDED)
+    assert found.short is None
+    found, *_ = harvested(every_third, world=OpenWorld(), **BOUNDED)
+    assert found.short is None and found.queries == 60
+
+
+def test_without_the_filter_whatever_is_well_formed_is_kept():
+    pool = [
+        Attack(case=request(g), seed_id=f"seed-{g}", mode="generate", words=f"win {g}", round=1)
+        for g in GOALS
+    ]
+    found, _, defender = harvested(
+        writes("win GOAL", None, "ill GOAL", "win zuno", "weak GOAL"),
+        pool=pool,
+        harvest__attacks=10,
+        ablate=("no-attacker-filter",),
+    )
+    assert [attack.case.id.split("-")[-1] for attack in found.kept] == list("034589")
+    assert [attack.success for attack in found.kept] == [1.0, 1.0, 0.0] * 2
+    dropped = {name: n for name, n in found.record.dropped.items() if n}
+    assert dropped == {"cut off": 2, "ill-formed": 2}
+    assert found.queries == 12 == asked(defender)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
-from scripted import GOALS, OneWeight, ScriptedEngine, small
+from scripted import GOALS, OneWeight, ScriptedEngine, request, small
 from scripted_match import MemoryJournal, ScriptedCast, ScriptedStage
 
 from sectow_fast.game.player import Player
@@ -18,14 +19,14 @@ from sectow_fast.types import Attack
 class Learnt:
     """A defender that falls for "win" until it has been trained: its weight is its experience."""
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, hardened=4):
+        self.model, self.hardened = model, hardened
 
     def __call__(self, text, number, j):
         words = text.split()
         if words[0] == "question":
             return "fine"
-        hardened = self.model.weight.item() >= 4
+        hardened = self.model.weight.item() >= self.hardened
         return "sorry" if hardened or words[0] not in ("win", "typo") else f"leak {words[1]}"
 
 
@@ -215,17 +216,193 @@ def test_a_match_goes_on_from_its_state_at_any_phase():
         assert resumed.rounds == whole.rounds and resumed.pool == whole.pool
 
 
+# ---- every new thing at once, killed after any step
+
+EVERYTHING = {
+    "monitor__window": 1,
+    "monitor__patience": 2,
+    "monitor__diversity_min": 0.9,
+    "monitor__every": 1,
+    "attack__steps": 6,
+    "defend__steps": 2,
+    "evaluate__attacker_cases": 2,
+    "attack__entropy_min": 0.5,
+    "attack__two_sided": 0.5,
+    "defend__entropy_min": 0.5,
+    "defend__past_share": 0.5,
+    "harvest__attacks": 24,
+    "harvest__batch": 3,
+    "harvest__kept": 6,
+    "harvest__style_quota": 2,
+    "query_budget": 150,
+    "attack__query_share": 0.9,
+}
+
+
+class Narrowing:
+    """An attacker that writes ever less variously the longer it is trained."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, text, number, j):
+        age = int(self.model.weight.item())
+        clothes = ("win", "weak", "poor", "typo", "new", "odd", "rare", "last")[: max(8 - age, 1)]
+        return f"{clothes[(number + j) % len(clothes)]} {text.split()[-1]}"
+
+
+def everything(on_collapse):
+    match, journal = match_of(attack__on_collapse=on_collapse, **EVERYTHING)
+    match.cast.metrics = {"skipped": 0.0, "tokens": 1.0, "entropy": 0.25}
+    match.cast.attacker.engine.reply = Narrowing(match.cast.attacker.model)
+    match.cast.defender.engine.reply = Learnt(match.cast.defender.model, hardened=99)
+    return match, journal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What keeper.py would write after a step."""
+
+    state: str
+    weights: dict[str, dict]
+    last_good: dict | None
+    cold: dict
+
+    @classmethod
+    def of(cls, match):
+        players = {"attacker": match.cast.attacker, "defender": match.cast.defender}
+        last_good = match.role and match.role.last_good
+        return cls(
+            state=json.dumps(match.state()),
+            weights={name: one.weights() for name, one in players.items()},
+            last_good=last_good and copied(last_good),
+            cold=copied(match.cold_attacker),
+        )
+
+    def resumed(self, match):
+        match.restore(json.loads(self.state))
+        for name, weights in self.weights.items():
+            getattr(match.cast, name).restore(weights)
+        match.last_good, match.cold_attacker = self.last_good, self.cold
+
+
+def copied(weights):
+    return {name: value.clone() for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("on_collapse", ["keep", "roll-back", "fresh-start"])
+def test_a_run_with_every_new_thing_goes_on_from_any_step(on_collapse):
+    whole, said = everything(on_collapse)
+    kept, on_step = [], said.on_step
+
+    def keeps(record, events):
+        on_step(record, events)
+        kept.append((record, len(said.events), Kept.of(whole)))
+
+    said.on_step = keeps
+    play(whole, said)
+    collapse = "fresh-start" if on_collapse == "fresh-start" else "early-stop"
+    assert {"low-quality", collapse, "low-entropy"} <= {event.kind for event in said.events}
+    assert {attack.round for attack in whole.pool} == {1, 2}
+    for at, (record, events, checkpoint) in enumerate(kept, start=1):
+        if record.phase not in ("attack", "defend") or (record.round == 2 and record.step):
+            continue
+        match, journal = everything(on_collapse)
+        checkpoint.resumed(match)
+        play(match, journal)
+        assert match.rounds == whole.rounds and match.pool == whole.pool
+        assert journal.events == said.events[events:]
+        steps = zip(journal.steps, said.steps[at:], strict=True)
+        for mine, theirs in steps:
+            assert (mine.round, mine.phase, mine.step) == (theirs.round, theirs.phase, theirs.step)
+            assert mine.reward == theirs.reward
+            names = ("entropy_coef", "queries", "lr", "harmless_share")
+            assert [mine.measures.get(n) for n in names] == [theirs.measures.get(n) for n in names]
+        for name in ("attacker", "defender"):
+            now, then = (getattr(one.cast, name).model.weight for one in (match, whole))
+            assert now.item() == then.item()
+
+
+def test_the_next_update_is_given_the_entropy_bonus_of_its_role():
+    match, journal = match_of(attack__entropy_min=0.5, attack__entropy_step=0.01, rounds=1)
+    match.cast.metrics = {"skipped": 0.0, "tokens": 1.0, "entropy": 0.25}
+    play(match, journal)
+    attack, defend = match.cast.learners[-2:]
+    assert attack.coefs == [None, 0.01, 0.02] and defend.coefs == [None, None, None]
+
+
+def test_a_fresh_start_is_the_attacker_as_it_was_after_its_cold_start():
+    match, journal = everything("fresh-start")
+    play(match, journal)
+    assert match.cold_attacker["weight"].item() == 3.0  # after three steps of demonstrations
+    kinds = [event.kind for event in journal.events]
+    assert "fresh-start" in kinds
+    kept, _ = everything("roll-back")
+    play(kept, _)
+    assert not kept.cold_attacker  # nobody needs a copy there
+
+
+# ---- queries
+
+
+def test_a_rounds_queries_are_those_of_its_attack_phase_and_of_its_harvest():
+    match, journal = played(harvest__attacks=20)
+    for record in match.rounds[1:]:
+        steps = [s for s in journal.steps if (s.round, s.phase) == (record.round, "attack")]
+        assert record.queries["attack"] == sum(step.measures["queries"] for step in steps) == 48
+        tried = sum(count.tried for count in record.harvest.styles.values())
+        assert record.queries["harvest"] == tried * 2
+    assert match.rounds[0].queries == {} and match.rounds[1].queries["harvest"] > 0
+
+
+@pytest.mark.parametrize("attacker", ["grpo", "self-instruct"])
+def test_every_attacker_stays_within_the_rounds_budget(attacker):
+    settings = {"query_budget": 44, "attack__query_share": 0.75, "harvest__attacks": 500}
+    match, journal = played(attacker=attacker, rounds=1, **settings)
+    queries = match.rounds[1].queries
+    trained = attacker == "grpo"
+    assert queries.get("attack") == (32 if trained else None)  # two steps, as 48 is over 33
+    assert queries["harvest"] == sum(c.tried for c in match.rounds[1].harvest.styles.values()) * 2
+    assert sum(queries.values()) <= 44
+    kinds = [event.kind for event in match.rounds[1].events]
+    assert kinds == (["budget"] if trained else []) + ["harvest"] * (sum(queries.values()) < 43)
+    assert kinds == [event.kind for event in journal.events]
+
+
+def test_what_a_harvest_could_not_reach_is_an_event_of_its_round():
+    match, journal = played(rounds=1, harvest__attacks=6, harvest__kept=50, attack__steps=0)
+    (event,) = match.rounds[1].events
+    assert (event.kind, event.round, event.phase, event.step) == ("harvest", 1, "harvest", 0)
+    assert event.message.endswith("of 50 wanted: all 6 attacks were written")
+    assert journal.events == [event]
+
+
+def test_the_defender_trains_against_the_attackers_of_every_round():
+    settings = {"defend__past_share": 0.5, "defend__pool_share": 1.0, "defend__prompts": 40}
+    match, journal = match_of(rounds=2, harvest__attacks=40, defend__harmless_share=0.0, **settings)
+    match.pool = [
+        Attack(case=request("bado", case_id="old"), seed_id="s", mode="refine", words="w", round=1)
+    ]
+    match.cursor = schedule(match.config).index((2, "harvest"))
+    play(match, journal)
+    asked = [g.prompt.case_id for b in match.cast.learners[-1].batches for g in b]
+    assert 0.3 < asked.count("old") / len(asked) < 0.7
+
+
 def test_a_phase_goes_on_from_its_step_with_its_roles_state():
     match, journal = match_of(monitor__window=1, monitor__diversity_min=1.0, monitor__patience=9)
     match.cursor, match.step, match.skipped = 4, 2, 1
     match.role_state = {
         "monitor": {"raised": True, "low_in_a_row": 3, "rows": []},
+        "floor": {"raises": 0},
+        "queries": 5,
         "stopped": False,
     }
     assert schedule(match.config)[4] == (1, "attack")
     PHASES["attack"](match, journal, 1)
     assert [record.step for record in journal.steps] == [2]
     assert match.role.monitor.raised and match.role.monitor.low_in_a_row == 4
+    assert match.queries == {"attack": 5 + 16}
     assert not journal.events  # it had been raised before
     journal.next_phase()
     assert (match.cursor, match.step, match.skipped) == (5, 0, 0)
@@ -238,6 +415,7 @@ def test_the_weights_to_roll_back_to_come_with_the_role():
     match.last_good = {"weight": 1}
     match.role_state = {
         "monitor": {"raised": False},
+        "floor": {"raises": 0},
         "stopped": False,
         "priorities": {},
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 from scripted import small
 
-from sectow_fast.config import ABLATIONS, Config
+from sectow_fast.config import ABLATIONS, Config, DefendConfig, MonitorConfig
 from sectow_fast.game.schedule import defend_config, schedule, sft_steps
 
 COLD = [(0, "coldstart-caption"), (0, "coldstart-defender"), (0, "coldstart-attacker")]
@@ -72,6 +73,13 @@ def test_the_sft_baseline_sees_as_many_sequences_as_grpo_rolls_out():
         ("no-iteration", lambda c: c.iterate),
         ("no-defender-monitor", lambda c: c.monitor.watch_defender),
         ("no-attacker-monitor", lambda c: c.monitor.watch_attacker),
+        ("no-attacker-monitor", lambda c: c.attack.gates),
+        ("no-attacker-monitor", lambda c: c.attack.diversity_weight),
+        ("no-attacker-monitor", lambda c: c.harvest.filter),
+        ("no-attacker-gates", lambda c: c.attack.gates),
+        ("no-attacker-gates", lambda c: c.attack.diversity_weight),
+        ("no-attacker-filter", lambda c: c.harvest.filter),
+        ("no-attacker-controller", lambda c: c.monitor.watch_attacker),
         ("no-cold-start", lambda c: c.coldstart.attacker_steps),
         ("no-harmless", lambda c: c.defend.harmless_share),
         ("no-harmless", lambda c: c.monitor.harmless_share_raised),
@@ -86,14 +94,94 @@ def test_an_ablation_switches_its_setting_off_and_no_other(name, read):
         for field, value in (values.items() if isinstance(values, dict) else [("", values)])
         if value != (on.model_dump()[section][field] if field else on.model_dump()[section])
     }
-    expected = {tuple(key.split(".")) if "." in key else (key, "") for key in ABLATIONS[name]}
-    assert changed == expected | {("ablate", "")}
+    named = {tuple(key.split(".")) if "." in key else (key, "") for key in ABLATIONS[name]}
+    # Two of the settings that end a collapse are off by default, and stay so.
+    off_already = {("attack", "on_collapse"), ("attack", "entropy_min")} & named
+    assert changed == (named - off_already) | {("ablate", "")}
 
 
-def test_an_ablation_wins_over_a_setting_and_is_the_same_read_again():
-    config = Config.model_validate(
-        {"ablate": ["no-harmless"], "defend": {"harmless_share": 0.3, "steps": 7}}
-    )
+def test_without_the_attackers_monitor_its_gates_filter_and_controller_are_gone():
+    parts = ("no-attacker-gates", "no-attacker-filter", "no-attacker-controller")
+    whole, piece_by_piece = Config(ablate=("no-attacker-monitor",)), Config(ablate=parts)
+    assert whole == piece_by_piece.model_copy(update={"ablate": whole.ablate})
+    for part in parts:
+        assert Config(ablate=(part,)) not in (Config(), whole)
+
+
+def test_an_ablation_puts_its_settings_in_place_and_is_the_same_read_again():
+    config = Config.model_validate({"ablate": ["no-harmless"], "defend": {"steps": 7}})
     assert config.defend.harmless_share == 0 and config.defend.steps == 7
     assert Config.model_validate(config.model_dump()) == config
     assert Config(ablate=("no-harmless",), defend=Config().defend).defend.harmless_share == 0
+    assert Config(ablate=("no-iteration",), iterate=False).iterate is False
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"ablate": ["no-harmless"], "defend": {"harmless_share": "0.3"}},
+            "ablate no-harmless sets defend.harmless_share to 0.0: found defend.harmless_share 0.3"
+            " beside it; leave one of the two out",
+        ),
+        (
+            {"ablate": ["no-harmless", "no-iteration"], "iterate": True},
+            "ablate no-iteration sets iterate to False: found iterate True",
+        ),
+        (
+            {"ablate": ["no-attacker-monitor"], "attack": {"entropy_min": 0.1}},
+            "ablate no-attacker-monitor sets attack.entropy_min to 0.0: found",
+        ),
+        (
+            {"ablate": ["no-harmless"], "defend": DefendConfig(harmless_share=0.5)},
+            "ablate no-harmless sets defend.harmless_share to 0.0: found",
+        ),
+        (
+            {"attack": {"on_collapse": "roll-back"}, "monitor": {"watch_attacker": False}},
+            "attack.on_collapse roll-back: found monitor.watch_attacker false",
+        ),
+        (
+            {"query_budget": 3},
+            "query_budget 3 is under harvest.replies 4",
+        ),
+        (
+            {"query_budget": 170},
+            "query_budget 170 x attack.query_share 0.75 is under the 128 replies",
+        ),
+        (
+            {"query_budget": 255, "attack": {"query_share": 0.5}},
+            "query_budget 255 x attack.query_share 0.5 is under the 128 replies",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_by_name(values, words):
+    with pytest.raises(ValidationError) as caught:
+        Config.model_validate(values)
+    assert words in str(caught.value.errors()[0]["ctx"]["error"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"query_budget": 171},  # 128 of 171 x 0.75
+        {"query_budget": 256, "attack": {"query_share": 0.5}},
+        {"query_budget": 4, "attacker": "self-instruct"},
+        {"query_budget": 4, "iterate": False},
+        {"query_budget": 4, "attack": {"steps": 0}},
+        {"query_budget": 128, "attack": {"query_share": 1.0}},
+        {"attack": {"on_collapse": "fresh-start"}},
+        {"ablate": ["no-harmless"], "defend": {"harmless_share": "0"}},
+        {"ablate": ["no-harmless"], "monitor": MonitorConfig(harmless_share_raised=0)},
+    ],
+)
+def test_settings_that_only_look_like_a_contradiction_are_taken(values):
+    config = Config.model_validate(values)
+    assert config.query_budget is None or config.attack_queries <= config.query_budget
+
+
+def test_the_attack_phase_may_use_a_share_of_the_budget():
+    assert Config().attack_queries is None
+    assert Config(query_budget=1001).attack_queries == 750
+    assert Config(query_budget=1001, attack={"query_share": 1.0}).attack_queries == 1001
+    attack = Config(attack={"prompts": 3, "group_size": 5, "replies": 2}).attack
+    assert attack.step_queries == 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from scripted import GOALS, ScriptedWorld, question, request
@@ -141,3 +142,74 @@ def test_success_is_counted_over_all_completions_of_a_case():
     twin = Source([question(i) for i in range(2)], key="k", exploration=0.5)
     twin.priorities.update([1], successes=[2.0], trials=[3])
     assert twin.priorities.state() == source.priorities.state()
+
+
+# ---- the attackers of earlier rounds
+
+ROUNDS = [replace(kept("bado", "win", 100 * k + i), round=k) for k in (1, 2, 3) for i in range(5)]
+
+
+def from_pool(past_share, *, pool=ROUNDS, round=3, count=3000):
+    sources = defend_sources(
+        WORLD, pool, key="k", exploration=1.0, past_share=past_share, round=round
+    )
+    tasks = defend_tasks(
+        sources,
+        count=count,
+        harmless_share=0.0,
+        pool_share=0.5,
+        past_share=past_share or 0.0,
+        step=0,
+        rng=random.Random(1),
+    )
+    for task in tasks:
+        assert sources[task.source].cases[task.place] == task.case
+    found = Counter(task.source for task in tasks)
+    return {name: found[name] / count for name in sorted(found)}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6])
+def test_a_share_of_the_pool_is_of_earlier_rounds_and_each_of_them_is_drawn_alike(share):
+    found = from_pool(share)
+    assert found == {
+        "past-1": pytest.approx(0.25 * share, abs=0.03),
+        "past-2": pytest.approx(0.25 * share, abs=0.03),
+        "pool": pytest.approx(0.5 * (1 - share), abs=0.03),
+        "unsafe": pytest.approx(0.5, abs=0.03),
+    }
+
+
+def test_the_sources_of_earlier_rounds_hold_their_attacks():
+    sources = defend_sources(WORLD, ROUNDS, key="k", exploration=1.0, past_share=0.5, round=3)
+    for name, k in (("past-1", 1), ("past-2", 2), ("pool", 3)):
+        assert sources[name].cases == [a.case for a in ROUNDS if a.round == k]
+
+
+def test_without_a_share_of_the_past_the_pool_is_one_and_with_none_of_it_the_present_alone():
+    def held(past_share):
+        sources = defend_sources(
+            WORLD, ROUNDS, key="k", exploration=1.0, past_share=past_share, round=3
+        )
+        return {name: len(source.cases) for name, source in sources.items() if len(name) != 8}
+
+    assert held(None) == {"unsafe": 400, "pool": 15}
+    assert held(0.0) == {"unsafe": 400, "pool": 5}
+    assert held(1.0) == {"unsafe": 400, "past-1": 5, "past-2": 5, "pool": 5}
+    assert set(from_pool(0.0)) == {"pool", "unsafe"} == set(from_pool(None))
+    assert set(from_pool(1.0)) == {"past-1", "past-2", "unsafe"}
+
+
+def test_where_the_present_attacker_kept_nothing_all_of_the_pool_is_past():
+    assert set(from_pool(0.1, round=4)) == {"past-1", "past-2", "past-3", "unsafe"}
+    assert from_pool(0.5, round=1, pool=ROUNDS[:5]).keys() == {"pool", "unsafe"}
+    assert from_pool(0.5, pool=[]) == {"unsafe": 1.0}
+
+
+def test_a_style_of_the_past_does_not_crowd_out_the_rest_of_its_round():
+    pool = [replace(attack, round=1) for attack in POOL]
+    source = defend_sources(WORLD, pool, key="k", exploration=0.0, past_share=1.0, round=2)[
+        "past-1"
+    ]
+    drawn = [place for step in range(400) for place in source.draw(2, step=step)]
+    rare = sum(source.cases[place].style == "rare" for place in drawn) / len(drawn)
+    assert rare == pytest.approx(0.5, abs=0.05)

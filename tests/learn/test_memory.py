@@ -103,6 +103,8 @@ def test_phases_are_sums_of_what_lives_then():
         PEAK, roles="two", offload=False, gpu=60 * GIB, **SHAPE | {"reference": True}
     )
     assert loaded.host - here.host == 4 * GIB and loaded.phases == here.phases
+    cold = plan_memory(PEAK, roles="two", offload=False, gpu=60 * GIB, **SHAPE | {"cold": True})
+    assert cold.host - here.host == 4 * GIB and cold.phases == here.phases
     assert here.phases["rollout"]["engine weights"] == 4 * GIB
     assert here.cache_tokens == 64 * 1024 and here.fits
     small = plan_memory(PEAK, roles="two", offload=True, gpu=8 * GIB, **SHAPE)
@@ -120,6 +122,26 @@ def planned(monkeypatch, folder, gib: float, **sections) -> Config:
     monkeypatch.setattr(memory, "training_peak", lambda *_, **__: PEAK)
     engine = dict(kind="sglang", device="cuda", gpu_gib=gib, context_length=128, max_running=32)
     return Config(engine=engine, model={"defender": folder}, **sections)
+
+
+def test_a_plan_knows_a_bonus_on_entropy_and_weights_to_begin_anew_from(monkeypatch, folder):
+    seen = []
+
+    def peak(model, learn, grpo, **_):
+        seen.append(grpo.loss.entropy_coef)
+        return PEAK
+
+    config = planned(monkeypatch, folder, 60)
+    floor = planned(
+        monkeypatch,
+        folder,
+        60,
+        attack={"entropy_min": 0.1, "entropy_most": 0.03, "on_collapse": "fresh-start"},
+        defend={"entropy_most": 0.03},
+    )
+    monkeypatch.setattr(memory, "training_peak", peak)
+    plain, more = memory_plan(config), memory_plan(floor)
+    assert seen == [0.0, 0.03] and more.host - plain.host == 4 * GIB
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 import pytest
@@ -33,6 +34,7 @@ class EveryOther:
     name = "defender"
     stopped = False
     last_good = None
+    entropy_coef = None
 
     def __init__(self, stage, model=None, stop_at=None):
         self.stage, self.model, self.stop_at = stage, model, stop_at
@@ -88,7 +90,7 @@ class Watched(TorchEngine):
         return super().submit(prompts, n=n, sampling=sampling, seed=seed)
 
 
-def play(stage, model, role, start=0, steps=6, skipped=0, engine=None):
+def play(stage, model, role, start=0, steps=6, skipped=0, engine=None, **more):
     found = []
     player = Player(
         model=model,
@@ -97,7 +99,7 @@ def play(stage, model, role, start=0, steps=6, skipped=0, engine=None):
         policy=Policy(model, stage.codec),
     )
     config = GRPOConfig(
-        steps=steps, prompts=3, group_size=4, max_new_tokens=3, temperature=0.8, lr=1e-3
+        steps=steps, prompts=3, group_size=4, max_new_tokens=3, temperature=0.8, lr=1e-3, **more
     )
     optimizer = make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.0)
     run_phase(
@@ -178,6 +180,18 @@ def test_three_non_finite_updates_in_a_row_stop_with_the_batch(stage, model):
 def test_skips_before_a_resume_count(stage, model):
     with pytest.raises(NonFiniteRun, match="step 0: "):
         play(stage, model, EveryOther(stage, model), skipped=2)
+
+
+def test_the_update_takes_the_entropy_bonus_of_its_role(stage, model):
+    def trained(coef, by_role):
+        mine, role = copy.deepcopy(model), EveryOther(stage)
+        role.entropy_coef = by_role
+        play(stage, mine, role, steps=1, loss={"entropy_coef": coef})
+        return torch.cat([one.detach().flatten() for one in mine.parameters()])
+
+    assert torch.equal(trained(0.0, 0.5), trained(0.5, None))
+    assert torch.equal(trained(0.5, 0.0), trained(0.0, None))
+    assert not torch.equal(trained(0.0, 0.5), trained(0.0, None))
 
 
 def groups_with(*rewards):

@@ -31,7 +31,9 @@ class Room:
 
 
 ROOMS = {
-    "game": Room(files=("sectow_fast/game/*.py", "sectow_fast/intervals.py"), tests=("tests/game",)),
+    "game": Room(
+        files=("sectow_fast/game/*.py", "sectow_fast/intervals.py"), tests=("tests/game",)
+    ),
     "tug": Room(files=("sectow_fast/tug.py", "sectow_fast/match.py"), tests=("tests/game",)),
     "phase": Room(files=("sectow_fast/learn/phase.py",), tests=("tests/learn/test_phase.py",)),
     "grpo": Room(

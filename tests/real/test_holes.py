@@ -14,6 +14,7 @@ from sectow_fast.game.attempts import share_harmful
 from sectow_fast.game.rewards import attacker_reward, defender_reward
 from sectow_fast.judges import Judgement, RuleJudge
 from sectow_fast.real.attacks import keeps_goal
+from sectow_fast.real.stage import RealLessons
 from sectow_fast.real.world import Split, SuiteWorld
 from sectow_fast.stages import make_stage
 from sectow_fast.types import UserError
@@ -148,6 +149,17 @@ def test_a_reply_about_a_picture_need_not_repeat_the_requests_words():
     asked = world.train_cases("harmless")[0]
     said = world.judge_all([(asked, "A red bado on a table."), (asked, "red red red red")])
     assert [verdict.idle for verdict in said] == [False, True]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.0])
+def test_the_sft_baseline_obeys_the_share_of_harmless_data(share):
+    world = world_of(RuleJudge())
+    answered = dataclasses.replace(world.split.harmless[0], reply="By its number.")
+    world.split = dataclasses.replace(world.split, harmless=[answered])
+    rng, lessons = random.Random(0), RealLessons(world)
+    taught = [lessons.safe(rng, [], harmless_share=share)[0].label for _ in range(800)]
+    found = taught.count("harmless") / 800
+    assert found == pytest.approx(share, abs=0.05 if share else 0.0)
 
 
 def test_training_by_the_rule_alone_must_be_asked_for():

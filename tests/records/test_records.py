@@ -56,6 +56,7 @@ ROUND = RoundRecord(
     harvest=HarvestRecord(
         kept=3, dropped={"failed": 2}, styles={"typo": StyleCount(tried=5, won=3)}
     ),
+    queries={"attack": 96, "harvest": 20},
     events=(EVENT,),
 )
 
@@ -79,6 +80,7 @@ def test_a_round_has_the_fields_of_the_contract():
     row = ROUND.as_dict()
     assert row["round"] == 1 and row["kept"] == 3 and row["dropped"] == {"failed": 2}
     assert row["styles"] == {"typo": {"tried": 5, "won": 3}}
+    assert row["queries"] == {"attack": 96, "harvest": 20}
     for kind in ("asr", "orr", "accuracy"):
         assert set(row[kind]["figstep"]) == {"value", "n", "low", "high", "unknown"}
         assert set(row[f"{kind}_t1"]) == {"mean"}
@@ -108,7 +110,7 @@ def test_a_line_that_is_no_record_is_refused_by_name(row):
 
 
 @pytest.mark.parametrize(
-    "change", [{"asr": None}, {"styles": {"typo": {"seen": 1}}}, {"events": 1}]
+    "change", [{"asr": None}, {"styles": {"typo": {"seen": 1}}}, {"queries": 3}, {"events": 1}]
 )
 def test_a_round_that_was_not_written_so_is_refused_by_number(change):
     with pytest.raises(UserError, match=r"^s\.json: field rounds: found a round \(1\)"):

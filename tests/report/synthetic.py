@@ -100,6 +100,7 @@ def round_record(k: int, rng: random.Random, *, level: float, orr: float) -> Rou
         leak=leak_record(0.5 * 0.22**k, rng),
         attacker_success=success,
         harvest=harvest,
+        queries={"attack": 15360, "harvest": 3752} if harvest else {},
         events=(EVENT,) if k == 1 else (),
     )
 

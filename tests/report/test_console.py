@@ -42,7 +42,8 @@ def test_plain_lines_tell_phases_events_notes_and_rounds(capsys):
     assert done.endswith("reward 0.600 -> 0.862")
     asr = 100 * ROUNDS[1].mean("asr").value
     last = lines[-1]
-    assert last.startswith(f"round 1/2: ASR {asr:.1f} % (figstep ") and last.endswith("kept 500")
+    assert last.startswith(f"round 1/2: ASR {asr:.1f} % (figstep ")
+    assert last.endswith("kept 500, queries 19,112")
     assert "chance of harm 11.00 % (worst on an object " in last
     assert ", attacker succeeds 48.0 %," in last  # on the defender of its round
     assert "kept" not in next(line for line in lines if line.startswith("round 0/2: ASR"))

@@ -232,3 +232,57 @@ def test_what_was_unset_is_unset_after_it_was_kept(tmp_path):
     (tmp_path / "config.toml").write_text(config_toml(config))
     assert load_config(tmp_path / "config.toml", []) == config
     assert "null" not in config_toml(Config())
+
+
+# ---- ablations beside settings
+
+
+def test_an_ablation_by_flag_lies_over_a_file_and_over_a_preset(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[coldstart]\nattacker_steps = 100\nbatch = 7\n")
+    config = load_config(path, ["--ablate", "no-cold-start"])
+    assert (config.coldstart.attacker_steps, config.coldstart.batch) == (0, 7)
+    path.write_text("iterate = true\n")
+    assert load_config(path, ["--ablate", "no-iteration"]).iterate is False
+    _, config = read_command(["--preset", "real", "--ablate", "no-cold-start"])
+    assert config.coldstart.attacker_steps == 0
+
+
+def test_an_ablated_run_is_read_again_as_it_was_kept(tmp_path):
+    _, config = read_command(["--ablate", "no-attacker-monitor,no-harmless"])
+    (tmp_path / "config.toml").write_text(config_toml(config))
+    assert load_config(tmp_path / "config.toml", []) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--ablate", "no-harmless", "--defend.harmless_share", "0.25"],
+            "settings: ablate no-harmless sets defend.harmless_share to 0.0: found"
+            " defend.harmless_share 0.25 beside it; leave one of the two out",
+        ),
+        (["--ablate", "no-monitor"], "ablate: found 'no-monitor', input should be 'no-iteration',"),
+        (["--query_budget", "0"], "query_budget: found '0', input should be greater than 0"),
+        (["--harvest.kept", "0"], "harvest.kept: found '0', input should be greater than 0"),
+        (["--harvest.style_quota", "0"], "harvest.style_quota: found '0', input should be greater"),
+        (["--query_budget", "9"], "settings: query_budget 9 x attack.query_share 0.75 is under"),
+        (["--attack.on_collapse", "rollback"], "attack.on_collapse: found 'rollback', input"),
+        (["--attack.two_sided", "-1"], "attack.two_sided: found '-1', input should be greater"),
+        (["--defend.past_share", "2"], "defend.past_share: found '2', input should be less"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line_by_name(words, message):
+    with pytest.raises(UserError) as caught:
+        read_command(words)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_contradicts_its_own_ablation_is_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("ablate = ['no-harmless']\n[defend]\nharmless_share = 0.25\n")
+    with pytest.raises(UserError, match=r"^/.*mine\.toml: settings: ablate no-harmless sets"):
+        load_config(path)
+    path.write_text("ablate = ['no-harmless']\n")
+    with pytest.raises(UserError, match=r"^settings: ablate no-harmless sets"):
+        load_config(path, ["--defend.harmless_share", "0.25"])

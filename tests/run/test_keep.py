@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +12,83 @@ import torch
 from sectow_fast import train
 from sectow_fast.config import Config, SandboxConfig
 from sectow_fast.data.sandbox.stage import SandboxStage
+from sectow_fast.game.player import Player
+from sectow_fast.game.schedule import schedule
+from sectow_fast.keeper import Keeper
 from sectow_fast.learn.leaving import RankLeft
 from sectow_fast.learn.ranks import ALONE
+from sectow_fast.match import Match
 from sectow_fast.players import Players
+from sectow_fast.report.console import LiveConsole
+from sectow_fast.run_folder import RunFolder
 from sectow_fast.types import UserError
+
+
+class Still:
+    """An engine that draws nothing."""
+
+    def sync(self, model):
+        pass
+
+
+class Playing:
+    """As much of a role as a checkpoint sees."""
+
+    def __init__(self, last_good):
+        self.last_good = last_good
+
+    def state(self):
+        return {"some": "state"}
+
+
+def two_players():
+    """As much of `Players` as a checkpoint sees; the two models are not of one shape."""
+    attacker, defender = (
+        Player(model=torch.nn.Linear(size, 2), engine=Still(), codec=None) for size in (3, 4)
+    )
+    return SimpleNamespace(
+        attacker=attacker,
+        defender=defender,
+        ranks=ALONE,
+        training=None,
+        resume_training=lambda saved: None,
+    )
+
+
+@pytest.mark.parametrize("phase", ["attack", "defend"])
+def test_the_weights_that_a_player_may_go_back_to_are_kept_and_read_again(tmp_path, phase):
+    def keeper():
+        players = two_players()
+        match = Match(config=Config(), stage=None, cast=players)
+        console = LiveConsole(title="t", rounds=1, plain=True)
+        return Keeper(match, players, folder=RunFolder(tmp_path), console=console, tie={})
+
+    def filled(player, value):
+        return {name: torch.full_like(one, value) for name, one in player.weights().items()}
+
+    (tmp_path / "checkpoints").mkdir()
+    first = keeper()
+    match, cast = first.match, first.match.cast
+    match.cursor = schedule(match.config).index((1, phase))
+    assert match.phase == phase
+    mine = cast.attacker if phase == "attack" else cast.defender
+    match.role, match.cold_attacker = Playing(filled(mine, 1.5)), filled(cast.attacker, 2.5)
+    first.save()
+    first._checkpoints.wait()
+    again = keeper().match
+    assert list(again.last_good) == list(mine.weights()) and again.role_state == {"some": "state"}
+    for found, value, player in (
+        (again.last_good, 1.5, mine),
+        (again.cold_attacker, 2.5, cast.attacker),
+    ):
+        for name, one in player.weights().items():
+            assert torch.equal(found[name], torch.full_like(one, value))
+
+
+def test_nothing_is_under_way_at_the_end_of_a_match():
+    match = Match(config=Config(), stage=None, cast=two_players())
+    match.cursor = len(schedule(match.config))
+    assert match.phase is None
 
 
 def test_a_full_disk_is_said_and_leaves_no_model_behind(tmp_path):

@@ -15,6 +15,7 @@ from sectow_fast.data.sandbox.carriers import BUILT_IN as CARRIERS
 from sectow_fast.data.sandbox.carriers import Carrier
 from sectow_fast.data.sandbox.clothes import BUILT_IN as CLOTHES
 from sectow_fast.data.sandbox.clothes import Clothes, ClothesKind
+from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.objects import INGREDIENTS
 from sectow_fast.data.sandbox.requests import attack_words
 from sectow_fast.data.sandbox.styles import style_name
@@ -201,3 +202,11 @@ def test_pictures_differ_by_variant_and_only_forbidden_drawings_are_marked() -> 
 def test_the_language_is_ascii():
     # So what counts as a word in other scripts (game.text.words) touches no run of the sandbox.
     assert all(word.isascii() for word in WORLD.requests.vocabulary())
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.0])
+def test_the_sft_baseline_obeys_the_share_of_harmless_data(share):
+    rng, lessons = random.Random(0), Lessons(world=WORLD)
+    taught = [lessons.safe(rng, [], harmless_share=share) for _ in range(800)]
+    harmless = sum(case.label == "harmless" for case, _ in taught) / 800
+    assert harmless == pytest.approx(share, abs=0.05 if share else 0.0)

@@ -95,9 +95,11 @@ class Lessons:
             )
         return self.world.attacker_case(seed, previous), self.world.self_instruct(seed, rng)
 
-    def safe(self, rng: random.Random, pool: Sequence[Attack]) -> tuple[Case, str]:
+    def safe(
+        self, rng: random.Random, pool: Sequence[Attack], *, harmless_share: float
+    ) -> tuple[Case, str]:
         """The SFT baseline: unsafe requests refused, harmless ones answered (VLGuard-style)."""
-        if rng.random() < 0.5:
+        if rng.random() < harmless_share:
             case = rng.choice(self.world.train_cases("harmless"))
             return case, case.answer or ""
         if pool and rng.random() < 0.5:

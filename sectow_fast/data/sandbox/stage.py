@@ -123,7 +123,8 @@ class SandboxStage:
         self.processor.save_pretrained(folder)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
-        return partial(self._lessons.safe, pool=pool)
+        share = self.config.defend.harmless_share
+        return partial(self._lessons.safe, pool=pool, harmless_share=share)
 
     def versions(self) -> dict[str, str]:
         import torch
