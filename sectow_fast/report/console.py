@@ -241,14 +241,15 @@ class LiveConsole:
         return Panel(Group(*parts), title=Text(self.title), border_style="dim", padding=(0, 1))
 
     def _table(self) -> Table:
-        """Rounds so far; suites only where the terminal has room for them."""
+        """Rounds so far; suites and queries only where the terminal has room for them."""
         done = self._done
         names = suite_names(done, "asr")
         leak = ["harm"] if leaks(done) else []
         if self._console.width < 71 + 9 * len(leak) + sum(max(len(name), 6) + 3 for name in names):
             names = []
+        queries = ["queries"] if self._console.width >= 71 else []
         shown = ("round", "mean ASR", *names, *leak)
-        heads = (*shown, "ORR", "accuracy", "kept", "queries", "attacker")
+        heads = (*shown, "ORR", "accuracy", "kept", *queries, "attacker")
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
         for head in heads:
             table.add_column(Text(visible(head)), justify="right", no_wrap=True)
@@ -262,7 +263,7 @@ class LiveConsole:
                 str(record.round),
                 *(percent(rate.value) for rate in (*shown, *means)),
                 str(record.harvest.kept) if record.harvest else "–",
-                f"{sum(record.queries.values()):,}" if record.harvest else "–",
+                *(f"{sum(record.queries.values()):,}" if record.harvest else "–" for _ in queries),
                 percent(current_success(record).value),
             )
         found = attackers(done)
