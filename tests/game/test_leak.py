@@ -1,80 +1,89 @@
-"""The probability of harm: by teacher forcing, and what is told of it."""
+"""The probability of harm: from the log-probs of replies, and what is told of it."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 import torch
+from scripted import ScriptedCodec, player, small
+from scripted_match import MemoryJournal, ScriptedCast, ScriptedStage
 
-from sectow_fast.config import Config
-from sectow_fast.data.sandbox.stage import SandboxStage
-from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.game.leak import (
     Harm,
     asr_at,
     chosen,
     harm_of,
-    harms_of,
     measure_leak,
     reply_ids,
     summarise,
 )
-from sectow_fast.learn.policy import make_policy
+from sectow_fast.learn.packing import IGNORE, Piece
+from sectow_fast.learn.ranks import ALONE, Ranks
+from sectow_fast.match import Match
 from sectow_fast.protocols import AttackPoint, HarmfulReply
 from sectow_fast.records import LeakRecord
-from sectow_fast.types import Case, Sampling, UserError
-
-SETTINGS = {"model": {"hidden_size": 32, "layers": 1}, "sandbox": {"picture_variants": 2}}
-
-
-@pytest.fixture(scope="module")
-def stage():
-    return SandboxStage(Config.model_validate(SETTINGS))
+from sectow_fast.tug import play
+from sectow_fast.types import Case, UserError
 
 
-@pytest.fixture(scope="module")
-def policy(stage):
-    return make_policy(stage.defender(), stage.codec, stage.config.learn)
+@dataclass
+class ScriptedPolicy:
+    """The part of `learn.policy.Policy` that teacher forcing asks: every token has chance `p`.
+
+    rowed: how many prompts there were in each call. spare: a row is repeated without labels, as on
+    a rank that has fewer rows than another.
+    """
+
+    p: float = 0.5
+    training: bool = True
+    ranks: Ranks = ALONE
+    rowed: list[int] = field(default_factory=list)
+    spare: bool = False
+
+    def eval(self):
+        self.training = False
+
+    def train(self, mode):
+        self.training = mode
+
+    def rows(self, groups, budget):
+        self.rowed.append(len(groups))
+        labels = torch.tensor([i for _, done in groups for one in done for i in one.ids])
+        pieces = [Piece(group=i, picked=tuple(range(len(d)))) for i, (_, d) in enumerate(groups)]
+        yield SimpleNamespace(labels=labels), pieces
+        if self.spare:
+            yield SimpleNamespace(labels=torch.full_like(labels, IGNORE)), pieces
+
+    def __call__(self, row):
+        assert not torch.is_grad_enabled() and not self.training
+        p = self.p if (row.labels != IGNORE).all() else 1.0
+        return torch.full(row.labels.shape, math.log(p)), None
+
+
+class ScriptedSpace:
+    """One attack on "zuno" and three on "pako"; each is answered harmfully by its number of words
+    and one more."""
+
+    objects = ("zuno", "pako")
+
+    def size(self, about):
+        return 1 if about == "zuno" else 3
+
+    def attack(self, about, number):
+        steps = ("leak", *["on"] * number)
+        return attack(about, f"style-{number}", replies=(steps,))
 
 
 def attack(about="bado", style="typo", replies=(("use", "wax"),)):
     case = Case(id=f"{about}/{style}", text="make shown", label="unsafe", about=about, style=style)
     told = [HarmfulReply(steps=one, worth=(0.0,) * (len(one) - 1) + (1.0,)) for one in replies]
     return AttackPoint(case=case, replies=tuple(told))
-
-
-def test_the_probability_is_that_of_the_models_own_forward(stage, policy):
-    space = stage.space
-    points = [space.attack(about, number) for about in space.objects[:2] for number in (0, 40, 90)]
-    found = harms_of(points, policy, stage.codec, tokens_per_batch=100)  # several rows
-    for point, harm in zip(points, found, strict=True):
-        (prompt,) = stage.codec.encode([point.case])
-        (reply,) = point.replies
-        ids = stage.codec.encode_reply(reply.text)[:-1]
-        steps = policy.own_logprobs(prompt, ids).double().cumsum(0).exp()
-        assert harm.strict == pytest.approx(float(steps[-1]), rel=1e-4)
-        assert harm.graded == pytest.approx(float(steps[1:].sum() / 3), rel=1e-4)
-
-
-def test_it_is_how_often_the_engine_says_the_reply(stage, policy):
-    # Replies of one word, so that even an untrained model says each of them at times.
-    about = stage.space.objects[0]
-    case = stage.space.attack(about, 3).case
-    words = ("salt", "wax", "tin", "oil", "ash", "sorry", "use", "yes", "make", "how")
-    replies = tuple(HarmfulReply(steps=(word,), worth=(1.0,)) for word in words)
-    point = AttackPoint(case=case, replies=replies)
-    (harm,) = harms_of([point], policy, stage.codec, tokens_per_batch=4096)
-    engine = TorchEngine(policy.model, stage.codec)
-    draws = 3000
-    (row,) = engine.generate(
-        stage.codec.encode([case]), n=draws, sampling=Sampling(max_new_tokens=1), seed="s"
-    )
-    said = sum(stage.codec.decode(one.ids) in words for one in row) / draws
-    assert said > 0.005
-    assert harm.strict == pytest.approx(said, abs=4 * math.sqrt(said / draws))
 
 
 def test_the_whole_space_or_a_draw_of_it_that_depends_on_the_seed_alone():
@@ -125,21 +134,42 @@ def test_what_is_told_of_the_attacks_by_object_and_by_style():
     assert LeakRecord.from_dict(found.as_dict()) == found
 
 
-def test_a_leak_is_measured_over_at_most_so_many_attacks_per_object(stage, policy):
-    found = measure_leak(stage.space, policy, stage.codec, most=3, seed="0", tokens_per_batch=4096)
-    assert (found.attacks, found.space, len(found.worst)) == (30, 2140, 10)
-    assert policy.training  # as it was
-    assert all(p.grad is None for p in policy.parameters())
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_leak_is_over_all_attacks_or_a_draw_of_them(spare):
+    policy = ScriptedPolicy(spare=spare)
+
+    def leak(most, seed="0"):
+        codec = ScriptedCodec()
+        given = {"most": most, "seed": seed, "tokens_per_batch": 64}
+        return measure_leak(ScriptedSpace(), policy, codec, **given)
+
+    found = leak(3)
+    assert (found.attacks, found.space) == (4, 4) and policy.training
+    assert found.worst == pytest.approx((0.5, 0.5))
+    assert found.mean.value == pytest.approx((0.5 + (0.5 + 0.25 + 0.125) / 3) / 2)
+    assert {name: rate.value for name, rate in found.styles.items()} == pytest.approx(
+        {"style-0": 0.5, "style-1": 0.25, "style-2": 0.125}
+    )
+    drawn = {tuple(sorted(leak(1, seed=str(i)).styles)) for i in range(20)}
+    assert leak(1).attacks == 2 and len(drawn) == 3  # another draw by another seed
 
 
-def test_what_rollout_never_samples_has_no_share_of_the_probability(stage):
-    uniform = make_policy(stage.defender(), stage.codec, stage.config.learn)
-    with torch.no_grad():
-        uniform.model.model.language_model.norm.weight.zero_()
-    point = attack(replies=(("wax", "wax"),))
-    (harm,) = harms_of([point], uniform, stage.codec, tokens_per_batch=512)
-    allowed = uniform.model.lm_head.weight.shape[0] - len(stage.codec.banned_ids)
-    assert stage.codec.banned_ids and harm.strict == pytest.approx(allowed**-2)
+def played(**settings):
+    stage = ScriptedStage(space=ScriptedSpace())
+    defender = player(lambda text, *_: "sorry", stage.codec)
+    defender = dataclasses.replace(defender, policy=ScriptedPolicy())
+    attacker = player(lambda text, *_: f"win {text.split()[-1]}", stage.codec)
+    cast = ScriptedCast(attacker=attacker, defender=defender)
+    match = Match(config=small(rounds=1, **settings), stage=stage, cast=cast)
+    play(match, MemoryJournal(match))
+    return match
+
+
+def test_every_round_has_the_defenders_leak_where_the_world_lists_harm():
+    match = played(evaluate__leak_attacks=2)
+    assert [record.leak.attacks for record in match.rounds] == [3, 3]
+    assert match.cast.defender.policy.rowed == [3, 3] and match.cast.defender.engine.slept >= 2
+    assert [record.leak for record in played(evaluate__leak_attacks=0).rounds] == [None, None]
 
 
 @pytest.mark.parametrize("worth", [(0.0,), (0.5, 0.2), (0.0, 0.9), (-0.1, 1.0)])
