@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -48,9 +49,11 @@ class Role(Protocol, Generic[T]):
     stopped: bool
     last_good: dict[str, torch.Tensor] | None  # weights that a monitor may go back to
 
-    def tasks(self, step: int) -> list[T]: ...
+    def tasks(self, step: int, *, turn: int = 0, count: int | None = None) -> list[T]:
+        """What is asked in a step; where it is refilled, `count` more tasks in each later turn."""
+        ...
 
-    def scorer(self, step: int, tasks: Sequence[T]) -> Scorer: ...
+    def scorer(self, step: int, tasks: Sequence[T], *, turn: int = 0) -> Scorer: ...
 
     def watch(
         self, step: int, measures: Mapping[str, float]
@@ -72,6 +75,10 @@ class Learner(Protocol):
         """The scores that count on every rank: a registered term may answer each otherwise."""
         ...
 
+    def live(self, groups: Sequence[Group]) -> int:
+        """How many of the groups there is something to learn from: the first rank's count."""
+        ...
+
     def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]: ...
 
 
@@ -81,6 +88,15 @@ class PhasePlayer(Protocol):
     model: Any
     engine: Engine
     codec: Codec
+
+
+def draw_key(step: int, turn: int) -> str:
+    """What a draw of one turn of a step is named by. The first turn has the step's number alone.
+
+    >>> draw_key(3, 0), draw_key(3, 2)
+    ('3', '3+2')
+    """
+    return f"{step}+{turn}" if turn else str(step)
 
 
 def roll_out(
@@ -125,6 +141,71 @@ def mean_parts(groups: Sequence[Group]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in sums.items() if values}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One roll-out of a step with its rewards. measures: the role's; seconds: of the roll-out."""
+
+    groups: list[Group]
+    measures: Mapping[str, float]
+    seconds: float
+
+
+def play_turn(
+    role: Role,
+    *,
+    player: PhasePlayer,
+    learner: Learner,
+    config: GRPOConfig,
+    key: str,
+    step: int,
+    turn: int,
+    count: int | None,
+) -> Turn:
+    """Draw `count` prompts (none: as the role's settings say), roll them out, score them."""
+    begin = time.perf_counter()
+    tasks = role.tasks(step, turn=turn, count=count)
+    prompts = player.codec.encode([task.case for task in tasks])
+    scorer = role.scorer(step, tasks, turn=turn)
+    completions = roll_out(
+        player.engine,
+        prompts,
+        scorer,
+        n=config.group_size,
+        sampling=Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens),
+        seed=f"{key}/rollout/{draw_key(step, turn)}",
+    )
+    rolled = time.perf_counter()
+    scores = learner.agreed(scorer.finish())
+    groups = penalised(scored_groups(prompts, completions, scores), config)
+    return Turn(groups=groups, measures=scores.measures, seconds=rolled - begin)
+
+
+def play_turns(
+    role: Role, *, learner: Learner, config: GRPOConfig, step: int, **given: Any
+) -> tuple[list[Turn], dict[str, float]]:
+    """(the turns of a step, counts to log): after the first one, at most `config.refill_turns` more
+    while fewer than `config.prompts` groups are live, each with as many prompts as are missing.
+
+    Groups without a signal are replaced as in DAPO's dynamic sampling; the bound is our choice.
+    """
+    given |= {"learner": learner, "config": config, "step": step}
+    turns = [play_turn(role, turn=0, count=None, **given)]
+    if not config.refill_turns:
+        return turns, {}
+    while True:
+        groups = [group for turn in turns for group in turn.groups]
+        live = learner.live(groups)
+        if live >= config.prompts or len(turns) > config.refill_turns:
+            break
+        turns.append(play_turn(role, turn=len(turns), count=config.prompts - live, **given))
+    counts = {
+        "turns": float(len(turns)),
+        "refilled": float(len(groups) - len(turns[0].groups)),
+        "dead": float(len(groups) - live),
+    }
+    return turns, counts
+
+
 def run_phase(
     role: Role,
     *,
@@ -142,36 +223,26 @@ def run_phase(
 
     key names the phase and seeds every draw, so a step depends on nothing but its number and the
     weights. Three skipped (non-finite) updates in a row raise NonFiniteRun; `skipped` is how many a
-    resumed run had behind it.
+    resumed run had behind it. Rewards and the role's measures are of a step's first turn, so that a
+    refilled step is judged and shown by what other steps are; the update's are of all turns.
     """
-    sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
     for step in range(start, config.steps):
         if role.stopped:
             return
         lr = lr_at(step, config.steps, config.lr, config.warmup, config.decay_from)
         begin = time.perf_counter()
-        tasks = role.tasks(step)
-        prompts = player.codec.encode([task.case for task in tasks])
-        scorer = role.scorer(step, tasks)
-        completions = roll_out(
-            player.engine,
-            prompts,
-            scorer,
-            n=config.group_size,
-            sampling=sampling,
-            seed=f"{key}/rollout/{step}",
+        turns, counts = play_turns(
+            role, player=player, learner=learner, config=config, key=key, step=step
         )
-        rolled = time.perf_counter()
-        scores = learner.agreed(scorer.finish())
-        groups = penalised(scored_groups(prompts, completions, scores), config)
-        scored = time.perf_counter()
+        groups = [group for turn in turns for group in turn.groups]
+        scored, rollout = time.perf_counter(), sum(turn.seconds for turn in turns)
         player.engine.sleep()  # the device is the trainer's until the next rollout
         metrics = learner.update(groups, lr=lr)
         player.engine.sync(player.model)
         trained = time.perf_counter()
         skipped = skipped + 1 if metrics["skipped"] else 0
         measures = {"lr": lr, "skipped_in_row": float(skipped)} | dict(metrics)
-        measures |= scores.measures
+        measures |= counts | dict(turns[0].measures)
         events, more = role.watch(step, measures)
         watched = time.perf_counter()
         measures |= more | {"tokens_per_second": metrics["tokens"] / (trained - begin)}
@@ -180,10 +251,10 @@ def run_phase(
             phase=phase,
             step=step,
             steps=config.steps,
-            reward=mean_parts(groups),
+            reward=mean_parts(turns[0].groups),
             seconds={
-                "rollout": rolled - begin,
-                "score": scored - rolled,
+                "rollout": rollout,
+                "score": scored - begin - rollout,
                 "train": trained - scored,
                 "watch": watched - trained,
             },
