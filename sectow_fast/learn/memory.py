@@ -62,6 +62,7 @@ def plan_memory(
     most: int,
     bucket: int,
     reference: bool,
+    kept: bool = False,
 ) -> MemoryPlan:
     """The phases with one choice of engines and offload. cache_bytes: of a token, on one GPU; least
     and most: tokens of an engine's cache, which takes what is left."""
@@ -92,6 +93,8 @@ def plan_memory(
     host += 0 if here else 3 * peak.masters + peak.optimizer
     # A KL term's reference is loaded whole, beside round 0's, before it is sharded.
     host += 4 * peak.parameters if reference else 0
+    # Between two phases both players' moments are there, one set of which is counted with offload.
+    host += (1 + here) * peak.optimizer if kept else 0
     return MemoryPlan(
         roles=roles, offload=offload, phases=phases, gpu=gpu, host=host, cache_tokens=tokens
     )
@@ -130,6 +133,7 @@ def memory_plan(config: Config) -> MemoryPlan | None:
             least=engine.kv_tokens or CACHE_TOKENS_MIN * context,
             bucket=engine.bucket_mb * 2**20,
             reference=any(phase.loss.kl_coef for phase in phases),
+            kept=learn.keep_optimizer,
         )
         if plan.fits:
             break
