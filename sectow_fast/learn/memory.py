@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sectow_fast.config import Config
+from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.engine.registry import engine_kind
 from sectow_fast.engine.sglang_settings import CONTEXT, cache_token_bytes, gpu_bytes
 from sectow_fast.learn.shapes import TrainingPeak, training_peak
@@ -112,11 +112,7 @@ def memory_plan(config: Config) -> MemoryPlan | None:
     model = model_config(config.model.defender)
     context = engine.context_length or CONTEXT
     check_replicas(learn.replicas, engine.gpus)
-    phases = (config.attack, config.defend)
-    heavier = max(phases, key=lambda phase: (phase.tokens_per_batch, phase.max_new_tokens))
-    budget = max(heavier.tokens_per_batch, config.coldstart.tokens_per_batch)
-    heavier = heavier.model_copy(update={"tokens_per_batch": budget})
-    peak = training_peak(model, learn, heavier, context=context, world=engine.gpus)
+    peak = training_peak(model, learn, heaviest(config), context=context, world=engine.gpus)
     choices = itertools.product(
         {"auto": (False, True), "off": (False,), "on": (True,)}[learn.offload],
         ("two", "swap") if engine.roles == "auto" else (engine.roles,),
@@ -132,12 +128,20 @@ def memory_plan(config: Config) -> MemoryPlan | None:
             most=engine.kv_tokens or engine.max_running * context,
             least=engine.kv_tokens or CACHE_TOKENS_MIN * context,
             bucket=engine.bucket_mb * 2**20,
-            reference=any(phase.loss.kl_coef for phase in phases),
+            reference=any(p.loss.kl_coef for p in (config.attack, config.defend)),
             kept=learn.keep_optimizer,
         )
         if plan.fits:
             break
     return plan
+
+
+def heaviest(config: Config) -> GRPOConfig:
+    """The phase whose rows take the most, with the largest `tokens_per_batch` of all phases."""
+    phases = (config.attack, config.defend)
+    heavier = max(phases, key=lambda phase: (phase.tokens_per_batch, phase.max_new_tokens))
+    budget = max(heavier.tokens_per_batch, config.coldstart.tokens_per_batch)
+    return heavier.model_copy(update={"tokens_per_batch": budget})
 
 
 def settled(config: Config) -> Config:
