@@ -150,60 +150,39 @@ class Turn:
     seconds: float
 
 
-def play_turn(
-    role: Role,
-    *,
-    player: PhasePlayer,
-    learner: Learner,
-    config: GRPOConfig,
-    key: str,
-    step: int,
-    turn: int,
-    count: int | None,
-) -> Turn:
-    """Draw `count` prompts (none: as the role's settings say), roll them out, score them."""
-    begin = time.perf_counter()
-    tasks = role.tasks(step, turn=turn, count=count)
-    prompts = player.codec.encode([task.case for task in tasks])
-    scorer = role.scorer(step, tasks, turn=turn)
-    completions = roll_out(
-        player.engine,
-        prompts,
-        scorer,
-        n=config.group_size,
-        sampling=Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens),
-        seed=f"{key}/rollout/{draw_key(step, turn)}",
-    )
-    rolled = time.perf_counter()
-    scores = learner.agreed(scorer.finish())
-    groups = penalised(scored_groups(prompts, completions, scores), config)
-    return Turn(groups=groups, measures=scores.measures, seconds=rolled - begin)
-
-
 def play_turns(
-    role: Role, *, learner: Learner, config: GRPOConfig, step: int, **given: Any
+    role: Role, *, player: PhasePlayer, learner: Learner, config: GRPOConfig, key: str, step: int
 ) -> tuple[list[Turn], dict[str, float]]:
-    """(the turns of a step, counts to log): after the first one, at most `config.refill_turns` more
-    while fewer than `config.prompts` groups are live, each with as many prompts as are missing.
+    """(a step's turns, counts to log): after the first at most `config.refill_turns`, while fewer
+    than `config.prompts` groups are live, each with as many prompts as are missing.
 
     Groups without a signal are replaced as in DAPO's dynamic sampling; the bound is our choice.
     """
-    given |= {"learner": learner, "config": config, "step": step}
-    turns = [play_turn(role, turn=0, count=None, **given)]
-    if not config.refill_turns:
-        return turns, {}
-    while True:
-        groups = [group for turn in turns for group in turn.groups]
-        live = learner.live(groups)
-        if live >= config.prompts or len(turns) > config.refill_turns:
-            break
-        turns.append(play_turn(role, turn=len(turns), count=config.prompts - live, **given))
+    sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
+    turns: list[Turn] = []
+    groups: list[Group] = []
+    missing: int | None = None
+    while missing is None or (missing > 0 and len(turns) <= config.refill_turns):
+        turn, begin = len(turns), time.perf_counter()
+        tasks = role.tasks(step, turn=turn, count=missing)
+        prompts = player.codec.encode([task.case for task in tasks])
+        scorer = role.scorer(step, tasks, turn=turn)
+        seed = f"{key}/rollout/{draw_key(step, turn)}"
+        completions = roll_out(
+            player.engine, prompts, scorer, n=config.group_size, sampling=sampling, seed=seed
+        )
+        seconds = time.perf_counter() - begin
+        scores = learner.agreed(scorer.finish())
+        mine = penalised(scored_groups(prompts, completions, scores), config)
+        turns.append(Turn(groups=mine, measures=scores.measures, seconds=seconds))
+        groups += mine
+        missing = config.prompts - learner.live(groups) if config.refill_turns else 0
     counts = {
-        "turns": float(len(turns)),
-        "refilled": float(len(groups) - len(turns[0].groups)),
-        "dead": float(len(groups) - live),
+        "turns": len(turns),
+        "refilled": len(groups) - len(turns[0].groups),
+        "dead": len(groups) - config.prompts + missing,
     }
-    return turns, counts
+    return turns, {k: float(v) for k, v in counts.items()} if config.refill_turns else {}
 
 
 def run_phase(

@@ -108,6 +108,7 @@ def probed(policy: Any, grpo: GRPOConfig) -> dict[str, Any]:
 
     from sectow_fast.learn.probe import measure
 
+    policy.banned_bias()  # which is made once
     gauge, engine = LedgerGauge(LEDGER), Resident()
     before = gauge.free()
     written = [p._version for p in policy.parameters()]
