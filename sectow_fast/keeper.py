@@ -21,9 +21,10 @@ from sectow_fast.data.suites.wording import Wording
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.checkpoint import Checkpoints
 from sectow_fast.learn.checkpoint_folder import reading
+from sectow_fast.learn.optim import moments_of
 from sectow_fast.learn.phase import NonFiniteRun
 from sectow_fast.match import Match
-from sectow_fast.players import Players
+from sectow_fast.players import MOMENTS, Players
 from sectow_fast.records import (
     PhaseRecord,
     RoundRecord,
@@ -156,7 +157,8 @@ class Keeper:
         tensors = {name: dict(self._player(name).model.state_dict()) for name in PLAYERS}
         training = self.players.training
         if training is not None:
-            tensors["optimizer"] = checkpoint.optimizer_tensors(training.optimizer, training.model)
+            tensors["optimizer"] = moments_of(training.optimizer, training.model)
+        tensors |= {MOMENTS + name: kept for name, kept in self.players.moments.items()}
         if match.role is not None and match.role.last_good is not None:
             tensors["last_good"] = match.role.last_good
         if match.cold_attacker:

@@ -105,7 +105,7 @@ def _print_memory(config: Config, plan: MemoryPlan) -> None:
     for k, phase in schedule(config):
         steps, groups, size = _shape(config, phase)
         grpo = {"attack": config.attack, "defend": config.defend}.get(phase)
-        tokens = groups * size * grpo.max_new_tokens if grpo else 0
+        tokens = groups * size * grpo.max_new_tokens * (1 + grpo.refill_turns) if grpo else 0
         table.add_row(
             str(k),
             phase,
@@ -201,13 +201,13 @@ class EveryOtherReward:
         self._cases, self._prompts = world.train_cases("harmless"), prompts
         self._rewards = [Reward(total=float(j % 2)) for j in range(group_size)]
 
-    def tasks(self, step: int) -> list[DefendTask]:
+    def tasks(self, step: int, *, turn: int = 0, count: int | None = None) -> list[DefendTask]:
         drawn = random.Random(f"plan/{step}").choices(range(len(self._cases)), k=self._prompts)
         return [
             DefendTask(case=self._cases[place], source="harmless", place=place) for place in drawn
         ]
 
-    def scorer(self, step: int, tasks: Sequence[DefendTask]) -> EveryOtherReward:
+    def scorer(self, step: int, tasks: Sequence[DefendTask], *, turn: int = 0) -> EveryOtherReward:
         return self
 
     def take(self, i: int, j: int, completion: Completion) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from sectow_fast.learn.checkpoint import Saved
 from sectow_fast.learn.grpo import banded_loss
 from sectow_fast.learn.learners import GRPOLearner, SFTPupil
 from sectow_fast.learn.lora import merged_state
-from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.learn.optim import make_optimizer, moments_of, put_moments
 from sectow_fast.learn.placement import give_back, training_device
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
@@ -35,6 +35,8 @@ from sectow_fast.learn.selftest import check_packing, rollout_gaps
 from sectow_fast.learn.sharding import check_replicas, is_sharded, on_host, whole_weights
 from sectow_fast.protocols import Stage
 from sectow_fast.types import Prompt, UserError
+
+MOMENTS = "optimizer-"  # and a player's name: a group of tensors in a checkpoint
 
 
 def check_settings(config: Config) -> None:
@@ -65,22 +67,26 @@ def check(config: Config, ranks: Ranks = ALONE) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is being trained, for a checkpoint: the model and its optimizer."""
+    """What is being trained, for a checkpoint: the model and its optimizer. kept_as: the player
+    whose next phase goes on with the moments; "" where they end with this one."""
 
     model: Any
     optimizer: torch.optim.Optimizer
+    kept_as: str
 
 
 class Players:
     """`match.Cast` with real models. folder: the run's, where round 0 is kept.
 
-    training: of the phase under way; None between phases.
+    training: of the phase under way; None between phases. moments: of players whose next phase goes
+    on with them (`learn.keep_optimizer`), in host memory.
     """
 
     def __init__(self, config: Config, stage: Stage, *, folder: Path, ranks: Ranks = ALONE) -> None:
         self.config, self.ranks, self.folder = config, ranks, folder
         self.device = training_device(config.learn.device)
         self.training: Training | None = None
+        self.moments: dict[str, dict[str, torch.Tensor]] = {}
         self._stage = stage
         self._offloads = config.learn.offload == "on"  # `auto` is settled before
         self._samples = _self_test_prompts(stage)
@@ -191,9 +197,8 @@ class Players:
 
     def learner(self, player: Player, config: GRPOConfig) -> GRPOLearner:
         """See `match.Cast`. The reference of a KL term is the player as it was at round 0."""
-        reference = None
+        reference, name = None, "attacker" if player is self.attacker else "defender"
         if config.loss.kl_coef:
-            name = "attacker" if player is self.attacker else "defender"
             model = self._stage.load(self._cold(name)).requires_grad_(False).eval()
             # It is asked for each row once per batch, so nothing of its tower is kept.
             plain = self.config.learn.model_copy(update={"lora_rank": 0, "picture_gib": 0.0})
@@ -206,7 +211,10 @@ class Players:
                 offload=True,  # it rests on the host, and comes to the device a block at a time
                 device=self.device,
             )
-        optimizer = self._optimizer(player, config.lr, betas=(0.9, 0.95), weight_decay=0.0)
+        kept_as = name if self.config.learn.keep_optimizer else ""
+        optimizer = self._optimizer(
+            player, config.lr, betas=(0.9, 0.95), weight_decay=0.0, kept_as=kept_as
+        )
         return GRPOLearner(
             policy=player.policy, optimizer=optimizer, config=config, reference=reference
         )
@@ -224,20 +232,38 @@ class Players:
     def resume_training(self, saved: Saved) -> None:
         """The next phase's optimizer goes on as `saved` had it."""
         self._saved = saved
+        for name, player in (("defender", self.defender), ("attacker", self.attacker)):
+            if moments := saved.moments(player.model, MOMENTS + name):
+                self.moments[name] = on_cpu(moments)
 
     def end_training(self) -> None:
-        """The phase is over, and its optimizer with it."""
+        """The phase is over, and its optimizer with it, but for moments that are to be kept."""
+        if (ended := self.training) is not None and ended.kept_as:
+            self.moments[ended.kept_as] = on_cpu(moments_of(ended.optimizer, ended.model))
         self.training = None
 
     def _optimizer(
-        self, player: Player, lr: float, *, betas: tuple[float, float], weight_decay: float
+        self,
+        player: Player,
+        lr: float,
+        *,
+        betas: tuple[float, float],
+        weight_decay: float,
+        kept_as: str = "",
     ) -> torch.optim.Optimizer:
         optimizer = make_optimizer(player.model, lr, betas=betas, weight_decay=weight_decay)
-        if self._saved is not None:
-            self._saved.fill_optimizer(optimizer, player.model)
+        moments = self.moments.pop(kept_as, {})
+        if self._saved is not None:  # of this phase, where it was under way
+            moments = self._saved.moments(player.model) or moments
             self._saved = None
-        self.training = Training(model=player.model, optimizer=optimizer)
+        put_moments(optimizer, player.model, moments)
+        self.training = Training(model=player.model, optimizer=optimizer, kept_as=kept_as)
         return optimizer
+
+
+def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors in host memory; sharded ones stay sharded."""
+    return {name: one.to("cpu") for name, one in tensors.items()}
 
 
 def _self_test_prompts(stage: Stage) -> list[Prompt]:

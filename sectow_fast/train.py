@@ -109,17 +109,21 @@ def play_run(config: Config, options: Options) -> int:
             with joined(timeout=config.learn.rank_timeout) as ranks:
                 if isinstance(planned, UserError):
                     raise planned
-                return _play(ranks.told(lambda: planned), options, ranks, at_end)
+                return _play(ranks.told(lambda: planned), config, options, ranks, at_end)
         except RankLeft as left:
             return left.code
 
 
-def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.ExitStack) -> int:
+def _play(
+    config: Config, asked: Config, options: Options, ranks: Ranks, at_end: contextlib.ExitStack
+) -> int:
+    """asked: the configuration before the plan of its memory made the choices of `auto`."""
     from rich.console import Console
 
+    from sectow_fast.fitting import fitted
     from sectow_fast.keeper import Interrupted, Keeper
     from sectow_fast.match import Match
-    from sectow_fast.players import Players, check
+    from sectow_fast.players import check
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder, unwritten
@@ -150,7 +154,9 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
         with console:
             for note in (*stage.notes, *(f"accepted: {change}" for change in changes)):
                 console.note(note)
-            players = Players(config, stage, folder=folder.path, ranks=ranks)
+            config, players = fitted(
+                config, asked, stage, folder=folder.path, ranks=ranks, say=console.note
+            )
             at_end.callback(players.close)
             match = Match(config=config, stage=stage, cast=players)
             keeper = Keeper(match, players, folder=folder, console=console, tie=tie)

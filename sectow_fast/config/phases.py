@@ -70,6 +70,13 @@ class GRPOConfig(Section):
     terms: dict[str, float] = Field({}, description="weights of registered reward terms")
     scale: Literal["std", "none", "batch"] = "std"
     baseline: Literal["mean", "loo"] = "mean"
+    refill_turns: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="further roll-outs of a step while fewer than `prompts` groups"
+        " have a signal; each draws as many prompts as are missing",
+    )
     num_iterations: int = Field(
         1, ge=1, description="updates per batch; over 1: clipped against stored log-probs"
     )
@@ -147,8 +154,8 @@ class AttackConfig(GRPOConfig):
 
     @property
     def step_queries(self) -> int:
-        """The most defender replies that one step can ask for."""
-        return self.prompts * self.group_size * self.replies
+        """The most defender replies that one step can ask for, in all of its turns."""
+        return self.prompts * self.group_size * self.replies * (1 + self.refill_turns)
 
 
 class DefendConfig(GRPOConfig):

@@ -63,6 +63,9 @@ class LearnConfig(Section):
         2.0, gt=0, description="host memory for processed pictures; a frozen tower's take as much"
     )
     gradient_checkpointing: bool = Field(False, description="less memory for a second forward")
+    keep_optimizer: bool = Field(
+        False, description="a player's GRPO phase goes on with the moments of its last one"
+    )
     lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
     lora_alpha: float = Field(32.0, gt=0)
     rank_timeout: float = Field(

@@ -1,4 +1,4 @@
-"""What engines that draw in the trainer's process, from its own model, have in common."""
+"""What engines have in common that draw all at once, and those that share the trainer's model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,8 @@ from sectow_fast.engine.streams import AtOnce
 from sectow_fast.types import Completion, Prompt, Sampling
 
 
-class InProcessEngine(ABC):
-    """An `Engine` but for `generate`. Trainer and engine share `model`: `sync` copies nothing.
-
-    A subclass writes `generate`, and puts `self.weight_version` into its completions.
-    """
-
-    def __init__(self, model: Any, codec: EngineCodec) -> None:
-        self.model, self.codec = model, codec
-        self.weight_version = 0
+class AtOnceEngine(ABC):
+    """The part of an `Engine` that follows from a `generate` which draws all at once."""
 
     @abstractmethod
     def generate(
@@ -51,6 +44,17 @@ class InProcessEngine(ABC):
         """No: this process draws for one engine at a time."""
         return False
 
+
+class InProcessEngine(AtOnceEngine):
+    """An `Engine` but for `generate`. Trainer and engine share `model`: `sync` copies nothing.
+
+    A subclass writes `generate`, and puts `self.weight_version` into its completions.
+    """
+
+    def __init__(self, model: Any, codec: EngineCodec) -> None:
+        self.model, self.codec = model, codec
+        self.weight_version = 0
+
     def sync(self, model: Any) -> None:
         """The weights are shared, so only the version moves."""
         if model is not self.model:
@@ -61,12 +65,9 @@ class InProcessEngine(ABC):
 
     def sleep(self) -> None:
         """Nothing is held between two calls."""
-        return None
 
     def wake(self) -> None:
         """Nothing was given back."""
-        return None
 
     def close(self) -> None:
         """Nothing to end: the model belongs to the caller."""
-        return None

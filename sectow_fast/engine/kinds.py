@@ -58,18 +58,6 @@ class EngineSetup:
     weights_of: Weights = checkpoint_weights
 
 
-def _nothing_to_check(config: Config, world: int) -> None:
-    pass
-
-
-def _no_plan(config: Config) -> bool:
-    return False
-
-
-def _no_remark(config: Config, weights: int) -> str:
-    return ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class EngineKind:
     """Everything that is particular to one kind of engine.
@@ -84,10 +72,10 @@ class EngineKind:
     """
 
     make: Callable[[EngineSetup], Engines]
-    check: Callable[[Config, int], None] = _nothing_to_check
+    check: Callable[[Config, int], None] = lambda config, world: None
     shares_weights: bool = True
-    needs_plan: Callable[[Config], bool] = _no_plan
-    remark: Callable[[Config, int], str] = _no_remark
+    needs_plan: Callable[[Config], bool] = lambda config: False
+    remark: Callable[[Config, int], str] = lambda config, weights: ""
 
 
 class EnginePerModel:

@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from sectow_fast.engine.in_process import AtOnceEngine
 from sectow_fast.engine.protocol import Engine
-from sectow_fast.engine.streams import AtOnce
 from sectow_fast.types import Completion, Prompt, Sampling
 
 
@@ -46,11 +46,12 @@ class Provable(Protocol):
         ...
 
 
-class RankedEngine:
+class RankedEngine(AtOnceEngine):
     """The ranks' engines as one `Engine`. Every rank must make the same calls in the same order.
 
     whole: (name, full weight) of a sharded model, one at a time. Draws depend on a prompt's number
-    in the whole batch, so any number of ranks samples the same completions.
+    in the whole batch, so any number of ranks samples the same completions. Nothing streams, since
+    all ranks have to meet between two batches.
     """
 
     def __init__(
@@ -92,24 +93,6 @@ class RankedEngine:
             # All ranks are here, which the forward of sharded weights needs.
             self.engine.prove(rows, sampling, gathered=self.ranks.gathered)
         return out
-
-    def submit(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int,
-        sampling: Sampling,
-        seed: str,
-        numbers: Sequence[int] | None = None,
-    ) -> AtOnce:
-        """Not as they finish: the ranks meet once, when the stream is first waited for."""
-        return AtOnce(
-            lambda: self.generate(prompts, n=n, sampling=sampling, seed=seed, numbers=numbers)
-        )
-
-    def runs_beside(self, other: Engine) -> bool:
-        """No: whatever the ranks' engines can do, all ranks have to meet between two batches."""
-        return False
 
     def sync(self, model: Any) -> None:
         """Gather `model`'s weights into the engine's copy, where it has one.

@@ -119,10 +119,6 @@ def _check(config: Config, world: int) -> None:
         raise UserError(found)
 
 
-def _needs_plan(config: Config) -> bool:
-    return device_of(config.engine) != "cpu"
-
-
 def _remark(config: Config, weights: int) -> str:
     if device_of(config.engine) != "cpu":
         return "engine: SGLang on a GPU. The time above is TorchEngine's."
@@ -134,5 +130,9 @@ def _remark(config: Config, weights: int) -> str:
 
 
 SGLANG = EngineKind(
-    make=SGLangEngines, check=_check, shares_weights=False, needs_plan=_needs_plan, remark=_remark
+    make=SGLangEngines,
+    check=_check,
+    shares_weights=False,
+    needs_plan=lambda config: device_of(config.engine) != "cpu",
+    remark=_remark,
 )

@@ -108,26 +108,6 @@ class Row:
     reason: str | None
     version: str | None
 
-    @classmethod
-    def of(
-        cls,
-        request: Request,
-        start: int,
-        ids: Sequence[int],
-        logprobs: Sequence[float],
-        reason: str | None,
-        version: str | None,
-    ) -> Row:
-        """From the lists that came through the pipe."""
-        return cls(
-            request=request,
-            start=start,
-            ids=tuple(ids),
-            logprobs=tuple(logprobs),
-            reason=reason,
-            version=version,
-        )
-
 
 def messages(requests: Sequence[Request]) -> Iterator[list[Asked]]:
     """What goes to the host, one message at a time: about `MESSAGE_BYTES` of pixels at most.

@@ -227,11 +227,19 @@ class SGLangServer:
     def _arrived(self, start: int, finished: Sequence[Finished]) -> None:
         """Rows for whoever waits for them. Runs on the process's reading thread."""
         self._fruitless = 0
-        for rid, *rest in finished:
+        for rid, ids, logprobs, reason, version in finished:
             with self._lock:
                 request = self._waiting.pop(rid, None)
             if request is not None:
-                request.rows.put(Row.of(request, start, *rest))
+                row = Row(
+                    request=request,
+                    start=start,
+                    ids=tuple(ids),
+                    logprobs=tuple(logprobs),
+                    reason=reason,
+                    version=version,
+                )
+                request.rows.put(row)
 
     # ---- the process and its health
 

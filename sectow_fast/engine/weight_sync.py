@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from sectow_fast.types import UserError
-
 Weights = Callable[[Any], Mapping[str, torch.Tensor]]  # a model's tensors by checkpoint name
 ALIGN = 16  # bytes; a view as any dtype must start on a multiple of its size
 
@@ -55,23 +53,6 @@ def config_shapes(folder: Path, *, trust_remote_code: bool = False) -> dict[str,
     model.tie_weights()
     weights = checkpoint_weights(model, without=model.all_tied_weights_keys)
     return {name: tuple(tensor.shape) for name, tensor in weights.items()}
-
-
-def folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """name -> shape of every tensor in a model folder's safetensors files; reads headers only."""
-    from safetensors import safe_open
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - a file, not a dict
-                shapes[name] = tuple(file.get_slice(name).get_shape())
-    if not shapes:
-        raise UserError(
-            f"engine: found no *.safetensors in {folder}, expected a model's folder;"
-            " give one that save_pretrained wrote"
-        )
-    return shapes
 
 
 def checkpoint_weights(

@@ -17,6 +17,7 @@ from sectow_fast.game.proxy import gap_measures
 from sectow_fast.game.rewards import Earned, attacker_reward, with_terms
 from sectow_fast.game.tasks import attack_task
 from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety
+from sectow_fast.learn.phase import draw_key
 from sectow_fast.protocols import World
 from sectow_fast.types import (
     Attack,
@@ -51,10 +52,10 @@ class Written:
 class AttackScorer:
     """Takes one step's completions as they finish; tries those that are attacks on the defender."""
 
-    def __init__(self, role: AttackerRole, tasks: Sequence[AttackTask], *, step: int) -> None:
+    def __init__(self, role: AttackerRole, tasks: Sequence[AttackTask], *, key: str) -> None:
         config = role.config
         self._role, self._tasks = role, tasks
-        self._key = f"{config.seed}/{role.round}/attack/score/{step}"
+        self._key = f"{config.seed}/{role.round}/attack/score/{key}"
         self._written: dict[tuple[int, int], Written] = {}
         self._attempts = Attempts(
             role.world,
@@ -141,17 +142,18 @@ class AttackerRole:
             return self.config.monitor.diversity_weight_raised
         return self.config.attack.diversity_weight
 
-    def tasks(self, step: int) -> list[AttackTask]:
-        """The step's requests to the attacker, drawn from (seed, round, step) alone."""
-        rng = random.Random(f"{self.config.seed}/{self.round}/attack/tasks/{step}")
+    def tasks(self, step: int, *, turn: int = 0, count: int | None = None) -> list[AttackTask]:
+        """Requests to the attacker, drawn from (seed, round, step, turn) alone; see `Role`."""
+        key = draw_key(step, turn)
+        rng = random.Random(f"{self.config.seed}/{self.round}/attack/tasks/{key}")
         share, seeds = self.config.attack.refine_share, self.world.seeds("train")
         return [
             attack_task(self.world, seeds, self.pool, refine_share=share, rng=rng)
-            for _ in range(self.config.attack.prompts)
+            for _ in range(self.config.attack.prompts if count is None else count)
         ]
 
-    def scorer(self, step: int, tasks: Sequence[AttackTask]) -> AttackScorer:
-        return AttackScorer(self, tasks, step=step)
+    def scorer(self, step: int, tasks: Sequence[AttackTask], *, turn: int = 0) -> AttackScorer:
+        return AttackScorer(self, tasks, key=draw_key(step, turn))
 
     def tries(self, one: Written) -> bool:
         """Whether words that make a case are put to the defender."""

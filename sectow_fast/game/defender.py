@@ -15,6 +15,7 @@ from sectow_fast.game.player import Player, judged_replies
 from sectow_fast.game.proxy import gap_measures
 from sectow_fast.game.rewards import Earned, defender_reward, with_terms
 from sectow_fast.game.tasks import Source, defend_sources, defend_tasks
+from sectow_fast.learn.phase import draw_key
 from sectow_fast.protocols import World
 from sectow_fast.types import (
     Attack,
@@ -106,20 +107,22 @@ class DefenderRole:
             return max(self.config.monitor.harmless_share_raised, share)
         return share
 
-    def tasks(self, step: int) -> list[DefendTask]:
-        """The step's requests: a function of (seed, round, step) and what earlier ones earned."""
-        rng = random.Random(f"{self.config.seed}/{self.round}/defend/tasks/{step}")
+    def tasks(self, step: int, *, turn: int = 0, count: int | None = None) -> list[DefendTask]:
+        """A function of (seed, round, step, turn) and what earlier requests earned; see `Role`."""
+        key = draw_key(step, turn)
+        rng = random.Random(f"{self.config.seed}/{self.round}/defend/tasks/{key}")
         return defend_tasks(
             self.sources,
-            count=self.config.defend.prompts,
+            count=self.config.defend.prompts if count is None else count,
             harmless_share=self.harmless_share,
             pool_share=self.config.defend.pool_share,
             past_share=self.config.defend.past_share or 0.0,
             step=step,
+            turn=turn,
             rng=rng,
         )
 
-    def scorer(self, step: int, tasks: Sequence[DefendTask]) -> DefendScorer:
+    def scorer(self, step: int, tasks: Sequence[DefendTask], *, turn: int = 0) -> DefendScorer:
         return DefendScorer(self, tasks)
 
     def scores(self, tasks: Sequence[DefendTask], groups: Sequence[Sequence[Earned]]) -> Scores:

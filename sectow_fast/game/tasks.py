@@ -58,14 +58,14 @@ class Source:
             len(cases), strata=strata, seed=seed, exploration=exploration
         )
 
-    def draw(self, count: int, *, step: int) -> list[int]:
+    def draw(self, count: int, *, step: int, turn: int = 0) -> list[int]:
         """Places of `count` cases; all different, as far as there are as many."""
         drawn: list[int] = []
         while len(drawn) < count:
             size = min(count - len(drawn), len(self.cases))
-            # Each turn through a small source is a draw of its own.
-            turn = (step << 16) + len(drawn)
-            drawn += self.priorities.sample(size, step=turn).tolist()
+            # Each pass through a small source is a draw of its own.
+            number = (turn << 48) + (step << 16) + len(drawn)
+            drawn += self.priorities.sample(size, step=number).tolist()
         return drawn
 
     def update(self, place: int, rewards: Sequence[float]) -> None:
@@ -114,6 +114,7 @@ def defend_tasks(
     step: int,
     rng: random.Random,
     past_share: float = 0.0,
+    turn: int = 0,
 ) -> list[DefendTask]:
     """`count` requests: harmless with probability `harmless_share`, and of the unsafe ones from the
     pool with probability `pool_share` where there is a pool.
@@ -136,5 +137,5 @@ def defend_tasks(
     return [
         DefendTask(case=sources[name].cases[place], source=name, place=place)
         for name in sorted(wanted)
-        for place in sources[name].draw(wanted[name], step=step)
+        for place in sources[name].draw(wanted[name], step=step, turn=turn)
     ]

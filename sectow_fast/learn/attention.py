@@ -5,14 +5,8 @@ from `mask_of(segments)`, and a tower of packed pictures whose ends come from `e
 (learn/tower.py), are computed by the backend. Any other forward (rollout, evaluation, a tower that
 takes pictures of one size as a batch) is computed by transformers' sdpa. `auto` means flex on CUDA
 and sdpa on a CPU; both come with torch. flash and xformers are used only when they are named. A
-backend that is missing is an error; no other one takes its place silently.
-
-| name     | how                                              | windows | image blocks | runs on  |
-|----------|--------------------------------------------------|---------|--------------|----------|
-| sdpa     | joined sequences in a padded batch, dense masks  | exact   | exact        | CPU, GPU |
-| flex     | FlexAttention, block mask over the row           | exact   | exact        | GPU      |
-| flash    | flash-attn's varlen over joined sequences        | exact   | refused      | GPU      |
-| xformers | block-diagonal bias over joined sequences        | refused | refused      | GPU      |
+backend that is missing is an error; no other one takes its place silently. docs/TRAINING.md has a
+table of what each can do.
 """
 
 from __future__ import annotations

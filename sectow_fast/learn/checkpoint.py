@@ -202,15 +202,15 @@ class Saved:
                 f" ({cause}); resume with the configuration the run began with"
             ) from None
 
-    def fill_optimizer(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
-        """AdamW's state as `optimizer_tensors` gave it, onto a new optimizer of the same model."""
+    def moments(self, model: torch.nn.Module, group: str = "optimizer") -> dict[str, torch.Tensor]:
+        """What `optim.moments_of` gave of this model, where its parameters are; may be empty."""
         parameters = dict(model.named_parameters())
         into: dict[str, torch.Tensor] = {}
-        for path in self.names.get("optimizer", ()):
+        for path in self.names.get(group, ()):
             name, key = path.rsplit("/", 1)
             if name not in parameters:
                 raise UserError(
-                    f"checkpoint optimizer: found state of {name!r}, which this model has not;"
+                    f"checkpoint {group}: found state of {name!r}, which this model has not;"
                     " resume with the configuration the run began with"
                 )
             parameter = parameters[name]
@@ -219,9 +219,10 @@ class Saved:
                 if key == "step"
                 else torch.zeros_like(parameter)
             )
-            into[path] = optimizer.state[parameter][key] = value.detach()
+            into[path] = value.detach()
         if into:
-            self.fill("optimizer", into)
+            self.fill(group, into)
+        return into
 
 
 def load(folder: Path, *, ranks: Ranks = ALONE) -> Saved:
@@ -246,14 +247,3 @@ def load(folder: Path, *, ranks: Ranks = ALONE) -> Saved:
         names={group: frozenset(found) for group, found in names.items()},
         ranks=ranks,
     )
-
-
-def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, model: torch.nn.Module
-) -> dict[str, torch.Tensor]:
-    """AdamW's state by parameter name: `NAME/exp_avg`, `NAME/exp_avg_sq`, `NAME/step`."""
-    out = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            out[f"{name}/{key}"] = value
-    return out

@@ -37,13 +37,10 @@ def penalised(groups: Sequence[Group], config: GRPOConfig) -> list[Group]:
         dataclasses.replace(
             group,
             rewards=tuple(
-                _less(reward, config.cut_penalty * overlong(one, config))
+                Reward(total=reward.total - price, parts={**reward.parts, PART: 0.0 - price})
                 for reward, one in zip(group.rewards, group.completions, strict=True)
+                for price in [config.cut_penalty * overlong(one, config)]
             ),
         )
         for group in groups
     ]
-
-
-def _less(reward: Reward, price: float) -> Reward:
-    return Reward(total=reward.total - price, parts={**reward.parts, PART: 0.0 - price})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sectow_fast.config import GRPOConfig
-from sectow_fast.learn.grpo import grpo_step
+from sectow_fast.learn.grpo import advantages_of, grpo_step, learnt_from
 from sectow_fast.learn.optim import set_lr
 from sectow_fast.learn.placement import give_back
 from sectow_fast.learn.policy import Policy
@@ -28,6 +28,13 @@ class GRPOLearner:
     def agreed(self, scores: Scores) -> Scores:
         """See `phase.Learner`: the first rank's."""
         return self.policy.ranks.told(lambda: scores)
+
+    def live(self, groups: Sequence[Group]) -> int:
+        """See `phase.Learner`. Rewards are agreed on before; what is made of them is the first
+        rank's too, since the ranks go on together or not at all."""
+        return self.policy.ranks.told(
+            lambda: len(learnt_from(groups, *advantages_of(groups, self.config), self.config)[0])
+        )
 
     def update(
         self, groups: Sequence[Group], *, lr: float, entropy_coef: float | None = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sectow_fast.config import Config
+from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.engine.registry import engine_kind
 from sectow_fast.engine.sglang_settings import CONTEXT, cache_token_bytes, gpu_bytes
 from sectow_fast.learn.shapes import TrainingPeak, training_peak
@@ -63,6 +63,7 @@ def plan_memory(
     bucket: int,
     reference: bool,
     cold: bool = False,
+    kept: bool = False,
 ) -> MemoryPlan:
     """The phases with one choice of engines and offload. cache_bytes: of a token, on one GPU; least
     and most: tokens of an engine's cache, which takes what is left. cold: whether the attacker's
@@ -95,6 +96,8 @@ def plan_memory(
     # A KL term's reference is loaded whole, beside round 0's, before it is sharded.
     host += 4 * peak.parameters if reference else 0
     host += peak.masters if cold else 0
+    # Between two phases both players' moments are there, one set of which is counted with offload.
+    host += (1 + here) * peak.optimizer if kept else 0
     return MemoryPlan(
         roles=roles, offload=offload, phases=phases, gpu=gpu, host=host, cache_tokens=tokens
     )
@@ -112,14 +115,7 @@ def memory_plan(config: Config) -> MemoryPlan | None:
     model = model_config(config.model.defender)
     context = engine.context_length or CONTEXT
     check_replicas(learn.replicas, engine.gpus)
-    phases = (config.attack, config.defend)
-    heavier = max(phases, key=lambda phase: (phase.tokens_per_batch, phase.max_new_tokens))
-    budget = max(heavier.tokens_per_batch, config.coldstart.tokens_per_batch)
-    heavier = heavier.model_copy(update={"tokens_per_batch": budget})
-    if any(phase.entropy_min for phase in phases):  # an entropy bonus may begin in any step
-        bonus = heavier.loss.model_copy(update={"entropy_coef": heavier.entropy_most})
-        heavier = heavier.model_copy(update={"loss": bonus})
-    peak = training_peak(model, learn, heavier, context=context, world=engine.gpus)
+    peak = training_peak(model, learn, heaviest(config), context=context, world=engine.gpus)
     choices = itertools.product(
         {"auto": (False, True), "off": (False,), "on": (True,)}[learn.offload],
         ("two", "swap") if engine.roles == "auto" else (engine.roles,),
@@ -135,12 +131,25 @@ def memory_plan(config: Config) -> MemoryPlan | None:
             most=engine.kv_tokens or engine.max_running * context,
             least=engine.kv_tokens or CACHE_TOKENS_MIN * context,
             bucket=engine.bucket_mb * 2**20,
-            reference=any(phase.loss.kl_coef for phase in phases),
+            reference=any(p.loss.kl_coef for p in (config.attack, config.defend)),
             cold=config.attack.on_collapse == "fresh-start",
+            kept=learn.keep_optimizer,
         )
         if plan.fits:
             break
     return plan
+
+
+def heaviest(config: Config) -> GRPOConfig:
+    """The phase whose rows take the most, with the largest `tokens_per_batch` of all phases."""
+    phases = (config.attack, config.defend)
+    heavier = max(phases, key=lambda phase: (phase.tokens_per_batch, phase.max_new_tokens))
+    budget = max(heavier.tokens_per_batch, config.coldstart.tokens_per_batch)
+    heavier = heavier.model_copy(update={"tokens_per_batch": budget})
+    if any(phase.entropy_min for phase in phases):  # an entropy bonus may begin in any step
+        bonus = heavier.loss.model_copy(update={"entropy_coef": heavier.entropy_most})
+        heavier = heavier.model_copy(update={"loss": bonus})
+    return heavier
 
 
 def settled(config: Config) -> Config:

@@ -1,8 +1,9 @@
-"""Optimizer and learning-rate schedules, which depend on the step alone: nothing to save."""
+"""The optimizer with its moments, and learning rates, which depend on the step alone."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -13,6 +14,26 @@ def make_optimizer(
     """AdamW over the trainable parameters, one fused kernel per step."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(trainable, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+
+
+def moments_of(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """AdamW's state by parameter name: `NAME/exp_avg`, `NAME/exp_avg_sq`, `NAME/step`."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def put_moments(
+    optimizer: torch.optim.Optimizer, model: torch.nn.Module, moments: Mapping[str, torch.Tensor]
+) -> None:
+    """`moments_of` an earlier optimizer of this model into a new one, where the parameters are."""
+    parameters = dict(model.named_parameters())
+    for path, value in moments.items():
+        name, key = path.rsplit("/", 1)
+        parameter = parameters[name]
+        optimizer.state[parameter][key] = value.to(parameter.device)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

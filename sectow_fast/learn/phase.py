@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -53,9 +54,11 @@ class Role(Protocol, Generic[T]):
         """What the next update's entropy bonus weighs; None: what the phase's settings say."""
         ...
 
-    def tasks(self, step: int) -> list[T]: ...
+    def tasks(self, step: int, *, turn: int = 0, count: int | None = None) -> list[T]:
+        """What is asked in a step; where it is refilled, `count` more tasks in each later turn."""
+        ...
 
-    def scorer(self, step: int, tasks: Sequence[T]) -> Scorer: ...
+    def scorer(self, step: int, tasks: Sequence[T], *, turn: int = 0) -> Scorer: ...
 
     def watch(
         self, step: int, measures: Mapping[str, float]
@@ -77,6 +80,10 @@ class Learner(Protocol):
         """The scores that count on every rank: a registered term may answer each otherwise."""
         ...
 
+    def live(self, groups: Sequence[Group]) -> int:
+        """How many of the groups there is something to learn from: the first rank's count."""
+        ...
+
     def update(
         self, groups: Sequence[Group], *, lr: float, entropy_coef: float | None = None
     ) -> Mapping[str, float]: ...
@@ -88,6 +95,15 @@ class PhasePlayer(Protocol):
     model: Any
     engine: Engine
     codec: Codec
+
+
+def draw_key(step: int, turn: int) -> str:
+    """What a draw of one turn of a step is named by. The first turn has the step's number alone.
+
+    >>> draw_key(3, 0), draw_key(3, 2)
+    ('3', '3+2')
+    """
+    return f"{step}+{turn}" if turn else str(step)
 
 
 def roll_out(
@@ -132,6 +148,50 @@ def mean_parts(groups: Sequence[Group]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in sums.items() if values}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One roll-out of a step with its rewards. measures: the role's; seconds: of the roll-out."""
+
+    groups: list[Group]
+    measures: Mapping[str, float]
+    seconds: float
+
+
+def play_turns(
+    role: Role, *, player: PhasePlayer, learner: Learner, config: GRPOConfig, key: str, step: int
+) -> tuple[list[Turn], dict[str, float]]:
+    """(a step's turns, counts to log): after the first at most `config.refill_turns`, while fewer
+    than `config.prompts` groups are live, each with as many prompts as are missing.
+
+    Groups without a signal are replaced as in DAPO's dynamic sampling; the bound is our choice.
+    """
+    sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
+    turns: list[Turn] = []
+    groups: list[Group] = []
+    missing: int | None = None
+    while missing is None or (missing > 0 and len(turns) <= config.refill_turns):
+        turn, begin = len(turns), time.perf_counter()
+        tasks = role.tasks(step, turn=turn, count=missing)
+        prompts = player.codec.encode([task.case for task in tasks])
+        scorer = role.scorer(step, tasks, turn=turn)
+        seed = f"{key}/rollout/{draw_key(step, turn)}"
+        completions = roll_out(
+            player.engine, prompts, scorer, n=config.group_size, sampling=sampling, seed=seed
+        )
+        seconds = time.perf_counter() - begin
+        scores = learner.agreed(scorer.finish())
+        mine = penalised(scored_groups(prompts, completions, scores), config)
+        turns.append(Turn(groups=mine, measures=scores.measures, seconds=seconds))
+        groups += mine
+        missing = config.prompts - learner.live(groups) if config.refill_turns else 0
+    counts = {
+        "turns": len(turns),
+        "refilled": len(groups) - len(turns[0].groups),
+        "dead": len(groups) - config.prompts + missing,
+    }
+    return turns, {k: float(v) for k, v in counts.items()} if config.refill_turns else {}
+
+
 def run_phase(
     role: Role,
     *,
@@ -149,36 +209,26 @@ def run_phase(
 
     key names the phase and seeds every draw, so a step depends on nothing but its number and the
     weights. Three skipped (non-finite) updates in a row raise NonFiniteRun; `skipped` is how many a
-    resumed run had behind it.
+    resumed run had behind it. Rewards and the role's measures are of a step's first turn, so that a
+    refilled step is judged and shown by what other steps are; the update's are of all turns.
     """
-    sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
     for step in range(start, config.steps):
         if role.stopped:
             return
         lr = lr_at(step, config.steps, config.lr, config.warmup, config.decay_from)
         begin = time.perf_counter()
-        tasks = role.tasks(step)
-        prompts = player.codec.encode([task.case for task in tasks])
-        scorer = role.scorer(step, tasks)
-        completions = roll_out(
-            player.engine,
-            prompts,
-            scorer,
-            n=config.group_size,
-            sampling=sampling,
-            seed=f"{key}/rollout/{step}",
+        turns, counts = play_turns(
+            role, player=player, learner=learner, config=config, key=key, step=step
         )
-        rolled = time.perf_counter()
-        scores = learner.agreed(scorer.finish())
-        groups = penalised(scored_groups(prompts, completions, scores), config)
-        scored = time.perf_counter()
+        groups = [group for turn in turns for group in turn.groups]
+        scored, rollout = time.perf_counter(), sum(turn.seconds for turn in turns)
         player.engine.sleep()  # the device is the trainer's until the next rollout
         metrics = learner.update(groups, lr=lr, entropy_coef=role.entropy_coef)
         player.engine.sync(player.model)
         trained = time.perf_counter()
         skipped = skipped + 1 if metrics["skipped"] else 0
         measures = {"lr": lr, "skipped_in_row": float(skipped)} | dict(metrics)
-        measures |= scores.measures
+        measures |= counts | dict(turns[0].measures)
         events, more = role.watch(step, measures)
         watched = time.perf_counter()
         measures |= more | {"tokens_per_second": metrics["tokens"] / (trained - begin)}
@@ -187,10 +237,10 @@ def run_phase(
             phase=phase,
             step=step,
             steps=config.steps,
-            reward=mean_parts(groups),
+            reward=mean_parts(turns[0].groups),
             seconds={
-                "rollout": rolled - begin,
-                "score": scored - rolled,
+                "rollout": rollout,
+                "score": scored - begin - rollout,
                 "train": trained - scored,
                 "watch": watched - trained,
             },

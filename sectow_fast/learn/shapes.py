@@ -20,6 +20,7 @@ from sectow_fast.learn import attention
 from sectow_fast.learn.fake import Tracker, attend, only_shapes
 from sectow_fast.learn.grpo import loss_config
 from sectow_fast.learn.lora import add_adapters
+from sectow_fast.learn.packing import PackedRow
 from sectow_fast.learn.policy import LossTerms, Policy, make_policy
 from sectow_fast.learn.sharding import sync_gradients
 from sectow_fast.types import Completion, Prompt, UserError
@@ -143,6 +144,20 @@ def training_peak(
         )
 
 
+def passes(policy: Policy, rows: Iterator[PackedRow], grpo: GRPOConfig) -> None:
+    """The forward and backward of each row, with advantages of 1."""
+    for row in rows:
+        ones = torch.ones(len(row.labels), dtype=torch.long).float()
+        terms = LossTerms(
+            advantages=ones,
+            normalizer=1.0,
+            ref_logp=policy.sent(ones) if grpo.loss.kl_coef else None,
+            config=loss_config(grpo.loss),
+        )
+        loss, _ = policy(row, terms, temperature=grpo.temperature)
+        loss.backward()
+
+
 def tracked(
     policy: Policy, groups: Sequence[tuple[Prompt, Sequence[Completion]]], grpo: GRPOConfig
 ) -> int:
@@ -161,16 +176,7 @@ def tracked(
     tracker = Tracker()
     tracker.track_external(policy)
     with tracker:
-        for row in sync_gradients(policy, iter(rows)):
-            ones = torch.ones(len(row.labels), dtype=torch.long).float()
-            terms = LossTerms(
-                advantages=ones,
-                normalizer=1.0,
-                ref_logp=ones if grpo.loss.kl_coef else None,
-                config=loss_config(grpo.loss),
-            )
-            loss, _ = policy(row, terms, temperature=grpo.temperature)
-            loss.backward()
+        passes(policy, sync_gradients(policy, iter(rows)), grpo)
     return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
 
 

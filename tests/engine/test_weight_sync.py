@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForImageTextToText
 
 from sectow_fast.config import Config
@@ -19,14 +20,23 @@ from sectow_fast.engine.weight_sync import (
     checkpoint_weights,
     config_shapes,
     covered,
-    folder_shapes,
     in_host_memory,
     needs_peers,
 )
-from sectow_fast.types import UserError
 
 sys.path.append(str(Path(__file__).parents[1] / "learn"))
 import families
+
+
+def folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """name -> shape of every tensor in a saved model's files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - a file, not a dict
+                shapes[name] = tuple(file.get_slice(name).get_shape())
+    assert shapes
+    return shapes
 
 
 @pytest.fixture
@@ -130,11 +140,6 @@ def test_a_second_name_of_a_tied_tensor_is_left_out_and_of_a_copy_is_not():
     for other in (weight.clone(), weight.t(), weight[:1]):
         with pytest.raises(RuntimeError, match=r"1 parameters unknown \(head\)"):
             covered({"head": other, "embedding": weight}, {"embedding": (2, 3)})
-
-
-def test_a_folder_without_tensors_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"found no .*safetensors in {tmp_path}, expected a model"):
-        folder_shapes(tmp_path)
 
 
 def test_a_bucket_is_filled_to_its_last_byte():

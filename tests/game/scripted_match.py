@@ -29,6 +29,10 @@ class ScriptedLearner:
     def agreed(self, scores):
         return scores
 
+    def live(self, groups):
+        totals = [{reward.total for reward in group.rewards} for group in groups]
+        return sum(len(found) > 1 for found in totals)
+
     def update(self, groups, *, lr, entropy_coef=None):
         self.coefs.append(entropy_coef)
         return self._learn(groups, lr)

@@ -44,14 +44,15 @@ ALLOWED = {
     "run_folder": set(),
     "match": {"game", "learn"},
     "players": {"engine", "game", "learn"},
+    "fitting": {"engine", "learn", "players", "run_folder"},
     "ties": {"kernels", "learn", "run_folder"},
     "keeper": {"data", "game", "learn", "match", "players", "report", "run_folder", "ties"},
     "tug": {"game", "learn", "match"},
     "real": {"data", "game", "judges", "native", "serving"},
     "stages": {"data", "judges", "real"},
     "plan": {"engine", "game", "learn", "players", "stages"},
-    "train": {"cli", "ctrl_c", "kernels", "keeper", "learn", "match", "plan", "players", "report"}
-    | {"run_folder", "settings", "stages", "ties", "tug"},
+    "train": {"cli", "ctrl_c", "fitting", "kernels", "keeper", "learn", "match", "plan", "players"}
+    | {"report", "run_folder", "settings", "stages", "ties", "tug"},
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sectow_fast.learn import checkpoint
-from sectow_fast.learn.optim import cosine_lr_at, lr_at, make_optimizer
+from sectow_fast.learn.optim import cosine_lr_at, lr_at, make_optimizer, moments_of, put_moments
 from sectow_fast.types import UserError
 
 
@@ -44,7 +44,7 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path):
         tmp_path,
         tensors={
             "model": model.state_dict(),
-            "optimizer": checkpoint.optimizer_tensors(optimizer, model),
+            "optimizer": moments_of(optimizer, model),
         },
         state={"step": 3},
     )
@@ -52,7 +52,7 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path):
     assert saved.state == {"step": 3}
     again, fresh = trained(0)
     saved.fill("model", again.state_dict())
-    saved.fill_optimizer(fresh, again)
+    put_moments(fresh, again, saved.moments(again))
     one_step(model, optimizer, 3)
     one_step(again, fresh, 3)
     for a, b in zip(model.parameters(), again.parameters(), strict=True):

@@ -105,6 +105,11 @@ def test_phases_are_sums_of_what_lives_then():
     assert loaded.host - here.host == 4 * GIB and loaded.phases == here.phases
     cold = plan_memory(PEAK, roles="two", offload=False, gpu=60 * GIB, **SHAPE | {"cold": True})
     assert cold.host - here.host == 4 * GIB and cold.phases == here.phases
+    for plan in (here, away):  # between two phases both players' moments are on the host
+        kept = plan_memory(
+            PEAK, roles="two", offload=plan.offload, gpu=60 * GIB, kept=True, **SHAPE
+        )
+        assert kept.host - plan.host == (8 if plan.offload else 16) * GIB
     assert here.phases["rollout"]["engine weights"] == 4 * GIB
     assert here.cache_tokens == 64 * 1024 and here.fits
     small = plan_memory(PEAK, roles="two", offload=True, gpu=8 * GIB, **SHAPE)

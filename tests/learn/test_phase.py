@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from sectow_fast.learn.learners import GRPOLearner
 from sectow_fast.learn.optim import lr_at, make_optimizer
 from sectow_fast.learn.phase import NonFiniteRun, mean_parts, run_phase, scored_groups
 from sectow_fast.learn.policy import Policy
+from sectow_fast.learn.ranks import Ranks
 from sectow_fast.types import (
     Completion,
     DefendTask,
@@ -40,11 +42,11 @@ class EveryOther:
         self.stage, self.model, self.stop_at = stage, model, stop_at
         self.seen = []
 
-    def tasks(self, step):
+    def tasks(self, step, *, turn=0, count=None):
         cases = self.stage.world.train_cases("harmless")[step : step + 3]
         return [DefendTask(case=case, source="harmless", place=i) for i, case in enumerate(cases)]
 
-    def scorer(self, step, tasks):
+    def scorer(self, step, tasks, *, turn=0):
         return EveryOtherScorer(self, step, tasks)
 
     def watch(self, step, measures):
@@ -214,3 +216,33 @@ def test_means_are_over_the_completions_that_have_the_part():
     assert isinstance(groups[0], Group)
     assert mean_parts(groups) == {"total": 0.5, "safe": 1.0, "right": 0.5}
     assert mean_parts([]) == {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Second(Ranks):
+    """A rank that is told what another one made."""
+
+    def told(self, make):
+        return 7
+
+
+@pytest.mark.parametrize(("cut", "live"), [("keep", 2), ("mask", 1)])
+def test_what_is_live_is_what_would_be_learnt_from_and_the_first_rank_says_it(
+    stage, model, cut, live
+):
+    config = GRPOConfig(cut=cut)
+    prompt = Prompt(case_id="case", ids=(1,))
+    rewards = (Reward(total=0.0), Reward(total=1.0))
+    groups = [
+        Group(
+            prompt=prompt,
+            completions=(Completion(ids=(1,), logprobs=(0.0,), finish_reason=reason),) * 2,
+            rewards=given,
+        )
+        for reason, given in (("stop", rewards), ("length", rewards), ("stop", rewards[:1] * 2))
+    ]
+    policy = Policy(model, stage.codec)
+    learner = GRPOLearner(policy=policy, optimizer=None, config=config)
+    assert learner.live(groups) == live
+    policy.ranks = Second()
+    assert learner.live(groups) == 7

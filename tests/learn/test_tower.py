@@ -5,14 +5,13 @@ import dataclasses
 
 import pytest
 import torch
-import transformers
-from families import IMAGE, MODELS, ROPE, SPECIAL, TEXT, completion, sample
+import tower_calls
+from families import MODELS, sample
 
 from sectow_fast.config import LearnConfig
 from sectow_fast.learn.attention import TOWER
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.tower import tower_parameters
-from sectow_fast.types import Prompt
 
 SEEING = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3")
 CPU = torch.device("cpu")
@@ -69,61 +68,11 @@ def test_a_forward_that_is_not_ours_goes_through_the_models_own_tower(seeing):
     assert torch.equal(model(input_ids=ids, **inputs).logits, before)
 
 
-class Large:
-    """The codec of pictures of 1,024 tokens."""
-
-    pad_id, end_ids, image_id, banned_ids = 0, (1,), IMAGE, (0, IMAGE)
-
-    def pixel_inputs(self, prompts):
-        draw = torch.Generator().manual_seed(3)
-        count = len(prompts)
-        return {
-            "pixel_values": torch.randn(count * 64 * 64, 3 * 2 * 14 * 14, generator=draw),
-            "image_grid_thw": torch.tensor([[1, 64, 64]] * count),
-        }
-
-    def prefetch(self, prompts):
-        pass
-
-
-def test_calls_of_a_row_of_four_pictures_of_1024_tokens(monkeypatch):
-    """A tower of 32 blocks, forward and recompute: 14,376 calls of attention and 192 reads of sizes
-    in transformers' own tower."""
-    torch.manual_seed(0)
-    vision = dict(depth=32, num_heads=1, patch_size=14, spatial_merge_size=2)
-    vision |= dict(temporal_patch_size=2, hidden_size=8, out_hidden_size=32, intermediate_size=16)
-    vision |= dict(window_size=112, fullatt_block_indexes=[7, 15, 23, 31])
-    config = transformers.Qwen2_5_VLConfig(
-        text_config=TEXT | dict(rope_parameters=ROPE, max_position_embeddings=8192),
-        vision_config=vision,
-        image_token_id=IMAGE,
-        **SPECIAL,
-    )
-    model = transformers.Qwen2_5_VLForConditionalGeneration(config)
-    policy = make_policy(model, Large(), LearnConfig(gradient_checkpointing=True))
-    policy.train()
-    prompts = [Prompt(case_id=k, ids=(5, *[IMAGE] * 1024, 6), images=(k,)) for k in "abcd"]
-    ((row, _),) = policy.rows([(p, [completion(3, 1)]) for p in prompts], 8192)
-    calls, reads = [], []
-
-    def counted(found, function):
-        def call(*given, **named):
-            found.append(1)
-            return function(*given, **named)
-
-        return call
-
-    functional = torch.nn.functional
-    # What attention returns does not matter to the count; its shape does.
-    attend = counted(calls, lambda query, key, value, **_: query + key.mean() + value.mean())
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", attend)
-    monkeypatch.setattr("sectow_fast.learn.attention_sdpa.scaled_dot_product_attention", attend)
-    for name in ("tolist", "item"):
-        monkeypatch.setattr(torch.Tensor, name, counted(reads, getattr(torch.Tensor, name)))
-    policy(row)[0].sum().backward()
+def test_calls_of_a_row_of_four_pictures_of_1024_tokens():
+    """`python tests/learn/tower_calls.py` counts transformers' own: 14,376 calls, 202 reads."""
     # One call per block and length of its spans, in the forward and again where it is recomputed.
     # The reads are of the grid, which is on the host: none per block.
-    assert (len(calls), len(reads)) == (72, 12)
+    assert tower_calls.counted(tower_calls.policy_of()) == (72, 12)
 
 
 FROZEN = {"adapters": dict(lora_rank=4), "setting": dict(freeze_tower=True)}

@@ -17,19 +17,32 @@ from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.learners import GRPOLearner
-from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.learn.optim import make_optimizer, moments_of, put_moments
 from sectow_fast.learn.phase import scored_groups
 from sectow_fast.learn.policy import make_policy
 from sectow_fast.learn.ranks import joined
 from sectow_fast.learn.selftest import rollout_gaps
 from sectow_fast.learn.sft import sft_step
 from sectow_fast.learn.sharding import whole_weights
+from sectow_fast.players import on_cpu
 from sectow_fast.types import Reward, Sampling, Scores, UserError
 
 
 def reward(ranks, i, j):
     """As a plugin's reward term that answers each rank otherwise: the first rank's must count."""
     return Reward(total=float((i + j) % 3 if ranks.first else (i * j) % 2))
+
+
+def new_optimizer(model):
+    optimizer = make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    for group in optimizer.param_groups:
+        # AdamW's default eps would make full steps of gradients that are only rounding errors.
+        group["eps"] = 1e-3
+    return optimizer
+
+
+def local(tensor):
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def main(ranks, out: Path, resume: Path | None) -> None:
@@ -42,14 +55,11 @@ def main(ranks, out: Path, resume: Path | None) -> None:
     dummy = stage.codec.encode(pictures[:1])[0]
     policy = make_policy(model, stage.codec, LearnConfig(), ranks=ranks, dummy=dummy)
     engine = RankedEngine(TorchEngine(copy, stage.codec), ranks, whole=whole_weights)
-    optimizer = make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    for group in optimizer.param_groups:
-        # AdamW's default eps would make full steps of gradients that are only rounding errors.
-        group["eps"] = 1e-3
+    optimizer = new_optimizer(model)
     if resume:
         saved = checkpoint.load(resume, ranks=ranks)
         saved.fill("model", model.state_dict())
-        saved.fill_optimizer(optimizer, model)
+        put_moments(optimizer, model, saved.moments(model))
     engine.sync(model)
     # A budget under the batch makes rows whose number differs between ranks.
     config = GRPOConfig(group_size=3, max_new_tokens=5, tokens_per_batch=70)
@@ -70,6 +80,13 @@ def main(ranks, out: Path, resume: Path | None) -> None:
         log.append(
             {"ids": ids, "gaps": gaps, "grpo": grpo_step(policy, optimizer, groups, config=config)}
         )
+        # As between two phases with learn.keep_optimizer; shards stay shards.
+        moments = on_cpu(moments_of(optimizer, model))
+        optimizer = new_optimizer(model)
+        put_moments(optimizer, model, moments)
+        after = moments_of(optimizer, model)
+        assert after.keys() == moments.keys() and len(after) > 9
+        assert all(torch.equal(local(one), local(after[name])) for name, one in moments.items())
         log[-1]["sft"] = sft_step(policy, optimizer, pairs, tokens_per_batch=70)
         engine.sync(model)
     if ranks.world > 1:
@@ -81,7 +98,7 @@ def main(ranks, out: Path, resume: Path | None) -> None:
             raise AssertionError("rows that differ by rank were laid out")
     tensors = {
         "model": model.state_dict(),
-        "optimizer": checkpoint.optimizer_tensors(optimizer, model),
+        "optimizer": moments_of(optimizer, model),
     }
     checkpoints = checkpoint.Checkpoints(out, ranks)
     checkpoints.save(tensors=tensors, state={"log": log})

@@ -120,7 +120,7 @@ def test_the_other_ranks_are_told_of_a_failure_before_engines_are_closed(monkeyp
             seen.append("told")
             raise RankLeft(1) from None
 
-    def play(config, options, ranks, at_end):
+    def play(config, asked, options, ranks, at_end):
         at_end.callback(seen.append, "closed")
         raise RuntimeError("lost")
 

@@ -35,7 +35,7 @@ def main() -> None:
     for preset in presets.MODELS:
         for adapters in (False, True):
             job = f"{preset} {adapters}"
-            found[job] = {"grpo": presets.played(preset, adapters=adapters, ranks=ranks)}
+            found[job] = presets.played(preset, adapters=adapters, ranks=ranks)
     print(json.dumps(found))
 
 

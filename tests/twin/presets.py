@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import json
 from typing import Any
 
@@ -64,10 +66,62 @@ def told(ids: tuple[int, ...], number: int) -> tuple[int, ...]:
     return tuple(6 + (7 * number + at) % 400 for at in range(len(ids)))
 
 
-def played(preset: str, *, adapters: bool, ranks: Any) -> dict[str, Any]:
-    """What one update of two rows for each rank met on the card; see `steps.met`."""
-    import dataclasses
+class Resident:
+    """An engine that holds memory of the card while it is awake."""
 
+    BYTES = 1 << 20
+
+    def __init__(self) -> None:
+        self._held: list[torch.Tensor] = []
+
+    def wake(self) -> None:
+        self._held.append(torch.empty(self.BYTES, dtype=torch.uint8, device="cuda"))
+
+    def sleep(self) -> None:
+        self._held.clear()
+
+
+class LedgerGauge:
+    """The card's memory as the ledger counts it, for `learn.probe.measure`."""
+
+    ROOM = 1 << 30
+
+    def __init__(self, ledger: Any) -> None:
+        self.ledger, self._held = ledger, 0
+
+    def free(self) -> int:
+        gc.collect()
+        return self.ROOM - self.ledger.live
+
+    def restart(self) -> None:
+        gc.collect()
+        self.ledger.restart()
+        self._held = self.ledger.live
+
+    def taken(self) -> int:
+        return self.ledger.peak - self._held
+
+
+def probed(policy: Any, grpo: GRPOConfig) -> dict[str, Any]:
+    """What a probe of the policy finds, and whether it leaves all as it was."""
+    from twin import LEDGER
+
+    from sectow_fast.learn.probe import measure
+
+    policy.banned_bias()  # which is made once
+    gauge, engine = LedgerGauge(LEDGER), Resident()
+    before = gauge.free()
+    written = [p._version for p in policy.parameters()]
+    found = measure([policy], [engine], grpo, context=CONTEXT, gauge=gauge)
+    left = {"bytes": before - gauge.free(), "awake": len(engine._held)}
+    left["gradients"] = sum(p.grad is not None for p in policy.parameters())
+    left["written"] = sum(p._version for p in policy.parameters()) - sum(written)
+    return {"found": dataclasses.asdict(found), "left": left}
+
+
+def played(preset: str, *, adapters: bool, ranks: Any) -> dict[str, Any]:
+    """What a probe found, and what one update of two rows for each rank met on the card; see
+    `steps.met`."""
     import steps
     from tensors import card, to_card
     from transformers import AutoModelForImageTextToText
@@ -106,6 +160,7 @@ def played(preset: str, *, adapters: bool, ranks: Any) -> dict[str, Any]:
         plain = learn.model_copy(update={"lora_rank": 0, "picture_gib": 0.0})
         policy = make_policy(model, codec, plain, ranks=ranks, dummy=dummy, apart=True)
         attention.install(model, "fused", steps.fused)
+        found = probed(policy, grpo)
         optimizer = make_optimizer(policy, 1e-4, betas=(0.9, 0.95), weight_decay=0.0)
 
         def step(them: Any) -> dict[str, float]:
@@ -113,4 +168,4 @@ def played(preset: str, *, adapters: bool, ranks: Any) -> dict[str, Any]:
 
         step(groups[: ranks.world])  # makes the optimizer's state
         rows = sum(1 for _ in policy.rows(groups, grpo.tokens_per_batch))
-        return steps.met(step, groups, rows)
+        return {"probe": found, "grpo": steps.met(step, groups, rows)}

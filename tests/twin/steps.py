@@ -25,8 +25,7 @@ from sectow_fast.engine.weight_sync import buckets, checkpoint_weights, whole
 from sectow_fast.kernels import dispatch, head, linear_loss
 from sectow_fast.learn import checkpoint, grpo
 from sectow_fast.learn.attention_sdpa import attend
-from sectow_fast.learn.checkpoint import optimizer_tensors
-from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.learn.optim import make_optimizer, moments_of, put_moments
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing
@@ -101,7 +100,7 @@ def rest(policy: Policy, optimizer: torch.optim.Optimizer, groups: Any, drawn: A
         return {"buckets": len(made), "same": float(all(same)), "tensors": len(same)}
 
     def save_and_load(_: Any) -> dict[str, float]:
-        tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer, policy)}
+        tensors = {"model": model.state_dict(), "optimizer": moments_of(optimizer, policy)}
         kept = {name: whole(one).clone() for name, one in model.state_dict().items()}
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             kept_by = checkpoint.Checkpoints(Path(folder))
@@ -111,7 +110,7 @@ def rest(policy: Policy, optimizer: torch.optim.Optimizer, groups: Any, drawn: A
                 one.zero_()
             saved = checkpoint.load(Path(folder))
             saved.fill("model", model.state_dict())
-            saved.fill_optimizer(optimizer, policy)
+            put_moments(optimizer, policy, saved.moments(policy))
         read = {name: whole(one) for name, one in model.state_dict().items()}
         same = [torch.equal(kept[name].cpu(), one.cpu()) for name, one in read.items()]
         return {"same": float(all(same)), "tensors": len(same)}

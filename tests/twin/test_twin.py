@@ -130,3 +130,23 @@ def test_plan_and_the_cards_peak_agree_within_a_tenth(found, preset, adapters):
     plan = training_peak(presets.tiny(preset), learn, grpo, context=presets.CONTEXT)
     planned = plan.masters + plan.optimizer + plan.gradients + plan.work
     assert planned == pytest.approx(found[f"{preset} {adapters}"]["grpo"]["peak"], rel=0.1)
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+@pytest.mark.parametrize("preset", ["qwen2.5-vl-3b-1gpu", "qwen2.5-vl-7b-8gpu"])
+def test_a_probe_finds_what_the_update_takes_and_leaves_nothing(found, two, preset, adapters):
+    """Two short rows tell the peak of the longest one, and what else the card has to hold."""
+    import presets
+
+    job = f"{preset} {adapters}"
+    for each in (found, *two):
+        probe, met = each[job]["probe"]["found"], each[job]["grpo"]
+        assert set(each[job]["probe"]["left"].values()) == {0}
+        assert probe["asleep"] - probe["awake"] == presets.Resident.BYTES
+        longest = presets.settings(preset, adapters=adapters)[1].tokens_per_batch
+        row = probe["row"] + probe["slope"] * (longest - probe["tokens"])
+        held = presets.LedgerGauge.ROOM - probe["asleep"]
+        assert held >= probe["masters"] > 0
+        assert held + probe["optimizer"] + row == pytest.approx(met["peak"], rel=0.1)
+    alone = found[job]["probe"]["found"]
+    assert all(each[job]["probe"]["found"]["masters"] < alone["masters"] for each in two)
