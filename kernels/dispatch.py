@@ -19,6 +19,8 @@ from torch import Tensor
 # costs about 245 / chunk of the products' time, hence 4096 rows.
 CPU_ELEMENTS = 9 << 20
 CUDA_ROWS = 4096
+# A caller's chunk may not ask for a larger buffer of logits: 4 GiB of bfloat16.
+BUFFER_ELEMENTS = 2**31 - 1
 # Row arithmetic on a CPU works through pieces that stay in the cache.
 TILE_ELEMENTS = 1 << 18
 
@@ -69,18 +71,6 @@ def chunk_rows(tensor: Tensor, vocabulary: int, chunk: int = CUDA_ROWS) -> int:
 
 def tile_rows(vocabulary: int) -> int:
     return max(4, TILE_ELEMENTS // max(vocabulary, 1))
-
-
-def live_rows(live: Tensor) -> Tensor | None:
-    """Positions of the live rows, or None for all of them.
-
-    The one place where a CUDA stream is waited for: the products need to know their size. While a
-    CUDA graph is captured that is not allowed, and every row takes part.
-    """
-    if live.is_cuda and torch.cuda.is_current_stream_capturing():
-        return None
-    rows = live.nonzero()[:, 0]
-    return None if len(rows) == len(live) else rows
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

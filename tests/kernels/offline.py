@@ -34,12 +34,16 @@ EXAMPLES = Path(__file__).parents[1] / "extend" / "examples"
 
 CARDS = {80: "A100", 90: "H100, H200", 100: "B200"}
 QWEN = 151_936
+ODD = 151_669
 POINTERS = {  # float32 unless said
     **{"labels": "*i64", "order": "*i64", "ends": "*i64", "signal_out": "*i1"},
+    **{"rows": "*i64", "scored": "*i1"},
 }
 WHOLE = {"V": "i32", "stride": "i64", "stride_out": "i64", "ignore": "i32"}
 WHOLE |= {"count": "i32", "groups": "i32", "group_size": "i32"}
-REAL = ("inv_t", "cap", "eps")
+WHOLE |= {"first": "i32", "whole": "i32", "start": "i32"}
+ROWS = ("selective forward", "selective backward", "linear loss")
+REAL = ("rate", "slope", "cap", "eps")
 
 
 def forms(*, has_ref: bool = False, **options) -> dict:
@@ -52,25 +56,34 @@ def forms(*, has_ref: bool = False, **options) -> dict:
     }
 
 
+def shape_of(dtype: str, vocabulary: int) -> dict:
+    """The tiles of a row in a buffer of ours, whose stride is a multiple of 16 for an odd V too."""
+    shape = logprob_triton.row_shape(vocabulary, 4 if dtype == "fp32" else 2)
+    return shape | {"PADDED": vocabulary % shape["K"] != 0}
+
+
 def configurations():
     """(name, kernel, dtype of the logits, constants, vocabulary divisible by 16)."""
-    head = {"HAS_BIAS": False, "CAP": False}
-    plain = forms() | {"HAS_OLD": False, "HAS_ROLLOUT": False, "GRADIENT": True}
+    head = {"HAS_BIAS": False, "CAP": False, "HAS_T": False, "HAS_ROWS": True}
+    rest = {"HAS_BIAS": True, "CAP": True, "HAS_T": True, "HAS_ROWS": False}
+    plain = forms() | {"HAS_OLD": False, "HAS_ROLLOUT": False, "GRADIENT": True, "ENTROPY": False}
     full = forms(has_ref=True) | {"HAS_OLD": True, "HAS_ROLLOUT": True, "GRADIENT": True}
+    full |= {"ENTROPY": True}
     logp = logprob_triton
     fused = linear_loss_triton.linear_loss_kernel
     for dtype in ("bf16", "fp16", "fp32"):
-        for vocabulary in (QWEN, 1000):
-            for extra in (head, {"HAS_BIAS": True, "CAP": True}):
-                shape = logp.row_shape(vocabulary)
-                given = (dtype, extra | shape, vocabulary)
+        for vocabulary in (QWEN, ODD, 1000):
+            shape = shape_of(dtype, vocabulary)
+            for extra, more in ((head, plain), (rest, full)):
+                given = (dtype, extra | shape | {"SHARD": extra is rest}, vocabulary)
                 yield "selective forward", logp.selective_forward_kernel, *given
+                given = (dtype, extra | shape | {"ENTROPY": more["ENTROPY"]}, vocabulary)
                 yield "selective backward", logp.selective_backward_kernel, *given
-                for more in (plain, full):
-                    yield "linear loss", fused, dtype, extra | more | shape, vocabulary
+                yield "linear loss", fused, dtype, extra | more | shape, vocabulary
+    yield "linear loss", fused, "bf16", head | full | shape_of("bf16", QWEN), QWEN
     load_plugins([str(EXAMPLES / "policy_loss.py"), str(EXAMPLES / "kl_estimate.py")])
     outside = {"ratio": "soft_clip", "kl": "huber"}
-    shape = logp.row_shape(QWEN)
+    shape = shape_of("bf16", QWEN)
     for options in ({"ratio": "cispo"}, {"ratio": "sapo"}, {"kl": "k1"}, outside):
         more = full | forms(has_ref=True, **options)
         yield "linear loss", fused, "bf16", head | more | shape, QWEN
@@ -91,7 +104,8 @@ def configurations():
 def compiled(name, kernel, dtype, constants, vocabulary, card):
     warps = constants["num_warps"]
     types = {k: v for k, v in constants.items() if isinstance(v, tuple)}
-    constants = {k: v for k, v in constants.items() if k != "num_warps" and k not in types}
+    names = set(kernel.arg_names) - set(types)
+    constants = {k: v for k, v in constants.items() if k in names}
     signature, attributes = {}, {}
     for i, argument in enumerate(kernel.arg_names):
         if argument in constants:
@@ -100,12 +114,13 @@ def compiled(name, kernel, dtype, constants, vocabulary, card):
             signature[argument] = types[argument]
         elif argument in WHOLE:
             signature[argument] = WHOLE[argument]
-            if argument in ("V", "stride", "stride_out", "count") and vocabulary % 16 == 0:
+            row_is_whole = argument in ("V", "count") and vocabulary % 16 == 0
+            if row_is_whole or argument in ("stride", "stride_out"):
                 attributes[(i,)] = [["tt.divisibility", 16]]
         elif argument in REAL:
             signature[argument] = "fp32"
         else:
-            matrix = argument == "logits" or (name == "selective backward" and argument == "out")
+            matrix = argument == "logits" or (name != "group advantage" and argument == "out")
             signature[argument] = f"*{dtype}" if matrix else POINTERS.get(argument, "*fp32")
             attributes[(i,)] = [["tt.divisibility", 16]]
     made = triton.compile(
@@ -124,6 +139,40 @@ def compiled(name, kernel, dtype, constants, vocabulary, card):
         "shared": made.metadata.shared,
         "wide": len(re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64|4\.f32|2\.f64|8\.b16)", ptx)),
         **resources(made.asm["cubin"]),
+        **({"loops": row_loops(made.asm["cubin"])} if card == 90 and name in ROWS else {}),
+    }
+
+
+def row_loops(cubin: bytes) -> list[dict]:
+    """Of each loop of the machine code that reads rows: instructions per logit, and what waits."""
+    tool = next(Path(triton.__file__).parent.rglob("nvdisasm*"))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run(
+            [str(tool), "-c", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found, labels, code = [], {}, []
+    for line in text.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(code)
+        elif instruction := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(.*?);", line):
+            code.append(instruction[1].strip())
+            jump = re.match(r"BRA\b.*`\((\.L_x_\d+)\)", code[-1])
+            if jump and jump[1] in labels:
+                found.append(loop_of(code[labels[jump[1]] :]))
+    return [one for one in found if one["exponentials"]]
+
+
+def loop_of(code: list[str]) -> dict:
+    names = [one.split()[0] for one in code]
+    waits = ("BAR", "SHFL", "LDS", "STS", "REDUX", "ATOM", "MEMBAR")
+    return {
+        "instructions": len(names),
+        "exponentials": names.count("MUFU.EX2"),
+        "loads": [one for one in names if one.startswith("LDG")],
+        "stores": [one for one in names if one.startswith("STG")],
+        "waits": [one for one in names if one.startswith(waits)],
     }
 
 
