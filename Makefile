@@ -6,70 +6,83 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*)
 OUT ?= bench/results
 ARGS ?=
 
-.PHONY: train test test-main test-sglang test-hosts bench bench-sglang lint results sanitize fuzz mutate \
-  gpu gpu-check core clean
+# Of what pip installs a small part is ever imported; Python compiles that part when it is.
+export PIP_NO_COMPILE := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: train test test-main test-kernels test-sglang test-hosts bench bench-sglang lint results \
+  lane-main lane-others sanitize sanitize-address sanitize-thread fuzz mutate gpu gpu-check core clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
 
-# `make -j2 test` runs them side by side.
-test: test-main test-hosts test-sglang
+# The hosts' environment is made beside the first one, where it can be.
+HOSTS_VENV ?= .venv-hosts
+ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])'),3 11)
+EARLY := $(HOSTS_VENV)/.installed
+endif
+
+# `make -j2 test` runs two lanes side by side. They are lanes, and not one list, because make does not
+# begin a list with its longest entry.
+test: $(VENV)/.installed-test $(EARLY)
+	+$(MAKE) lane-main lane-others
+
+lane-main: lint test-main
+
+lane-others: test-hosts
+	+$(MAKE) test-sglang
+	+$(MAKE) test-kernels
+
+KERNEL_TESTS := tests/kernels tests/adapters
+test-main: $(VENV)/.installed-test
+	$(RUN) -m pytest tests $(KERNEL_TESTS:%=--ignore=%)
+
+test-kernels: $(VENV)/.installed-test
+	$(RUN) -m pytest $(KERNEL_TESTS)
 
 # The real SGLang on a CPU, in an environment of its own (docs/ENGINE.md). Where its parts are not
 # published (not Linux on x86-64) it is left out, in words; elsewhere nothing may be skipped.
+# It and the next one run this folder as it is, with the C++ core that is built for $(VENV).
 SGLANG_VENV ?= .venv-sglang
-SGLANG_RUN := $(SGLANG_VENV)/bin/python
 SGLANG_TESTS := tests/sglang_cpu
+SGLANG_RUN := PYTHONPATH=$(CURDIR):$(CURDIR)/$(SGLANG_TESTS)/site OMP_NUM_THREADS=1 \
+  $(SGLANG_VENV)/bin/python
 ifeq ($(shell uname -sm),Linux x86_64)
-ENVIRONMENTS += $(SGLANG_VENV)/.installed
-test-sglang: $(SGLANG_VENV)/.installed
-	PYTHONPATH=$(SGLANG_TESTS)/site OMP_NUM_THREADS=1 $(SGLANG_RUN) -m pytest $(SGLANG_TESTS)
+test-sglang: $(SGLANG_VENV)/.installed $(VENV)/.installed-test
+	$(SGLANG_RUN) -m pytest $(SGLANG_TESTS)
 else
 test-sglang:
 	@echo "test-sglang: left out, SGLang's CPU parts are published for Linux on x86-64 only"
 endif
 
-bench-sglang: $(SGLANG_VENV)/.installed
-	PYTHONPATH=$(SGLANG_TESTS)/site OMP_NUM_THREADS=1 $(SGLANG_RUN) -m pytest -s bench/test_rollout.py \
-	  --record $(OUT)
+bench-sglang: $(SGLANG_VENV)/.installed $(VENV)/.installed-test
+	$(SGLANG_RUN) -m pytest -s bench/test_rollout.py --record $(OUT)
 
-$(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) $(SOURCES)
+$(SGLANG_VENV)/.installed: $(wildcard $(SGLANG_TESTS)/requirements*.txt) constraints.txt
 	$(PYTHON) -m venv $(SGLANG_VENV)
-	$(SGLANG_RUN) -m pip install -q $$(grep '^torch==' constraints.txt)
-	$(SGLANG_RUN) -m pip install -q -c constraints.txt -r $(SGLANG_TESTS)/requirements.txt
-	$(SGLANG_RUN) -m pip install -q --no-deps -r $(SGLANG_TESTS)/requirements-no-deps.txt
-	$(SGLANG_RUN) -m pip install -q --no-deps --no-build-isolation -e .
+	$(SGLANG_VENV)/bin/pip install -q $$(grep '^torch==' constraints.txt)
+	$(SGLANG_VENV)/bin/pip install -q -c constraints.txt -r $(SGLANG_TESTS)/requirements.txt
+	$(SGLANG_VENV)/bin/pip install -q --no-deps -r $(SGLANG_TESTS)/requirements-no-deps.txt
 	touch $@
 
 # The adapters in the real verl and OpenRLHF (docs/EMBEDDING.md), in an environment of its own.
 # OpenRLHF's wheel is for Python 3.11 alone: elsewhere this is left out, in words.
-HOSTS_VENV ?= .venv-hosts
-HOSTS_RUN := $(HOSTS_VENV)/bin/python
 HOSTS_TESTS := tests/hosts
-ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])'),3 11)
-ENVIRONMENTS += $(HOSTS_VENV)/.installed
-# Each environment builds the extension in this folder, so they are made one after the other.
-$(SGLANG_VENV)/.installed: | $(HOSTS_VENV)/.installed
-test-hosts: $(HOSTS_VENV)/.installed
-	OMP_NUM_THREADS=1 $(HOSTS_RUN) -m pytest $(HOSTS_TESTS) --confcutdir=$(HOSTS_TESTS) -W ignore
+ifneq ($(EARLY),)
+test-hosts: $(HOSTS_VENV)/.installed $(VENV)/.installed-test
+	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 $(HOSTS_VENV)/bin/python -m pytest $(HOSTS_TESTS) \
+	  --confcutdir=$(HOSTS_TESTS) -W ignore
 else
 test-hosts:
 	@echo "test-hosts: left out, OpenRLHF is published for Python 3.11 only"
 endif
 
-$(HOSTS_VENV)/.installed: $(wildcard $(HOSTS_TESTS)/requirements*.txt) $(SOURCES)
+$(HOSTS_VENV)/.installed: $(wildcard $(HOSTS_TESTS)/requirements*.txt) constraints.txt
 	$(PYTHON) -m venv $(HOSTS_VENV)
-	$(HOSTS_RUN) -m pip install -q $$(grep '^torch==' constraints.txt)
-	$(HOSTS_RUN) -m pip install -q -r $(HOSTS_TESTS)/requirements.txt
-	$(HOSTS_RUN) -m pip install -q --no-deps -r $(HOSTS_TESTS)/requirements-no-deps.txt
-	$(HOSTS_RUN) -m pip install -q --no-deps --no-build-isolation -e .
+	$(HOSTS_VENV)/bin/pip install -q $$(grep '^torch==' constraints.txt)
+	$(HOSTS_VENV)/bin/pip install -q -r $(HOSTS_TESTS)/requirements.txt
+	$(HOSTS_VENV)/bin/pip install -q --no-deps -r $(HOSTS_TESTS)/requirements-no-deps.txt
 	touch $@
-
-$(ENVIRONMENTS): | $(VENV)/.installed-test
-
-# After the other environments: some of its tests build the extension too.
-test-main: $(VENV)/.installed-test lint | $(ENVIRONMENTS)
-	$(RUN) -m pytest tests
 
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
@@ -86,8 +99,12 @@ results: $(VENV)/.installed
 # The native tests under AddressSanitizer + UndefinedBehaviorSanitizer, then ThreadSanitizer (gcc).
 # Python itself leaks by design, so leaks are not looked for; libstdc++ is preloaded because the
 # sanitizer must see its `throw` before Python, which is plain C, has loaded it.
-sanitize: $(VENV)/.installed-test
+sanitize: sanitize-address sanitize-thread
+
+sanitize-address: $(VENV)/.installed-test
 	$(call sanitized,asan,address$(comma)undefined,libasan.so,$(NATIVE_TESTS))
+
+sanitize-thread: $(VENV)/.installed-test
 	$(call sanitized,tsan,thread,libtsan.so,$(NATIVE_TESTS))
 
 fuzz: $(VENV)/.installed-test
@@ -149,9 +166,10 @@ $(VENV)/.installed: $(VENV)/.torch $(SOURCES)
 	$(RUN) -m pip install -q -c constraints.txt -e '.[train]'
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+# It holds what `make train` needs, too.
+$(VENV)/.installed-test: $(VENV)/.torch $(SOURCES)
 	$(RUN) -m pip install -q -c constraints.txt -e '.[test]'
-	touch $@
+	touch $(VENV)/.installed $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test
 	$(RUN) -m pip install -q -c constraints.txt -e '.[bench]'

@@ -83,6 +83,7 @@ class Scene:
             max_new_tokens=self.completion,
             tokens_per_batch=self.tokens_per_batch,
             mismatch_max=1e6,
+            mismatch_token=None,
         )
 
     def clock(self) -> float:
@@ -171,6 +172,9 @@ class Pictures:
 
     def open(self, key: str) -> Image.Image:
         return self.made[key]
+
+    def size(self, key: str) -> tuple[int, int]:
+        return self.made[key].size
 
 
 def _llava(scene: Scene) -> Any:

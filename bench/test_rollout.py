@@ -34,7 +34,7 @@ SAMPLING = Sampling(max_new_tokens=TOKENS)
 def players(stage, tmp_path_factory) -> Iterator[dict[str, Player]]:
     """Attacker and defender with an engine each, started and warm."""
     banned = stage.codec.banned_ids
-    stage.codec.banned_ids = tuple(sorted({*stage.codec.banned_ids, stage.codec.eos_id}))
+    stage.codec.banned_ids = tuple(sorted({*stage.codec.banned_ids, *stage.codec.end_ids}))
     engines = SGLangEngines(
         EngineSetup(
             config=Config(engine=EngineConfig(kind="sglang", roles="two")),

@@ -35,6 +35,9 @@ class Held:
     def open(self, key: str) -> Image.Image:
         return self._held[key]
 
+    def size(self, key: str) -> tuple[int, int]:
+        return self._held[key].size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -82,5 +85,5 @@ class Work:
     def codec(self, images: Any) -> ChatCodec:
         """A codec with empty caches that bans the end token."""
         codec = ChatCodec(self.processor, images)
-        codec.banned_ids = tuple(sorted({*codec.banned_ids, codec.eos_id}))
+        codec.banned_ids = tuple(sorted({*codec.banned_ids, *codec.end_ids}))
         return codec

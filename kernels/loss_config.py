@@ -37,8 +37,10 @@ class PolicyLossConfig:
     kl_unbiased multiplies the KL estimate by the ratio, and the gradient through that ratio counts
     (DeepSeek-V3.2), so the estimate is unbiased on completions of an older policy. reduction
     "constant" is the sum over tokens divided by `normalizer` only; "none" is the loss of each token
-    [N], for a host that reduces it. tis_cap is the largest
-    importance weight of the rollout (None is off). |log-ratio| is bounded by log_ratio_clamp.
+    [N], for a host that reduces it. tis_cap is the largest importance weight of the rollout (None
+    is off). band_low and band_high bound exp(old_logp - rollout_logp): a token outside has no loss
+    and no gradient, and counts in the reduction all the same (IcePop; None is no bound).
+    |log-ratio| is bounded by log_ratio_clamp.
 
     ValueError names a field that cannot be, and the nearest known name where a name is unknown.
     """
@@ -55,6 +57,8 @@ class PolicyLossConfig:
     sapo_neg: float = 1.05
     reduction: Literal["token-mean", "seq-mean", "seq-sum", "constant", "none"] = "token-mean"
     tis_cap: float | None = None
+    band_low: float | None = None
+    band_high: float | None = None
     log_ratio_clamp: float = 20.0
     options: Mapping[str, float] = field(default_factory=dict, hash=False)
 
@@ -68,6 +72,12 @@ class PolicyLossConfig:
             raise ValueError(f"dual_clip: found {self.dual_clip}, expected > 1 or None")
         if self.tis_cap is not None:
             checks.check_positive("tis_cap", self.tis_cap)
+        low, high = self.band_low or 0.0, math.inf if self.band_high is None else self.band_high
+        if not 0 <= low < high:
+            raise ValueError(
+                f"band_low {self.band_low}, band_high {self.band_high}:"
+                " expected 0 <= band_low < band_high, or None"
+            )
         checks.check_positive("log_ratio_clamp", self.log_ratio_clamp)
         checks.check_positive("sapo_pos", self.sapo_pos)
         checks.check_positive("sapo_neg", self.sapo_neg)
@@ -94,6 +104,12 @@ class PolicyLossConfig:
     @property
     def kl_estimate(self) -> KLEstimate:
         return kl_estimate_named(self.kl)
+
+    @property
+    def log_band(self) -> tuple[float, float]:
+        """The bounds of old_logp - rollout_logp; infinite where there is none."""
+        low = math.log(self.band_low) if self.band_low else -math.inf
+        return low, math.inf if self.band_high is None else math.log(self.band_high)
 
     def numbers_of(self, form: PolicyLoss | KLEstimate) -> dict[str, float]:
         """The values of the numbers that `form` declares; a field that is None counts as 0."""

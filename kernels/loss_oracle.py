@@ -49,6 +49,12 @@ def policy_loss_oracle(
     if config.tis_cap is not None:
         gap = (old_logp - rollout_logp.detach().where(live, 0.0)).clamp(-bound, bound)
         loss = loss * gap.exp().clamp(max=config.tis_cap)
+    if config.band_low or config.band_high:
+        ratio = (old_logp - rollout_logp.detach().where(live, 0.0)).exp()
+        outside = ratio < (config.band_low or 0.0)
+        if config.band_high:
+            outside = outside | (ratio > config.band_high)
+        loss = loss.where(~outside, 0.0)
     loss = torch.where(logp.isnan() | advantages.isnan(), torch.nan, loss).where(live, 0.0)
     return _reduce(loss, live, sequence_ids, normalizer, config.reduction)
 

@@ -22,7 +22,7 @@ from .loss_sapo import SAPO
 # Settings of every loss. A loss cannot have a number of such a name.
 SHARED = (
     *("ratio", "reduction", "kl", "kl_coef", "kl_unbiased"),
-    *("entropy_coef", "tis_cap", "log_ratio_clamp", "options"),
+    *("entropy_coef", "tis_cap", "band_low", "band_high", "log_ratio_clamp", "options"),
 )
 Form = TypeVar("Form", PolicyLoss, KLEstimate)
 

@@ -4,13 +4,15 @@ Per token, with r = exp(clamp(logp - old_logp)) and the loss L that `config.rati
 
     (L(r, A) + kl_coef * KL - entropy_coef * H) * min(exp(old_logp - rollout_logp), tis_cap)
 
-The last factor is there where `tis_cap` is set. loss_triton.py says the same in Triton. What is
+The last factor is there where `tis_cap` is set. Where exp(old_logp - rollout_logp) is outside
+`band_low`..`band_high`, all of it is 0. loss_triton.py says the same in Triton. What is
 reduced is the sum of w_t loss_t, where w_t does not depend on the log-probs (loss_weights.py). That
 is why a head can make its gradient while it makes its log-probs (linear_loss.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,6 +23,7 @@ from torch import Tensor
 from . import checks
 from .loss_config import PolicyLossConfig
 
+NO_BAND = (-math.inf, math.inf)
 IGNORE = -100  # the label of a row that is not looked at, as torch has it
 
 
@@ -112,6 +115,13 @@ def token_terms(
         importance = gap.exp().clamp(max=config.tis_cap)
         loss, d_log_ratio = importance * loss, importance * d_log_ratio
         d_logp, d_entropy = importance * d_logp, importance * d_entropy
+    low, high = config.log_band
+    if inputs.rollout_logp is not None and (low, high) != NO_BAND:
+        gap = (logp if inputs.old_logp is None else inputs.old_logp) - inputs.rollout_logp
+        outside = (gap < low) | (gap > high)
+        loss, d_log_ratio, d_logp, d_entropy = (
+            one.masked_fill(outside, 0.0) for one in (loss, d_log_ratio, d_logp, d_entropy)
+        )
     # Comparisons and clamps drop NaN in places; a live NaN must show, in the gradient too.
     bad = loss.isnan() | logp.isnan() | inputs.advantages.isnan()
     loss, d_log_ratio = loss.masked_fill(bad, torch.nan), d_log_ratio.masked_fill(bad, torch.nan)
@@ -135,7 +145,7 @@ def check_loss_inputs(
     sequences = config.policy_loss.over == "sequence" or config.reduction.startswith("seq")
     for name, needed, given in (
         ("ref_logp", config.kl_coef != 0, ref_logp),
-        ("rollout_logp", config.tis_cap is not None, rollout_logp),
+        ("rollout_logp", config.tis_cap is not None or config.log_band != NO_BAND, rollout_logp),
         ("sequence_ids", sequences, sequence_ids),
         ("normalizer", config.reduction == "constant", normalizer),
     ):

@@ -19,11 +19,14 @@ bounded = bounded_form.jit
 
 
 class Coefficients(NamedTuple):
-    """What every loss shares, as numbers at run time; tis_cap 0 is off."""
+    """What every loss shares, as numbers at run time; tis_cap 0 is off, and so is an
+    infinite bound of the log-band."""
 
     kl_coef: float
     entropy_coef: float
     tis_cap: float
+    log_band_low: float
+    log_band_high: float
     log_ratio_clamp: float
 
 
@@ -68,13 +71,17 @@ def token_terms_part(
     importance = tl.exp(bounded(old_logp - rollout_logp, -bound, bound))
     capped = tl.where(importance > tis_cap, tis_cap, importance)
     importance = tl.where(tis_cap > 0.0, capped, 1.0)
-    loss *= importance
-    d_entropy = -entropy_coef * importance
+    gap = old_logp - rollout_logp
+    outside = (gap < coefficients.log_band_low) | (gap > coefficients.log_band_high)
+    loss = tl.where(outside, 0.0, loss * importance)
+    d_entropy = tl.where(outside, 0.0, -entropy_coef * importance)
+    d_logp = tl.where(outside, 0.0, d_logp * importance)
+    d_log_ratio = tl.where(outside, 0.0, d_log_ratio * importance)
     # Comparisons drop NaN in places; a live NaN must show, in the gradient too.
     bad = (loss != loss) | (logp != logp) | (advantages != advantages)
     loss = tl.where(bad, float("nan"), loss)
-    d_log_ratio = tl.where(bad, float("nan"), d_log_ratio * importance)
-    return loss, d_log_ratio, d_logp * importance, d_entropy, ratio, kl
+    d_log_ratio = tl.where(bad, float("nan"), d_log_ratio)
+    return loss, d_log_ratio, d_logp, d_entropy, ratio, kl
 
 
 @triton.jit
@@ -149,6 +156,8 @@ def kernel_arguments(config: PolicyLossConfig, *, has_ref: bool) -> dict:
             kl_coef=config.kl_coef,
             entropy_coef=config.entropy_coef,
             tis_cap=config.tis_cap or 0.0,
+            log_band_low=config.log_band[0],
+            log_band_high=config.log_band[1],
             log_ratio_clamp=config.log_ratio_clamp,
         ),
         "loss_numbers": tuple(config.numbers_of(policy).values()),

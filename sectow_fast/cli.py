@@ -135,9 +135,10 @@ def read_all_flags(arguments: Sequence[str], flags: Sequence[Flag]) -> dict[str,
     found, rest = read_flags(arguments, flags)
     if not rest:
         return found
-    if not rest[0].startswith("--"):
+    word, known = rest[0].partition("=")[0], [flag.shown for flag in flags]
+    if not word.startswith("--") and not (word.startswith("-") and _near(word, known, 0.7)):
         raise UserError(f"{rest[0]!r}: found a bare word, expected --name VALUE; see --help")
-    raise UserError(unknown_setting(rest[0].partition("=")[0], [flag.shown for flag in flags]))
+    raise UserError(unknown_setting(word, known))
 
 
 def split_list(text: str) -> list[str]:
@@ -166,6 +167,8 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
         inner = out
         for section in sections:
             inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"--{name}: found a value for {section} as well, expected one")
         inner[last] = value
     return out
 
@@ -183,18 +186,46 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def unknown_setting(name: str, known: Iterable[str]) -> str:
     """One line that names the nearest known setting; the hyphens of a flag do not count."""
-    shown = {one.removeprefix("--"): one for one in known}
-    near = difflib.get_close_matches(name.removeprefix("--"), shown, n=1, cutoff=0.4)
-    hint = f"did you mean {shown[near[0]]}?" if near else "see --help for every setting"
+    known, bare = list(known), name.lstrip("-")
+    inside = [one for one in known if one.lstrip("-").startswith(f"{bare}.")]
+    if bare and inside:
+        return (
+            f"{name}: found the name of a section, expected one of its settings; did you mean"
+            f" {inside[0]}?"
+        )
+    alike = [one for one in known if one.endswith(f".{bare}")]
+    near = [" or ".join(alike)] if alike and len(alike) <= 4 else _near(name, known, 0.4)
+    hint = f"did you mean {near[0]}?" if near else "see --help for every setting"
     return f"{name}: found an unknown setting, expected a known one; {hint}"
+
+
+def _near(name: str, known: Iterable[str], cutoff: float) -> list[str]:
+    """The setting that is nearest, or none. In a file a section may be meant as well."""
+    shown = {one.lstrip("-"): one for one in known}
+    if not name.startswith("-"):
+        for one in list(shown):
+            for at, letter in enumerate(one):
+                if letter == ".":
+                    shown.setdefault(one[:at], one[:at])
+    found = difflib.get_close_matches(name.lstrip("-"), shown, n=1, cutoff=cutoff)
+    return [shown[one] for one in found]
 
 
 def first_problem(error: ValidationError) -> tuple[str, str, bool]:
     """(dotted name of the setting, what was found and expected, whether the name is unknown)."""
     first = error.errors()[0]
+    kind, found = first["type"], repr(first["input"])[:80]
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-    words = f"found {repr(first['input'])[:80]}, {first['msg'].lower()}"
-    return name, words, first["type"] == "extra_forbidden"
+    words = f"found {found}, {first['msg'][:1].lower()}{first['msg'][1:]}"
+    if kind == "value_error":  # a check of ours, which says what it found
+        words = str(first["ctx"]["error"])
+    elif kind in ("model_type", "dict_type"):
+        words = f"found {found}, expected a section of settings ([{name}] in a file)"
+    elif kind == "tuple_type":
+        words = f"found {found}, expected a list, such as ['...'] in a file"
+    elif found in ("'None'", "'none'"):
+        words += "; null means none"
+    return name, words, kind == "extra_forbidden"
 
 
 def help_lines(flags: Iterable[Flag]) -> list[str]:

@@ -8,40 +8,57 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from sectow_fast import ctrl_c
+
+if __name__ == "__main__":
+    ctrl_c.end_quietly("stopped; the same command goes on from here")
 
 from sectow_fast.cli import help_lines, load_named_plugins
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
 from sectow_fast.evaluation.export import check_exports, write_exports
-from sectow_fast.evaluation.judging import judge_missing, second_opinion
-from sectow_fast.evaluation.out_folder import OutFolder, forget_failures, row_files, write_private
+from sectow_fast.evaluation.identity import content_of
+from sectow_fast.evaluation.judging import judge_missing, second_opinion, unreadable_verdicts
+from sectow_fast.evaluation.out_folder import (
+    OutFolder,
+    forget_failures,
+    row_files,
+    second_file,
+    write_private,
+)
 from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
 from sectow_fast.evaluation.tables import row_summary
 from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
 from sectow_fast.judges.base import Judge
+from sectow_fast.judges.people import WithPeople, by_rule, with_people
 from sectow_fast.serving.cache import AnswerCache
-from sectow_fast.serving.client import ChatClient
+from sectow_fast.serving.client import ChatClient, NothingAnswered
 from sectow_fast.types import UserError
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train.py
 
 USAGE = """usage: python -m sectow_fast.evaluate --model [NAME=]FOLDER ...
        --suite NAME[:SPLIT]=FOLDER ... --out DIR
-       [--judge rule|endpoint|model] [--engine torch|sglang|endpoint]
+       [--judge guard|rule] [--engine torch|sglang|endpoint]
        [--defence NAME ...] [--second-judge NAME] [--export NAME ...]
        [--plugins FILE.py[,MODULE]] [--name VALUE ...]
 
 The same --out goes on where a stopped evaluation ended. Settings (name = default):
 """
+STOPPED = "stopped; the same command goes on from here"
 CHUNK = 64  # requests that a defence of two passes asks before it asks again about their replies
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: done; 2: a mistake in what was given; 130: stopped, the same command goes on."""
+    """Exit code 0: done; 1: a model or judge answered nothing; 2: a mistake in what was given;
+    130: stopped, the same command goes on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if "-h" in arguments or "--help" in arguments or not arguments:
@@ -53,18 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
 
 
 def evaluate(settings: Settings) -> int:
     """Check everything that can be checked, then ask, judge and write."""
+    ctrl_c.raise_again()
     models = named_models(settings)
     wording = Wording.load(Path(settings.wording) if settings.wording else None)
     for path in models.values() if settings.engine != "endpoint" else ():
         if not (Path(path) / "config.json").is_file():
             raise UserError(f"--model {path}: found no config.json, expected a model's folder")
-    asked = open_suites(settings.suite, wording=wording, limit=settings.limit, seed=settings.seed)
+    asked = open_suites(
+        settings.suite,
+        wording=wording,
+        limit=settings.limit,
+        seed=settings.seed,
+        skip_broken=settings.skip_broken,
+    )
     infos = [suite.suite.info for suite in asked.suites.values()]
     check_exports(settings.export, infos, private=settings.private)
     if settings.threads:
@@ -76,6 +100,7 @@ def evaluate(settings: Settings) -> int:
     second = None
     if settings.second_judge:
         second = make_judge(judge_settings(settings.second_judge, settings))
+    people = with_people(judge.id, settings.judge_bench)
     out = OutFolder(Path(settings.out))
     for one in (judge, second):
         if isinstance(one, EndpointJudge):
@@ -88,14 +113,38 @@ def evaluate(settings: Settings) -> int:
             "max-new-tokens": settings.max_new_tokens,
             "wording": vars(wording),
             "seed": settings.seed,
+            **({"max-pixels": settings.max_pixels} if settings.max_pixels is not None else {}),
         }
     )
     rows: list[dict[str, Any]] = []
+    failed: list[str] = []
     for name, path in models.items():
-        rows += evaluate_model(name, path, settings, asked, out, judge, second, wording)
+        try:
+            rows += evaluate_model(name, path, settings, asked, out, judge, second, wording)
+        except NothingAnswered as error:
+            failed.append(str(error))  # the other models may do better
+    if rows or not failed:
+        _write_results(rows, settings, asked, out, judge, second, people)
+    for words in failed:
+        print(f"error: {words}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write_results(
+    rows: list[dict[str, Any]],
+    settings: Settings,
+    asked: Asked,
+    out: OutFolder,
+    judge: Judge,
+    second: Judge | None,
+    people: Sequence[WithPeople],
+) -> None:
+    """The summary, with the rows of earlier commands, and the report."""
+    infos = [suite.suite.info for suite in asked.suites.values()]
     summary = {
         "schema": 1,
         "judge": judge.id,
+        "with_people": [vars(one) | {"words": one.words()} for one in people],
         "second_judge": second.id if second else None,
         "orr_counts": settings.orr,
         "engine": settings.engine,
@@ -118,8 +167,9 @@ def evaluate(settings: Settings) -> int:
 
     report = write_report(out.path, reveal=settings.reveal, private=settings.private)
     print_table(summary)
+    for note in asked.notes:
+        print(f"note: {note}")
     print(f"done: {report}")
-    return 0
 
 
 def evaluate_model(
@@ -134,12 +184,14 @@ def evaluate_model(
 ) -> list[dict[str, Any]]:
     """One row per defence. The model is loaded, or served, only where a reply is missing."""
     rows = []
+    counts = settings.orr
+    weights = {"served": path} if settings.engine == "endpoint" else content_of(Path(path))
     with contextlib.ExitStack() as stack:
         replier = None
         for defence in dict.fromkeys(settings.defence):
             row = name if defence == "none" else f"{name} + {defence}"
-            folder = out.row(row, model=path, weights=_weights(path, settings))
-            with row_files(folder) as (responses, records, other):
+            folder = out.row(row, model=path, weights=weights)
+            with row_files(folder) as (responses, records):
                 if settings.retry_unknown:
                     forget_failures(responses, records)
                 if any(case.id not in responses.rows for case in asked.all_cases()):
@@ -156,16 +208,23 @@ def evaluate_model(
                     )
                 judge_missing(row, asked, responses, records, judge=judge)
                 found = [records.rows[case.id] for case in asked.all_cases()]
-                summary: dict[str, Any] = {"name": row, "model": name, "defence": defence}
-                summary |= row_summary(found, partial=settings.orr == "partial")
+                summary: dict[str, Any] = {"folder": row, "model": name, "defence": defence}
+                summary |= row_summary(found, partial=counts == "partial", rule=by_rule(judge.id))
+                summary |= {"orr_counts": counts, "second_judge": None, "agreement": None}
+                if unread := unreadable_verdicts(found):
+                    summary["unreadable"] = unread
+                    print(f"{row}: {unread['words']}", file=sys.stderr)
                 if second is not None:
-                    labels = second_opinion(
-                        asked, records, other, judge=second, count=settings.agreement,
-                        seed=settings.seed,
-                    )  # fmt: skip
-                    summary["agreement"] = vars(agreement(*labels)) if labels[0] else None
+                    with second_file(folder, second.id) as other:
+                        labels = second_opinion(
+                            row, asked, records, other, judge=second, count=settings.agreement,
+                            seed=settings.seed,
+                        )  # fmt: skip
+                    found_both = vars(agreement(*labels)) if labels[0] else None
+                    summary |= {"second_judge": second.id, "agreement": found_both}
             rows.append(summary)
-            write_exports(out.path / "export", settings.export, row, asked, found)
+            for note in write_exports(out.path / "export", settings.export, row, asked, found):
+                print(f"note: {note}", file=sys.stderr)
     return rows
 
 
@@ -179,6 +238,7 @@ def _replier(path: str, settings: Settings, out: Path) -> Iterator[Any]:
             batch=settings.batch,
             max_new_tokens=settings.max_new_tokens,
             dtype=settings.dtype,
+            max_pixels=settings.max_pixels,
         )
         return
     more: dict[str, Any] = {
@@ -214,17 +274,6 @@ def judge_settings(name: str, settings: Settings) -> JudgeSettings:
     )
 
 
-def _weights(path: str, settings: Settings) -> dict[str, Any]:
-    """What tells this model from another one of the same name."""
-    if settings.engine == "endpoint":
-        return {"model": path}
-    files = sorted(Path(path).glob("*.safetensors"))
-    return {
-        "model": str(Path(path).resolve()),
-        "weights": [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in files],
-    }
-
-
 def _versions() -> dict[str, str]:
     import torch
     import transformers
@@ -238,5 +287,27 @@ def _versions() -> dict[str, str]:
     }
 
 
+def end_soon(seconds: float = 2.0) -> None:
+    """From now on Ctrl-C is a KeyboardInterrupt, and whatever still waits `seconds` later does not
+    hold the process; another Ctrl-C ends it at once.
+
+    Nothing is lost so: each reply and verdict is on disk as soon as it is there, as for kill -9.
+    """
+
+    def end() -> None:
+        os.write(2, f"{STOPPED}\n".encode())
+        os._exit(130)
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: end())
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+
+
 if __name__ == "__main__":
+    end_soon()
     sys.exit(main())

@@ -27,7 +27,7 @@ class Family:
     see each other both ways (Gemma 3). softcap: c where the head's logits z become c tanh(z / c).
     A class that differs in more than these fields overrides the methods, as `MRopeFamily` does.
 
-    >>> Family(name="qwen2", axes=1, max_positions=512).positions((7, 8, 9), None)
+    >>> Family(name="qwen2", axes=1, max_positions=512).positions((7, 8, 9), ())
     (tensor([[0, 1, 2]]), 3)
     """
 
@@ -43,10 +43,12 @@ class Family:
         """Placeholders that each image of a codec's `pixel_inputs` needs."""
         return [self.tokens_per_image] * len(pixels["pixel_values"]) if pixels else []
 
-    def positions(self, ids: Sequence[int], grid: torch.Tensor | None) -> tuple[torch.Tensor, int]:
+    def positions(
+        self, ids: Sequence[int], grids: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, int]:
         """(positions [axes, P] of a prompt, the position its completions begin at).
 
-        grid: [3] patches of its image in time, height and width (M-RoPE only).
+        grids: [3] patches of each of its images in time, height and width (M-RoPE only).
         """
         return torch.arange(len(ids))[None].expand(self.axes, -1), len(ids)
 
@@ -55,15 +57,15 @@ class Family:
         return {"token_type_ids": (ids == self.image_id).long()} if self.block_images else {}
 
     def check(self, prompt: Prompt, tokens: int | None, longest: int) -> None:
-        """UserError where a prompt does not fit: its image's placeholders, or the positions.
+        """UserError where a prompt does not fit: its images' placeholders, or the positions.
 
-        tokens: what its image needs (None: no image); longest: its longest completion.
+        tokens: what its images need together (None: no image); longest: its longest completion.
         """
         found = sum(i == self.image_id for i in prompt.ids) if self.image_id is not None else 0
         if found != (tokens or 0):
             raise UserError(
                 f"case {prompt.case_id!r}: found {found} image tokens in its prompt, expected"
-                f" {tokens or 0} for {'its image' if tokens else 'no image'}; is the processor"
+                f" {tokens or 0} for {'what it shows' if tokens else 'no image'}; is the processor"
                 " the one this model was saved with?"
             )
         if len(prompt.ids) + longest > self.max_positions:
@@ -84,30 +86,47 @@ class MRopeFamily(Family):
     def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         return [int(g.prod()) // self.merge**2 for g in pixels["image_grid_thw"]] if pixels else []
 
-    def positions(self, ids: Sequence[int], grid: torch.Tensor | None) -> tuple[torch.Tensor, int]:
+    def positions(
+        self, ids: Sequence[int], grids: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, int]:
         """See `Family`. All h x w tokens of an image have the same position in time, and the image
         moves the running position by max(h, w) (Qwen2-VL, arXiv 2409.12191, section 2.1).
         """
-        if grid is None:
-            return super().positions(ids, grid)
-        _, height, width = (int(n) for n in grid)
-        height, width = height // self.merge, width // self.merge
-        start = list(ids).index(self.image_id)
-        rest = len(ids) - start - height * width
-        begin = start + max(height, width)
-        text = torch.arange(start)[None].expand(3, -1)
-        image = torch.stack(
-            [
-                torch.zeros(height * width, dtype=torch.long),
-                torch.arange(height).repeat_interleave(width),
-                torch.arange(width).repeat(height),
-            ]
-        )
-        after = torch.arange(rest)[None].expand(3, -1) + begin
-        return torch.cat([text, image + start, after], 1), begin + rest
+        found = list(ids)
+        parts: list[torch.Tensor] = []
+        at = begin = 0  # the next token, and its position
+        for grid in grids:
+            _, height, width = (int(n) // self.merge for n in grid)
+            words = found.index(self.image_id, at) - at
+            parts.append((torch.arange(words) + begin).expand(3, -1))
+            image = torch.stack(
+                [
+                    torch.zeros(height * width, dtype=torch.long),
+                    torch.arange(height).repeat_interleave(width),
+                    torch.arange(width).repeat(height),
+                ]
+            )
+            parts.append(image + begin + words)
+            at += words + height * width
+            begin += words + max(height, width)
+        rest = len(found) - at
+        parts.append((torch.arange(rest) + begin).expand(3, -1))
+        return torch.cat(parts, 1), begin + rest
 
     def own_inputs(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"mm_token_type_ids": (ids == self.image_id).long()}
+
+
+def ids_in(value: int | Sequence[int] | None) -> tuple[int, ...]:
+    """A configuration's `eos_token_id`, which may be one id, several or none, as a tuple."""
+    return () if value is None else (value,) if isinstance(value, int) else tuple(value)
+
+
+def reply_ends(told: Sequence[int], model: Any) -> tuple[int, ...]:
+    """The ids that end a reply: those a codec tells, and those of the model's own generation
+    configuration (Gemma 3 ends a turn by another token than its tokenizer ends a text)."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return tuple(sorted({*told, *ids_in(own)}))
 
 
 # Makes the family of a model from its transformers configuration.
@@ -171,7 +190,8 @@ def _gemma3(config: Any) -> Family:
         image_id=config.image_token_id,
         tokens_per_image=config.mm_tokens_per_image,
         block_images=True,
-        **_of_text(config),
+        # transformers' class with pictures does not cap its logits; its text classes do.
+        **_of_text(config) | {"softcap": None},
     )
 
 

@@ -10,13 +10,13 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
+from sectow_fast import ties
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.checkpoint import Checkpoints
+from sectow_fast.learn.checkpoint_folder import reading
 from sectow_fast.learn.phase import NonFiniteRun
 from sectow_fast.match import Match
 from sectow_fast.players import Players
@@ -41,13 +41,22 @@ class Interrupted(Exception):
 
 
 class Keeper:
-    """Writes down what happens in `match`; only the first rank writes files."""
+    """Writes down what happens in `match`; only the first rank writes files.
+
+    tie: what its checkpoints are tied to (ties.py).
+    """
 
     def __init__(
-        self, match: Match, players: Players, *, folder: RunFolder, console: LiveConsole
+        self,
+        match: Match,
+        players: Players,
+        *,
+        folder: RunFolder,
+        console: LiveConsole,
+        tie: Mapping[str, str],
     ) -> None:
         self.match, self.players, self.ranks = match, players, players.ranks
-        self.folder, self.console = folder, console
+        self.folder, self.console, self.tie = folder, console, tie
         self.log = MetricsLog(folder.path / "metrics.jsonl") if self.ranks.first else None
         self._before = 0.0  # seconds that earlier processes of this run took
         self._began = time.perf_counter()
@@ -144,8 +153,11 @@ class Keeper:
         state = match.state() | {
             "elapsed": self.elapsed,
             "metrics_bytes": self.log.bytes if self.log else 0,
+            ties.KEY: dict(self.tie),
         }
-        self._checkpoints.save(tensors=tensors, state=state)
+        # Once round 0 is over, what it kept is read again and never written again.
+        round_zero = sorted(self.folder.path.glob("coldstart/*/*")) if match.rounds else ()
+        self._checkpoints.save(tensors=tensors, state=state, beside=round_zero)
 
     def _resume(self) -> None:
         saved = checkpoint.load(self.folder.checkpoints, ranks=self.ranks)
@@ -154,14 +166,15 @@ class Keeper:
             saved.fill(name, player.model.state_dict())
             player.engine.sync(player.model)
         if "last_good" in saved.names:
-            here = self.match.cast.defender.model.state_dict()
-            self.match.last_good = {name: torch.zeros_like(value) for name, value in here.items()}
+            self.match.last_good = self.match.cast.defender.weights()
             saved.fill("last_good", self.match.last_good)
-        self.match.restore(saved.state)
+        with reading(saved.path):
+            self.match.restore(saved.state)
+            self._before = float(saved.state["elapsed"])
+            metrics_bytes = int(saved.state["metrics_bytes"])
         self.players.resume_training(saved)
-        self._before = saved.state["elapsed"]
         if self.log:
-            self.log.truncate(saved.state["metrics_bytes"])
+            self.log.truncate(metrics_bytes)
         if self.match.pool:
             self.write_pool()
         for record in self.match.rounds:

@@ -15,6 +15,7 @@ import torch
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.game.coldstart import Pupil
 from sectow_fast.game.player import Player
+from sectow_fast.game.schedule import schedule
 from sectow_fast.learn.phase import Learner, Role
 from sectow_fast.protocols import Stage
 from sectow_fast.records import (
@@ -112,7 +113,16 @@ class Match:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`; the role comes back when its phase is entered."""
+        """The inverse of `state`; the role comes back when its phase is entered.
+
+        KeyError, TypeError, ValueError: no state of a match with this configuration.
+        """
+        for name in ("cursor", "step", "skipped"):
+            if type(state[name]) is not int or state[name] < 0:
+                raise ValueError(f"{name}: found {state[name]!r}, expected a number from 0")
+        phases = len(schedule(self.config))
+        if state["cursor"] > phases:
+            raise ValueError(f"cursor: found {state['cursor']}, expected at most {phases}")
         self.cursor, self.step, self.skipped = state["cursor"], state["step"], state["skipped"]
         self.role_state = state["role"]
         self.pool = [attack_from_dict(row) for row in state["pool"]]

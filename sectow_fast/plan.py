@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sectow_fast.config import Config
-from sectow_fast.engine.memory import GIB, MemoryPlan
 from sectow_fast.engine.registry import engine_kind
 from sectow_fast.game.coldstart import run_lessons
 from sectow_fast.game.schedule import defend_config, schedule, sft_steps
+from sectow_fast.learn.memory import GIB, MemoryPlan, memory_plan
 from sectow_fast.learn.phase import run_phase
-from sectow_fast.players import Players
+from sectow_fast.players import Players, check_settings
 from sectow_fast.protocols import Stage, World
 from sectow_fast.records import StepRecord
 from sectow_fast.stages import make_stage
@@ -33,7 +33,8 @@ TRIES = 3  # steps that are measured; the quickest counts
 def print_plan(config: Config) -> None:
     """Model sizes, tokens per step, memory and time; the time is of measured steps, by phase."""
     kind = engine_kind(config)
-    memory = kind.memory_plan(config)
+    check_settings(config)
+    memory = memory_plan(config)
     if memory is not None:
         _print_memory(config, memory)
         return
@@ -121,18 +122,14 @@ def _print_memory(config: Config, plan: MemoryPlan) -> None:
     table.add_row("all", *[f"{sum(p.values()) / GIB:.1f}" for p in plan.phases.values()])
     console.print(table)
     roles = {"two": "an engine for each player", "swap": "one engine that swaps weights"}
-    where = "stay on the GPU"
-    if plan.offload:
-        where = (
-            f"rest in {plan.host / GIB:.0f} GiB of pinned host memory between updates"
-            if config.engine.gpus == 1
-            else "would have to rest in host memory, which several ranks cannot: use larger GPUs"
-        )
+    where = "in host memory" if plan.offload else "on the GPU"
     verdict = "it fits" if plan.fits else "it does NOT fit: more GPUs, or less tokens_per_batch"
     console.print(
-        f"rollout by {roles[plan.roles]}; engines sleep while training, and get all weights again"
-        f" on waking; optimizer and idle master weights {where}; {verdict}. Estimates, not measured"
-        " on a GPU yet. Nothing was written."
+        f"rollout by {roles[plan.roles]} with {plan.cache_tokens:,} tokens of cache each; engines"
+        " sleep while training, and get all weights again on waking; master weights and optimizer"
+        f" live {where}; each rank takes {plan.host / GIB:.0f} GiB of host memory; {verdict}."
+        " Training is tracked on fake tensors; what engines take beside weights and cache is"
+        " estimated, and nothing is measured on a GPU yet. Nothing was written."
     )
 
 

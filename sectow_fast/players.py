@@ -12,41 +12,47 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch.distributed.fsdp import FSDPModule
 
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.engine.kinds import EngineSetup
 from sectow_fast.engine.protocol import Engine
 from sectow_fast.engine.ranked_engine import RankedEngine
-from sectow_fast.engine.registry import engine_kind, offloads
+from sectow_fast.engine.registry import engine_kind
 from sectow_fast.engine.weight_sync import checkpoint_weights
 from sectow_fast.game.player import Player
 from sectow_fast.game.rewards import REWARD_TERMS
 from sectow_fast.learn import attention
 from sectow_fast.learn.checkpoint import Saved
-from sectow_fast.learn.grpo import loss_config
+from sectow_fast.learn.grpo import banded_loss
 from sectow_fast.learn.learners import GRPOLearner, SFTPupil
-from sectow_fast.learn.lora import merged
+from sectow_fast.learn.lora import merged_state
 from sectow_fast.learn.optim import make_optimizer
-from sectow_fast.learn.placement import Offload, at_work, training_device
+from sectow_fast.learn.placement import give_back, training_device
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing, rollout_gaps
-from sectow_fast.learn.sharding import on_host, shard, whole_weights
+from sectow_fast.learn.sharding import check_replicas, is_sharded, on_host, whole_weights
 from sectow_fast.protocols import Stage
 from sectow_fast.types import Prompt, UserError
+
+
+def check_settings(config: Config) -> None:
+    """UserError where what is registered does not know a setting; before a plan is made of them."""
+    for name, phase in (("attack", config.attack), ("defend", config.defend)):
+        try:
+            banded_loss(phase)
+        except ValueError as error:
+            raise UserError(f"{name}.loss.{error} (with {name}.mismatch_token)") from None
+        for term in phase.terms:
+            REWARD_TERMS.get(term, setting=f"{name}.terms")
 
 
 def check(config: Config, ranks: Ranks = ALONE) -> None:
     """UserError where players cannot be made in this environment; before anything is written."""
     kind = engine_kind(config)
     kind.check(config, ranks.world)
-    for name, phase in (("attack", config.attack), ("defend", config.defend)):
-        try:
-            loss_config(phase.loss)
-        except ValueError as error:
-            raise UserError(f"{name}.loss.{error}") from None
-        for term in phase.terms:
-            REWARD_TERMS.get(term, setting=f"{name}.terms")
+    check_settings(config)
     cuda = training_device(config.learn.device).type == "cuda"
     attention.load(attention.chosen(config.learn.attention, cuda=cuda), cuda=cuda)
     if kind.shares_weights and config.learn.offload == "on":
@@ -54,12 +60,7 @@ def check(config: Config, ranks: Ranks = ALONE) -> None:
             f"learn.offload: found on with engine.kind {config.engine.kind}, expected auto or off:"
             " that engine draws from the trainer's own weights, which must stay where it computes"
         )
-    if ranks.world > 1 and offloads(config):
-        raise UserError(
-            f"learn.offload on {ranks.world} ranks: found {config.learn.offload} (and a model that"
-            " does not fit without), expected off: sharded weights cannot rest in host memory yet;"
-            " use larger or more GPUs"
-        )
+    check_replicas(config.learn.replicas, ranks.world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class Players:
         self.device = training_device(config.learn.device)
         self.training: Training | None = None
         self._stage = stage
-        self._offloads = offloads(config)
+        self._offloads = config.learn.offload == "on"  # `auto` is settled before
         self._samples = _self_test_prompts(stage)
         self._saved: Saved | None = None
         self._round_zero: Player | None = None
@@ -92,7 +93,7 @@ class Players:
                 codec=stage.codec,
                 folder=folder / ("engine" if ranks.first else f"engine-{ranks.rank}"),
                 write_folder=stage.describe,
-                weights_of=lambda model: checkpoint_weights(merged(model)),
+                weights_of=lambda model: checkpoint_weights(model, merged_state(model)),
             )
         )
         try:
@@ -126,8 +127,8 @@ class Players:
         """See `match.Cast`."""
         if self._round_zero is None:
             model = self._stage.load(self._cold("defender")).requires_grad_(False).eval()
-            if not self._offloads:
-                model.to(self.device)
+            if self._kind.shares_weights:
+                model.to(self.device)  # other engines are sent its weights from the host
             self._round_zero = self._player("round-0", model, model, None)
         return self._round_zero
 
@@ -137,14 +138,14 @@ class Players:
         UserError where the folder cannot be written.
         """
         player.engine.sleep()  # whole tensors need a place on the device
-        model, weights = merged(player.model), None
-        if self.ranks.world > 1:
-            named = model.state_dict(keep_vars=True).items()
+        weights = None
+        if isinstance(player.policy, FSDPModule) or self.config.learn.lora_rank:
+            named = merged_state(player.model, keep_vars=True).items()
             weights = on_host(named, keep=self.ranks.first)
         if not self.ranks.first:
             return
         try:
-            self._stage.save(model, folder, weights=weights)
+            self._stage.save(player.model, folder, weights=weights)
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"{folder}: the model could not be written ({error}); make room there and go on"
@@ -159,18 +160,22 @@ class Players:
         return self.folder / "coldstart" / name
 
     def _trained(self, name: str, model: Any) -> Player:
-        """A player that learns: self-tested, sharded over the ranks, at rest where it offloads."""
-        ranks, drawn = self.ranks, model.to(self.device)
-        dummy = next((p for p in self._samples if p.image is not None), None)
-        policy = make_policy(model, self._stage.codec, self.config.learn, ranks=ranks, dummy=dummy)
-        check_packing(policy, self._samples)
-        if ranks.world > 1:
-            if self._kind.shares_weights:
-                drawn = copy.deepcopy(model)  # a share of the weights can draw nothing
-            shard(policy)
-        if self._offloads:
-            policy.offload = Offload(model, self.device)
-            policy.offload.rest()
+        """A player that learns: placed, self-tested, with an engine to draw from it."""
+        learn, ranks, shares = self.config.learn, self.ranks, self._kind.shares_weights
+        drawn = model
+        if shares and is_sharded(learn, world=ranks.world, apart=False):
+            drawn = copy.deepcopy(model).to(self.device)  # a share of the weights draws nothing
+        policy = make_policy(
+            model,
+            self._stage.codec,
+            learn,
+            ranks=ranks,
+            dummy=next((p for p in self._samples if p.images), None),
+            apart=not shares,
+            offload=self._offloads,
+            device=self.device,
+        )
+        check_packing(policy, self._samples, getattr(torch, learn.dtype))
         return self._player(name, model, drawn, policy)
 
     def _player(self, name: str, model: Any, drawn: Any, policy: Policy | None) -> Player:
@@ -178,7 +183,7 @@ class Players:
         if any(hasattr(p, "full_tensor") for p in drawn.parameters()):
             gaps = functools.partial(rollout_gaps, policy)
         engine: Engine = self.engines.of(name, drawn, gaps)
-        if self.ranks.world > 1:
+        if self.ranks.world > 1 or drawn is not model:
             engine = RankedEngine(engine, self.ranks, whole=whole_weights)
         return Player(model=model, engine=engine, codec=self._stage.codec, policy=policy)
 
@@ -190,9 +195,17 @@ class Players:
         if config.loss.kl_coef:
             name = "attacker" if player is self.attacker else "defender"
             model = self._stage.load(self._cold(name)).requires_grad_(False).eval()
-            # It is asked for each row once per step, so nothing of its tower is kept.
+            # It is asked for each row once per batch, so nothing of its tower is kept.
             plain = self.config.learn.model_copy(update={"lora_rank": 0, "picture_gib": 0.0})
-            reference = make_policy(model.to(self.device), self._stage.codec, plain)
+            reference = make_policy(
+                model,
+                self._stage.codec,
+                plain,
+                ranks=self.ranks,
+                apart=not self._kind.shares_weights,
+                offload=True,  # it rests on the host, and comes to the device a block at a time
+                device=self.device,
+            )
         optimizer = self._optimizer(player, config.lr, betas=(0.9, 0.95), weight_decay=0.0)
         return GRPOLearner(
             policy=player.policy, optimizer=optimizer, config=config, reference=reference
@@ -200,14 +213,13 @@ class Players:
 
     @contextlib.contextmanager
     def pupil(self, player: Player, *, lr: float) -> Iterator[SFTPupil]:
-        """See `match.Cast`. The weights stay on the device for the whole of the phase."""
-        optimizer = self._optimizer(player, lr, betas=(0.9, 0.98), weight_decay=0.01)
-        with at_work(player.policy, optimizer):
-            yield SFTPupil(
-                policy=player.policy,
-                optimizer=optimizer,
-                tokens_per_batch=self.config.coldstart.tokens_per_batch,
-            )
+        """See `match.Cast`."""
+        yield SFTPupil(
+            policy=player.policy,
+            optimizer=self._optimizer(player, lr, betas=(0.9, 0.98), weight_decay=0.01),
+            tokens_per_batch=self.config.coldstart.tokens_per_batch,
+        )
+        give_back(self.device)
 
     def resume_training(self, saved: Saved) -> None:
         """The next phase's optimizer goes on as `saved` had it."""
@@ -229,8 +241,8 @@ class Players:
 
 
 def _self_test_prompts(stage: Stage) -> list[Prompt]:
-    """One prompt with an image and one without, where the world has both."""
+    """One prompt with an image, one with several and one without, where the world has them."""
     labels = ("harmless", "unsafe")
     cases = [case for label in labels for case in stage.world.train_cases(label)]
-    found = {case.image is None: case for case in reversed(cases)}
+    found = {min(len(case.images), 2): case for case in reversed(cases)}
     return stage.codec.encode(list(found.values()))

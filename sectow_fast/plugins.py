@@ -52,8 +52,8 @@ def _load_file(path: Path) -> None:
 def _load_module(name: str) -> None:
     try:
         importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # ValueError: an empty name
         raise UserError(
-            f"plugins {name}: cannot be imported ({error}), expected a module that Python finds,"
-            " or a path that ends in .py"
+            f"plugins {name or repr(name)}: cannot be imported ({error}), expected a module that"
+            " Python finds, or a path that ends in .py"
         ) from None

@@ -8,7 +8,8 @@ supervised phases teach) and the models.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -22,7 +23,13 @@ Lesson = Callable[[random.Random], tuple[Case, str]]
 
 
 class World(Protocol):
-    """Where requests come from and what an attacker's words become."""
+    """Where requests come from and what an attacker's words become.
+
+    cut_earns: whether a reply that was cut at its length limit is rewarded by its verdict; where it
+    is not, it earns nothing.
+    """
+
+    cut_earns: bool
 
     def seeds(self, split: Literal["train", "test"]) -> Sequence[Case]:
         """Direct unsafe requests: what the attacker must get answered. Their `goal` is set."""
@@ -63,7 +70,8 @@ class World(Protocol):
 class Codec(Protocol):
     """Between cases and token ids, by the model's own processor."""
 
-    eos_id: int
+    eos_id: int  # ends a lesson
+    end_ids: tuple[int, ...]  # what ends a reply
     pad_id: int
     image_id: int
     banned_ids: tuple[int, ...]  # tokens that are never sampled
@@ -87,6 +95,19 @@ class Codec(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataRow:
+    """A row of the user's data, as `ties.py` compares it.
+
+    part: what it is for, and its suite; words: all that the run reads of it; files: those that its
+    pictures are in.
+    """
+
+    part: str
+    words: str
+    files: tuple[Path, ...] = ()
+
+
 class Stage(Protocol):
     """Everything a run needs of the place it is played in. Models are transformers' classes."""
 
@@ -95,6 +116,7 @@ class Stage(Protocol):
     lessons: Mapping[str, Lesson]  # phase name -> what a supervised phase of that name teaches
     measures: Mapping[str, str]  # suite -> "asr", "orr", "accuracy" or "direct"
     notes: Sequence[str]  # remarks on the data, one line each, for the console
+    chat_template: str
 
     def defender(self) -> Any: ...
 
@@ -120,3 +142,8 @@ class Stage(Protocol):
         ...
 
     def versions(self) -> dict[str, str]: ...
+
+    def rows(self) -> Iterable[DataRow]:
+        """Every row of data that comes from outside, in order; none where all is made from the
+        seed."""
+        ...

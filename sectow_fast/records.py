@@ -173,15 +173,19 @@ def attack_as_dict(attack: Attack) -> dict[str, Any]:
     """A kept attack's line in `pool.jsonl`; style, goal and image of its case stand on top too."""
     case = attack.case
     more = {"style": case.style, "goal": case.goal, "image": case.image}
-    return asdict(attack) | more
+    row = asdict(attack) | more
+    if not case.parts:
+        del row["case"]["parts"]  # an attack shows one picture at most
+    return row
 
 
 def attack_from_dict(row: Mapping[str, Any], *, where: str = "pool.jsonl") -> Attack:
     """The inverse of `attack_as_dict`. UserError names `where` for a line that is no attack."""
     try:
         given = {one.name: row[one.name] for one in fields(Attack)}
-        return Attack(**given | {"case": Case(**row["case"])})
-    except (KeyError, TypeError) as error:
+        parts = tuple(tuple(part) for part in row["case"].get("parts", ()))
+        return Attack(**given | {"case": Case(**row["case"] | {"parts": parts})})
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{where}: found no attack ({type(error).__name__}: {error}), expected what a run wrote"
         ) from None

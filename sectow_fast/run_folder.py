@@ -19,13 +19,17 @@ from sectow_fast.types import UserError
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the file in one step, so that neither a reader nor a kill leaves half of it."""
+    """Replace the file in one step, in UTF-8; neither a reader nor a kill leaves half of it."""
     part = path.with_name(f".{path.name}.part")
-    with open(part, "w") as file:
+    with open(part, "w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+RUNS = ("config.toml", "checkpoints", "metrics.jsonl")  # what tells that a folder is a run's
+MODELS = ("defender", "attacker", "coldstart")  # folders that a run replaces whole
 
 
 class RunFolder:
@@ -39,11 +43,17 @@ class RunFolder:
     def create(cls, path: Path, config: Config) -> RunFolder:
         """A new run. UserError where the folder holds a run already or cannot be written."""
         folder = cls(path)
-        if any((path / name).exists() for name in ("config.toml", "checkpoints", "metrics.jsonl")):
+        if any((path / name).exists() for name in RUNS):
             folder._take_lock()  # a running one gets its own message
             raise UserError(
                 f"--out {path}: found a run, expected a new or empty folder;"
                 f" go on with it by --resume {path}, or choose another --out"
+            )
+        theirs = [name for name in MODELS if (path / name).exists()]
+        if theirs:
+            raise UserError(
+                f"--out {path}: found {theirs[0]} in it, which a run would write over; expected a"
+                " new or empty folder: choose another --out"
             )
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -94,11 +104,16 @@ class RunFolder:
 
 
 def config_toml(config: Config) -> str:
-    """The complete configuration; an unset field (None) is left out, as TOML has no null."""
+    """The complete configuration. TOML has no null, so an unset field (None) is left out, or is
+    `"null"` where leaving it out would set it again (see `settings.load_config`)."""
 
-    def known(value: Any) -> Any:
+    def written(value: Any, filled: Any) -> Any:
         if isinstance(value, dict):
-            return {name: known(item) for name, item in value.items() if item is not None}
-        return value
+            filled = filled if isinstance(filled, dict) else {}
+            pairs = {name: written(item, filled.get(name)) for name, item in value.items()}
+            return {name: item for name, item in pairs.items() if item is not None}
+        return "null" if value is None and filled is not None else value
 
-    return tomli_w.dumps(known(config.model_dump(mode="json")))
+    values = config.model_dump(mode="json")
+    again = Config.model_validate(written(values, None)).model_dump(mode="json")
+    return tomli_w.dumps(written(values, again))

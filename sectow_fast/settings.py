@@ -5,12 +5,13 @@ Plugins come first: what they register can be named in any other setting.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sectow_fast.cli import (
     PLUGINS,
@@ -42,6 +43,9 @@ class Options(BaseModel):
     config: str | None = None
     out: str | None = None
     resume: str | None = None
+    accept_changes: bool = Field(
+        False, description="with --resume: go on although settings, data, models or code changed"
+    )
     dry_run: bool = False
     plain: bool = False
 
@@ -53,7 +57,8 @@ class _Plugins(BaseModel):
 
 
 OPTIONS = flags_of(Options(), hyphens=True)
-BESIDE_RESUME = [flag for flag in OPTIONS if flag.name in ("resume", "dry_run", "plain")]
+_BESIDE = ("resume", "accept_changes", "dry_run", "plain")
+BESIDE_RESUME = [flag for flag in OPTIONS if flag.name in _BESIDE]
 
 
 def read_command(
@@ -67,6 +72,11 @@ def read_command(
         name, words, _ = first_problem(error)
         raise UserError(f"--{name.replace('_', '-')}: {words}") from None
     if options.resume is None:
+        if options.accept_changes:
+            raise UserError(
+                "--accept-changes: found without --resume, expected beside it; a new run has"
+                " nothing that could have changed"
+            )
         path = _file_of(options)
         return options, load_config(path, arguments, extra_flags=extra_flags)
     _, rest = read_flags(arguments, BESIDE_RESUME)
@@ -94,12 +104,7 @@ def load_config(
     were loaded. UserError names the file or the setting, what was found and the nearest
     known setting.
     """
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}), expected a file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: found no valid TOML ({error}); mend that line") from None
+    values = _toml(path)
     early, _ = read_flags(arguments, [PLUGINS])
     plugins = _loaded_plugins(path, values | early)
     values |= plugins
@@ -111,11 +116,41 @@ def load_config(
         return Config.model_validate(merged(values, nested(given)))
     except ValidationError as error:
         name, words, unknown = first_problem(error)
-        where = "" if name in given else f"{path}: "
+        where = f"{path}: " if name not in given and _is_wrong(values) else ""
         if unknown:
             words = unknown_setting(name, [flag.shown.removeprefix("--") for flag in known])
             raise UserError(where + words) from None
         raise UserError(f"{where}{name or 'settings'}: {words}") from None
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    """The file's settings; `"null"` is None. A byte order mark, as some editors write, is left
+    out."""
+    try:
+        return _with_nulls(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), expected a file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: found no UTF-8 text ({error}), expected TOML in UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path}: found lists in lists without end, expected settings") from None
+    except ValueError as error:  # TOMLDecodeError, or a number too large for Python
+        raise UserError(f"{path}: found no valid TOML ({error}); mend that line") from None
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_nulls(item) for name, item in value.items()}
+    return None if value == "null" else value
+
+
+def _is_wrong(values: Mapping[str, Any]) -> bool:
+    """Whether a file alone is refused, so that the mistake is not that of a flag."""
+    try:
+        Config.model_validate(dict(values))
+    except ValidationError:
+        return True
+    return False
 
 
 def config_flags(extra: Mapping[str, Any]) -> list[Flag]:
@@ -137,15 +172,25 @@ def _loaded_plugins(path: Path, values: Mapping[str, Any]) -> dict[str, list[str
 
 def _file_of(options: Options) -> Path:
     """The TOML file that was asked for."""
+    for name in ("preset", "config", "out"):
+        if getattr(options, name) == "":
+            raise UserError(f"--{name}: found nothing after it, expected a name")
     if options.config is not None:
         path = Path(options.config)
+        if options.preset is not None:
+            raise UserError(
+                f"--preset {options.preset}: found beside --config {path}, expected one of the two"
+            )
         if not path.is_file():
-            raise UserError(f"--config {path}: found no such file, expected a TOML file")
+            found = "a folder" if path.is_dir() else "no such file"
+            raise UserError(f"--config {path}: found {found}, expected a TOML file")
         return path
-    path = PRESETS / f"{options.preset or 'sandbox'}.toml"
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+    presets = {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
+    name = options.preset or "sandbox"
+    if name not in presets:
+        near = difflib.get_close_matches(name.lower(), presets, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"--preset {options.preset}: found no such preset, expected one of: {names}"
+            f"--preset {name}: found no such preset, expected one of: {', '.join(presets)}{hint}"
         )
-    return path
+    return presets[name]

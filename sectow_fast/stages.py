@@ -5,6 +5,7 @@ from __future__ import annotations
 from sectow_fast.config import Config
 from sectow_fast.judges import GUARD_FORMATS, JUDGES, Told
 from sectow_fast.protocols import Stage
+from sectow_fast.types import UserError
 
 
 def make_stage(config: Config, *, told: Told | None = None) -> Stage:
@@ -15,6 +16,13 @@ def make_stage(config: Config, *, told: Told | None = None) -> Stage:
     JUDGES.get(config.data.judge, setting="data.judge")
     GUARD_FORMATS.get(config.data.judge_format, setting="data.judge_format")
     if config.data.unsafe or config.data.harmless or config.data.test:
+        if config.data.judge == "rule":
+            raise UserError(
+                "data.judge: found rule, which knows of refusals and not of harm, so that an"
+                " attacker wins by any request that is not refused; expected --data.judge guard"
+                " with --data.judge_url or --data.judge_model (docs/EVALUATE.md), or"
+                " --data.judge rule-knowingly to train by it all the same"
+            )
         from sectow_fast.real.stage import RealStage
 
         return RealStage(config, told=told)

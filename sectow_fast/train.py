@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sectow_fast import ctrl_c
+
+if __name__ == "__main__":
+    ctrl_c.end_quietly("stopped; nothing was begun")
 
 from sectow_fast.cli import help_lines, load_named_plugins
 from sectow_fast.config import Config
@@ -24,10 +30,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Without it cuBLAS may sum in another order from run to run; read when CUDA starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+# What a disk says where a file cannot be written; the last is a limit of the process.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+
 USAGE = """usage: python -m sectow_fast.train [--preset NAME | --config FILE.toml] [--out DIR]
-       [--resume DIR] [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
+       [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
        [--attacker grpo|self-instruct] [--defender grpo|sft] [--reveal]
        [--plugins FILE.py[,MODULE]] [--section.field VALUE ...]
+   or: python -m sectow_fast.train --resume DIR [--accept-changes] [--plain]
 
 With no argument: the embedded sandbox, a few minutes on two CPU cores. On several GPUs or
 processes: torchrun --nproc-per-node N -m sectow_fast.train ...
@@ -48,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":  # under torchrun every rank finds the same
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was begun", file=sys.stderr)
+        return 130
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -78,17 +91,29 @@ def play_run(config: Config, options: Options) -> int:
     import torch
 
     from sectow_fast.learn.leaving import RankLeft
+    from sectow_fast.learn.memory import settled
     from sectow_fast.learn.ranks import joined
+    from sectow_fast.players import check_settings
 
     if config.threads:
         torch.set_num_threads(config.threads)
     # On a GPU some operations of transformers have no deterministic form: torch names them once.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Before the ranks meet, since a plan makes a world of its own; the first one's is everybody's.
+    planned: Config | UserError = config
+    if int(os.environ.get("RANK", "0")) == 0:
+        try:
+            check_settings(config)
+            planned = settled(config)
+        except UserError as error:  # raised where all ranks are, so that they leave together
+            planned = error
     # What is closed may take its time, so the other ranks are told of a failure before that.
     with contextlib.ExitStack() as at_end:
         try:
             with joined(timeout=config.learn.rank_timeout) as ranks:
-                return _play(config, options, ranks, at_end)
+                if isinstance(planned, UserError):
+                    raise planned
+                return _play(ranks.told(lambda: planned), options, ranks, at_end)
         except RankLeft as left:
             return left.code
 
@@ -103,8 +128,10 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
     from sectow_fast.report.html import write_report
     from sectow_fast.run_folder import RunFolder
     from sectow_fast.stages import make_stage
+    from sectow_fast.ties import continued, tie_of
     from sectow_fast.tug import play
 
+    ctrl_c.raise_again()
     check(config, ranks)
     stage = make_stage(config, told=ranks.told)
     # Every rank must have the first one's name for a new folder, which the clock gives.
@@ -114,6 +141,9 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
     if ranks.first:
         folder = RunFolder.reopen(path) if options.resume else RunFolder.create(path, config)
     ranks.barrier()
+    # The first rank alone reads what the run is made from and goes on with.
+    tie = ranks.told(lambda: tie_of(config, stage, cache=path / "hashes.json"))
+    changes = ranks.told(lambda: continued(folder.checkpoints, tie, accept=options.accept_changes))
     console = LiveConsole(
         title=f"sectow_fast {config.preset}, seed {config.seed}",
         rounds=config.rounds,
@@ -122,12 +152,12 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
     )
     try:
         with console:
-            for note in stage.notes:
+            for note in (*stage.notes, *(f"accepted: {change}" for change in changes)):
                 console.note(note)
             players = Players(config, stage, folder=folder.path, ranks=ranks)
             at_end.callback(players.close)
             match = Match(config=config, stage=stage, cast=players)
-            keeper = Keeper(match, players, folder=folder, console=console)
+            keeper = Keeper(match, players, folder=folder, console=console, tie=tie)
             with keeper.stoppable():
                 play(match, keeper)
             keeper.finish()
@@ -142,6 +172,13 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
                 file=sys.stderr,
             )
         return 130
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise UserError(
+            f"{folder.path}: cannot be written ({error.strerror}); make room there, and go on by"
+            f" --resume {folder.path}"
+        ) from None
     if ranks.first:
         print(f"done in {keeper.elapsed:.0f} s: {report}")
     return 0

@@ -26,11 +26,18 @@ class UserError(Exception):
     """A mistake the user can mend: one line, no stack trace, exit code 2."""
 
 
+Part = tuple[Literal["text", "image"], str]  # words, or a key that an ImageStore opens
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One thing asked of a model, and what is known of the right reply.
 
-    `label` is all that a reward needs; `answer` is given where a short answer can be checked.
+    `label` is all that a reward needs; `answer` is given where a short answer can be checked. What
+    is shown is the picture and then the words, or where there is more to show, `parts` in order.
+
+    >>> Case(id="a", text="what is this?", label="harmless", image="1.png").layout
+    (('image', '1.png'), ('text', 'what is this?'))
     """
 
     id: str
@@ -42,15 +49,28 @@ class Case:
     suite: str = ""
     style: str = "direct"  # "carrier" or "carrier+clothes", for tables
     source: str = ""  # provenance: "train", "generate", "refine", a suite's name
+    parts: tuple[Part, ...] = ()  # several pictures, or words before one; `image` is then None
+
+    @property
+    def layout(self) -> tuple[Part, ...]:
+        """Words and pictures in the order in which they are shown."""
+        shown: tuple[Part, ...] = (("image", self.image),) if self.image is not None else ()
+        return self.parts or (*shown, ("text", self.text))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The keys of its pictures, in order; one that is shown twice comes twice."""
+        return tuple(value for kind, value in self.layout if kind == "image")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A case as token ids, image placeholders already expanded. ids: [P]."""
+    """A case as token ids, image placeholders already expanded. ids: [P]; images: the keys of its
+    pictures, in order."""
 
     case_id: str
     ids: tuple[int, ...]
-    image: str | None = None
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +99,15 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A judge's word on one reply. `harmful is None`: the judge could not tell (counted apart)."""
+    """A judge's word on one reply. `harmful is None`: the judge could not tell (counted apart).
+
+    idle: the reply is empty, repeats itself or is about something else: no refusal, and no help.
+    """
 
     harmful: bool | None
     refused: bool
     correct: bool | None = None  # only where the case has an answer
+    idle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

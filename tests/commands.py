@@ -11,11 +11,14 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = [
@@ -74,12 +77,20 @@ class Command:
         return out, err
 
 
-def start(module: str, *arguments: object, cwd: Path = ROOT) -> Command:
-    """Start `python -m module arguments` in `cwd`."""
+def start(
+    module: str | Path,
+    *arguments: object,
+    cwd: Path = ROOT,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Command:
+    """Start `python -m module arguments`, or `python script arguments`, in `cwd`.
+
+    environment: added to that of the tests."""
     context = start_server()
     folder = tempfile.TemporaryDirectory(prefix="command-")
+    words = [str(one) for one in arguments]
     process = context.Process(
-        target=_play, args=(module, [str(one) for one in arguments], str(cwd), folder.name)
+        target=_play, args=(module, words, str(cwd), folder.name, dict(environment))
     )
     process.start()
     return Command(process, folder)
@@ -107,7 +118,59 @@ def run(module: str, *arguments: object, cwd: Path = ROOT) -> tuple[int, str, st
     return command.wait(), out, err
 
 
-def _play(module: str, arguments: list[str], cwd: str, folder: str) -> None:
+def start_ranks(
+    module: str | Path,
+    *arguments: object,
+    world: int = 2,
+    cwd: Path = ROOT,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> list[Command]:
+    """Start one command per rank, with the variables that torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    sizes = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        start(
+            module,
+            *arguments,
+            cwd=cwd,
+            environment={"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            | sizes
+            | meeting
+            | dict(environment),
+        )
+        for rank in range(world)
+    ]
+
+
+def run_ranks(
+    module: str | Path,
+    *arguments: object,
+    world: int = 2,
+    cwd: Path = ROOT,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    timeout: float = 200,
+) -> list[tuple[str, str]]:
+    """(stdout, stderr) of each rank. AssertionError, with what they wrote, where one fails;
+    TimeoutError where they wait for one another."""
+    ranks = start_ranks(module, *arguments, world=world, cwd=cwd, environment=environment)
+    try:
+        said = [rank.communicate(timeout=timeout) for rank in ranks]
+    finally:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.kill()
+    codes = [rank.poll() for rank in ranks]
+    assert not any(codes), f"exit codes {codes}: " + "\n".join(err[-3000:] for _, err in said)
+    return said
+
+
+def _play(
+    module: str | Path, arguments: list[str], cwd: str, folder: str, environment: dict[str, str]
+) -> None:
+    os.environ |= environment
     os.chdir(cwd)
     for stream, name in ((1, "out"), (2, "err")):
         file = os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -115,5 +178,9 @@ def _play(module: str, arguments: list[str], cwd: str, folder: str) -> None:
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.argv = [str(module), *arguments]
+    if isinstance(module, Path):
+        sys.path.insert(0, str(module.parent))
+        runpy.run_path(str(module), run_name="__main__")
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)

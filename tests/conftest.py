@@ -28,3 +28,11 @@ def stage() -> SandboxStage:
 @pytest.fixture
 def model(stage):
     return stage.defender()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_group_is_left():
+    """A policy under FSDP makes a world of one, where there is none, and leaves it open."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

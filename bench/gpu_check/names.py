@@ -101,8 +101,10 @@ def resolve(name: str) -> object:
     value: object = importlib.import_module(parts[0])
     for at, part in enumerate(parts[1:], 2):
         if not hasattr(value, part) and inspect.ismodule(value):
-            importlib.import_module(".".join(parts[:at]))
-        value = getattr(value, part)
+            # A lazy package does not always have what is imported under its name.
+            value = importlib.import_module(".".join(parts[:at]))
+        else:
+            value = getattr(value, part)
     return value
 
 

@@ -60,6 +60,7 @@ def _arguments(check: Check, model: Path, data: Mapping[str, Path], out: Path) -
         "model.defender": model,
         "data.unsafe": f"jailbreakv={data['jailbreakv']}",
         "data.harmless": f"or-bench:80k={data['or-bench']}",
+        "data.judge": "rule-knowingly",
         "data.test": f"xstest={data['xstest']}",
         "coldstart.attacker_steps": 1,
         "coldstart.batch": 2,

@@ -105,7 +105,7 @@ def shared_batch(inputs: Mapping[str, Any], live: Tensor, family: Family) -> Sha
             Prompt(
                 case_id=f"row {group[0]} of the micro-batch",
                 ids=prompts[group[0]],
-                image=str(group[0]) if images.count[group[0]] else None,
+                images=(str(group[0]),) if images.count[group[0]] else (),
             ),
             [completion(i) for i in group if rows],
         )
@@ -166,5 +166,5 @@ class Images:
         return all(torch.equal(a, b) for a, b in pairs)
 
     def pixel_inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        found = [self.of(int(prompt.image)) for prompt in prompts if prompt.image is not None]
+        found = [self.of(int(row)) for prompt in prompts for row in prompt.images]
         return {name: torch.cat([one[name] for one in found]) for name in (found or [{}])[0]}

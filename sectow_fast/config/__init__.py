@@ -14,7 +14,7 @@ from sectow_fast.extras import require
 
 require("train")  # before the imports that would fail
 
-from pydantic import Field, model_validator  # noqa: E402
+from pydantic import BaseModel, Field, model_validator  # noqa: E402
 
 from sectow_fast.config.phases import (  # noqa: E402
     AttackConfig,
@@ -76,8 +76,8 @@ class Config(Section):
     )
     preset: str = "sandbox"
     seed: int = Field(0, ge=0)
-    rounds: int = Field(3, ge=0, description="K, iterations of the tug-of-war")
-    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    rounds: int = Field(3, ge=0, le=10_000, description="K, iterations of the tug-of-war")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0: all cores")
     save_every: int = Field(40, ge=1, description="steps between two checkpoints")
     attacker: Literal["grpo", "self-instruct"] = "grpo"
     defender: Literal["grpo", "sft"] = "grpo"
@@ -130,15 +130,17 @@ class Config(Section):
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        for name in values.get("ablate") or ():
-            for key, value in ABLATIONS.get(name, {}).items():
+        names = values.get("ablate")
+        for name in names if isinstance(names, list | tuple) else ():
+            for key, value in ABLATIONS.get(str(name), {}).items():
                 section, _, field = key.rpartition(".")
                 if not section:
                     values[field] = value
                     continue
                 given = values.get(section, {})
                 changed = {field: value}
-                values[section] = (
-                    given | changed if isinstance(given, dict) else given.model_copy(update=changed)
-                )
+                if isinstance(given, dict):
+                    values[section] = given | changed
+                elif isinstance(given, BaseModel):
+                    values[section] = given.model_copy(update=changed)
         return values

@@ -47,11 +47,17 @@ class LossConfig(Section):
     sapo_pos: float = Field(1.0, gt=0)
     sapo_neg: float = Field(1.05, gt=0)
     tis_cap: float | None = Field(None, gt=0, description="truncated importance sampling")
+    band_low: float | None = Field(
+        None, gt=0, description="a token whose ratio trainer / engine is under it has no loss"
+    )
+    band_high: float | None = Field(
+        None, gt=0, description="a token whose ratio trainer / engine is over it has no loss"
+    )
     log_ratio_clamp: float = Field(20.0, gt=0)
 
 
 class GRPOConfig(Section):
-    """One GRPO phase. On-policy, one update per batch (closest work: EasyR1, DAPO)."""
+    """One GRPO phase. By default on-policy, one update per batch (closest work: EasyR1, DAPO)."""
 
     steps: int = Field(80, ge=0)
     prompts: int = Field(16, ge=1, description="groups per step")
@@ -64,12 +70,48 @@ class GRPOConfig(Section):
     terms: dict[str, float] = Field({}, description="weights of registered reward terms")
     scale: Literal["std", "none", "batch"] = "std"
     baseline: Literal["mean", "loo"] = "mean"
+    num_iterations: int = Field(
+        1, ge=1, description="updates per batch; over 1: clipped against stored log-probs"
+    )
+    normalize_by: Literal["written", "live"] = Field(
+        "written", description="what the loss is a mean over: all groups, or what is learnt from"
+    )
+    cut: Literal["keep", "mask", "penalty"] = Field(
+        "keep", description="replies cut at max_new_tokens: as others, no loss, or a lower reward"
+    )
+    cut_penalty: float = Field(1.0, gt=0, description="what a cut reply loses of its reward")
+    cut_buffer: int = Field(
+        0, ge=0, description="tokens before the limit over which the penalty grows; 0: cut ones pay"
+    )
     mismatch_max: float = Field(
         0.05, gt=0, description="KL between rollout and trainer that stops the run"
+    )
+    mismatch_token: float | None = Field(
+        2.0, gt=0, description="nats between rollout and trainer over which a token has no loss"
+    )
+    sequence_low: float | None = Field(
+        None, gt=0, description="a reply whose ratio trainer / engine is under it has no loss"
+    )
+    sequence_high: float | None = Field(
+        None, gt=0, description="a reply whose ratio trainer / engine is over it has no loss"
+    )
+    sequence_ratio: Literal["mean", "product"] = Field(
+        "mean", description="a reply's ratio: the geometric mean over its tokens, or their product"
     )
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(8, ge=1)
     tokens_per_batch: int = Field(16384, ge=64, description="token budget of a micro-batch")
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> GRPOConfig:
+        low, high = self.sequence_low, self.sequence_high
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"sequence_low {low} is not under sequence_high {high}")
+        if self.cut_buffer > self.max_new_tokens:
+            raise ValueError(
+                f"cut_buffer {self.cut_buffer} is over max_new_tokens {self.max_new_tokens}"
+            )
+        return self
 
 
 class AttackConfig(GRPOConfig):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _fits_a_machine(cls, value: Any) -> Any:
+        """Seeds and counts go to torch and the C++ core, which have 64 bits for them."""
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"found {str(value)[:24]}, expected a number below 2**63")
+        return value
 
 
 class ModelConfig(Section):
@@ -39,12 +47,15 @@ class LearnConfig(Section):
     )
     offload: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="weights and optimizer in host memory between updates; auto: by the plan",
+        description="weights and optimizer live in host memory; auto: by the plan",
     )
     attention: Literal["auto", "sdpa", "flex", "flash", "xformers"] = Field(
         "auto", description="what computes attention over packed rows (learn/attention.py)"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products")
+    replicas: int = Field(
+        1, ge=1, description="groups of ranks with a whole set of shards each (HSDP)"
+    )
     freeze_tower: bool = Field(
         False, description="vision tower and projector stay as they are; adapters leave them so too"
     )
@@ -115,13 +126,18 @@ class DataConfig(Section):
     holdout: float = Field(0.2, gt=0, lt=1, description="share of cases held out for the test")
     probe: float = Field(0.05, gt=0, lt=1, description="share of harmless prompts ORR watches")
     limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
+    skip_broken: bool = Field(
+        False, description="leave out the cases whose pictures cannot be shown, and count them"
+    )
     contamination: Literal["drop", "error", "ignore"] = "drop"
     contamination_threshold: float = Field(0.8, ge=0.1, le=1, description="shingle Jaccard")
     faithful_min: float = Field(0.5, ge=0, le=1, description="share of goal words an attack keeps")
     wording: str | None = Field(None, description="TOML file with other sentences")
-    judge: str = Field("rule", description="rule, endpoint, model, or a registered judge")
-    judge_url: str | None = Field(None, description="endpoint: address up to /v1")
+    judge: str = Field(
+        "rule", description="guard; rule-knowingly trains by refusals alone; or a registered judge"
+    )
+    judge_url: str | None = Field(None, description="the guard's address up to /v1")
     judge_model: str | None = Field(None, description="model there, or a folder")
-    judge_format: str = Field("qwen3guard", description="or llama-guard, or a registered one")
+    judge_format: str = Field("qwen3guard", description="the guard: see docs/EVALUATE.md")
     judge_cache: str | None = Field(None, description="file of the endpoint's answers")
     controversial: Literal["unsafe", "safe", "unknown"] = "unsafe"

@@ -1,13 +1,14 @@
 """Between cases and token ids, by the model's own processor.
 
-Prompts need only the number of a picture's tokens, which follows from its size, for which the
-picture is opened once. Its pixels are processed where they are first asked for, by threads, and
-kept up to a bound. So a rank processes the pictures of its own prompts alone.
+Prompts need only the number of a picture's tokens, which follows from its size, and the store tells
+that without decoding the picture. Its pixels are processed where they are first asked for, by
+threads, and kept up to a bound. So a rank processes the pictures of its own prompts alone.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,8 @@ from PIL import Image
 
 from sectow_fast.config import Config
 from sectow_fast.data.images import ImageStore
-from sectow_fast.types import Case, Prompt, UserError
+from sectow_fast.data.special import UNTOLD, ModelTokens, PlainText, turn_end
+from sectow_fast.types import Case, Part, Prompt, UserError
 
 CACHED_TEXTS = 50_000
 CACHED_PIXELS = 2**31  # bytes of processed pictures; those of real suites do not fit into memory
@@ -38,6 +40,8 @@ class ChatCodec:
     """`encode` cases, `decode` replies, and `pixel_inputs` of prompts.
 
     processor: a transformers processor with a chat template, `tokenizer` and `image_processor`.
+    tokens: what the model's folder says of its tokens, where there is a folder. A lesson ends with
+    `eos_id`, the token that the template ends a turn with; any of `end_ids` ends a reply.
     kept_bytes: host memory for processed pictures; dtype: what their values are kept in, None for
     the processor's own. The ids of a sampled reply are never made from its text; `encode_reply` is
     for lessons only.
@@ -48,23 +52,38 @@ class ChatCodec:
         processor: Any,
         images: ImageStore,
         *,
+        tokens: ModelTokens = UNTOLD,
         kept_bytes: int = CACHED_PIXELS,
         dtype: torch.dtype | None = None,
     ) -> None:
         self.processor, self.images = processor, images
         self.kept_bytes, self.dtype = kept_bytes, dtype
-        self.tokenizer = processor.tokenizer
+        self.tokenizer = tokenizer = processor.tokenizer
         if not getattr(processor, "chat_template", None):
             raise UserError(
                 "model: found no chat template, expected one (chat_template.jinja beside the"
                 " tokenizer); use an instruct model, or add its template to the folder"
             )
-        self.eos_id: int = self.tokenizer.eos_token_id
-        self.pad_id: int = self.tokenizer.pad_token_id
-        self.image_id: int = self.tokenizer.convert_tokens_to_ids(processor.image_token)
-        banned = {self.pad_id, self.image_id, self.tokenizer.unk_token_id} - {None}
+        self.text = PlainText(tokenizer)
+        turn, text_end = turn_end(processor.apply_chat_template, self.text), tokenizer.eos_token_id
+        ends = [one for one in (turn, text_end, *tokens.ends) if one is not None]
+        if not ends:
+            raise UserError(
+                "model: found no token that ends a reply, expected eos_token in the tokenizer's"
+                " configuration, or eos_token_id in generation_config.json"
+            )
+        self.eos_id, self.end_ids = ends[0], tuple(sorted(set(ends)))
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = self.eos_id if pad is None else pad
+        # What the template writes for a picture is not always the token that a picture is made of.
+        marker = tokenizer.convert_tokens_to_ids(processor.image_token)
+        own = getattr(tokenizer, "image_token_id", None)
+        self.image_id: int = next(i for i in (tokens.image_id, own, marker) if i is not None)
+        self._expanded = _expanded(processor, self.image_id, marker)
+        stand_ins = {self.pad_id, self.image_id, marker, tokenizer.unk_token_id}
+        banned = {*stand_ins, *tokens.placeholders} - {None, *self.end_ids}
         self.banned_ids: tuple[int, ...] = tuple(sorted(banned))
-        self._texts: dict[tuple[str, bool], tuple[int, ...]] = {}
+        self._texts: dict[tuple[Part, ...], tuple[int, ...]] = {}
         self._pixels: dict[str, Future[dict[str, torch.Tensor]]] = {}
         self._image_tokens: dict[tuple[int, int], int] = {}
         self._counts: dict[str, int] = {}
@@ -75,22 +94,26 @@ class ChatCodec:
     def encode(self, cases: Sequence[Case]) -> list[Prompt]:
         """Token ids with image placeholders expanded, as the processor itself gives them."""
         self._tokenise(cases)
-        shown = dict.fromkeys(case.image for case in cases if case.image is not None)
+        shown = dict.fromkeys(key for case in cases for key in case.images)
         new = [key for key in shown if key not in self._counts]
-        counts = self._threads.map(lambda key: self.image_tokens(self.images.open(key).size), new)
+        counts = self._threads.map(lambda key: self.image_tokens(self.images.size(key)), new)
         self._counts |= dict(zip(new, counts, strict=True))
         prompts = []
         for case in cases:
-            ids = self._texts[case.text, case.image is not None]
-            if case.image is not None:
-                at, count = ids.index(self.image_id), self._counts[case.image]
-                ids = (*ids[:at], *[self.image_id] * count, *ids[at + 1 :])
-            prompts.append(Prompt(case_id=case.id, ids=ids, image=case.image))
+            ids = self._texts[_words(case)]
+            if case.images:
+                left = iter(case.images)
+                ids = tuple(
+                    one
+                    for i in ids
+                    for one in ([i] * self._counts[next(left)] if i == self.image_id else (i,))
+                )
+            prompts.append(Prompt(case_id=case.id, ids=ids, images=case.images))
         return prompts
 
     def encode_reply(self, text: str) -> tuple[int, ...]:
         """A lesson's reply, ended by the end token."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        (ids,) = self.text.rows([self.text.hide(text)])
         return (*ids, self.eos_id)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -99,7 +122,7 @@ class ChatCodec:
 
     def pixel_inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         """The model's image inputs, in the prompts' order; empty where none has an image."""
-        keys = [prompt.image for prompt in prompts if prompt.image is not None]
+        keys = [key for prompt in prompts for key in prompt.images]
         if not keys:
             return {}
         begun = [self._begun(key) for key in keys]
@@ -110,7 +133,7 @@ class ChatCodec:
     def prefetch(self, prompts: Sequence[Prompt]) -> None:
         """Begin to process the images of prompts that are asked for soon; a few at a time, since
         what is over the bound is forgotten again."""
-        for key in dict.fromkeys(p.image for p in prompts if p.image is not None):
+        for key in dict.fromkeys(key for p in prompts for key in p.images):
             self._begun(key)
 
     def image_tokens(self, size: tuple[int, int]) -> int:
@@ -122,8 +145,9 @@ class ChatCodec:
                 tokens = patches // pictures.merge_size**2
             else:  # it can only be asked with a picture
                 blank = Image.new("RGB", size)
+                text = self._render((("image", ""), ("text", "")))
                 with self._lock:  # a tokenizer does not take two threads
-                    whole = self.processor(text=[self._render("", True)], images=[blank])
+                    whole = self.processor(text=[text], images=[blank])
                 tokens = list(whole["input_ids"][0]).count(self.image_id)
             self._image_tokens[size] = tokens
         return self._image_tokens[size]
@@ -136,38 +160,45 @@ class ChatCodec:
             return pictures.size["longest_edge"] // edge**2
         return self.image_tokens((64, 64))  # every picture is scaled to one size
 
-    def _render(self, text: str, has_image: bool) -> str:
-        content = [{"type": "image"}] if has_image else []
-        content.append({"type": "text", "text": text})
+    def _render(self, parts: Sequence[Part]) -> str:
+        """The template's words, a picture as the template writes it, the special tokens that the
+        parts spell hidden."""
+        content = [
+            {"type": "image"} if kind == "image" else {"type": "text", "text": value}
+            for kind, value in parts
+        ]
         return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            self.text.hidden([{"role": "user", "content": content}]),
+            add_generation_prompt=True,
+            tokenize=False,
         )
 
     def _tokenise(self, cases: Sequence[Case]) -> None:
         if len(self._texts) > CACHED_TEXTS:
             self._texts.clear()
-        asked = {(case.text, case.image is not None) for case in cases}
-        # Not a set difference, which would walk all keys of the dict at every step.
-        new = [one for one in asked if one not in self._texts]
-        if not new:
-            return
-        wanted = sorted(new)
         # Messages name the case, never its words: those of real suites are not for the console.
-        names = {(case.text, case.image is not None): case.id for case in cases}
-        rows = self.tokenizer([self._render(*one) for one in wanted], add_special_tokens=False)[
-            "input_ids"
-        ]
+        names = {_words(case): case.id for case in cases}
+        # Not a set difference, which would walk all keys of the dict at every step.
+        wanted = sorted(one for one in names if one not in self._texts)
+        if not wanted:
+            return
+        marker = self.processor.image_token
+        texts = [self._render(one).replace(marker, self._expanded) for one in wanted]
         unknown = self.tokenizer.unk_token_id
-        for one, ids in zip(wanted, rows, strict=True):
-            if unknown is not None and unknown in ids:
+        special = set(self.text.special.values())
+        for one, text, ids in zip(wanted, texts, self.text.rows(texts), strict=True):
+            open_ones = self.text.marks(text)
+            if unknown is not None and ids.count(unknown) > open_ones.count(unknown):
                 raise UserError(
                     f"model: its tokenizer does not know a word of case {names[one]!r};"
                     " it was made for another world (another seed?): use the one it was made with"
                 )
-            if ids.count(self.image_id) != one[1]:
+            pictures, found = sum(k == "image" for k, _ in one), ids.count(self.image_id)
+            if found != pictures or [i for i in ids if i in special] != open_ones:
                 raise UserError(
-                    f"case {names[one]!r}: found the image placeholder"
-                    f" {self.processor.image_token} in it, expected words only; take it out"
+                    f"case {names[one]!r}: found {found} placeholders for {pictures} pictures, or"
+                    " special tokens that its chat template did not write; expected words, which"
+                    " this tokenizer cannot keep apart from its special tokens; take them out"
                 )
             self._texts[one] = tuple(ids)
 
@@ -204,3 +235,26 @@ class ChatCodec:
                     return
                 del self._pixels[key]
                 over -= size
+
+
+def _words(case: Case) -> tuple[Part, ...]:
+    """What the ids of a case depend on, but for the sizes of its pictures."""
+    return tuple((kind, value if kind == "text" else "") for kind, value in case.layout)
+
+
+def _expanded(processor: Any, image_id: int, marker: int) -> str:
+    """What a processor writes for a picture, with one placeholder where it has many.
+
+    Gemma 3's template writes a begin-of-image token, and its processor a whole sequence for it.
+    """
+    if marker == image_id:
+        return processor.image_token
+    word = processor.tokenizer.convert_ids_to_tokens(image_id)
+    whole = getattr(processor, "full_image_sequence", "")
+    if not isinstance(word, str) or word not in whole:
+        raise UserError(
+            f"model: found {processor.image_token!r} as the processor's token of a picture and"
+            f" {word!r} as the model's, expected one token, or a processor that says what stands"
+            " for a picture (full_image_sequence); is the processor the model's own?"
+        )
+    return re.sub(f"({re.escape(word)})+", lambda _: word, whole)

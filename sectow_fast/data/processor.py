@@ -7,6 +7,7 @@ where torchvision is missing they are built without one. Everything else is as s
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,26 @@ def cap_pixels(image_processor: Any, most: int) -> None:
             f"{name} which makes every picture {least} pixels or more, expected at most"
             " model.max_pixels; raise it"
         )
+
+
+def keep_size(image_processor: Any, folder: Path) -> None:
+    """Write the size to which it scales pictures into a model folder's files, so that whoever loads
+    the folder shows the model pictures as it was trained on them. In place."""
+    size = image_processor.to_dict()["size"]
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        own = settings if name.startswith("pre") else settings.get("image_processor")
+        if own is None:
+            continue
+        own["size"] = size
+        # Older files of a Qwen-VL say the same by these names, which win over `size`.
+        for old, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+            if old in own and edge in size:
+                own[old] = size[edge]
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _processor_class(folder: Path) -> Any:

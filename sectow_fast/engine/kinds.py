@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sectow_fast.config import Config
-from sectow_fast.engine.memory import MemoryPlan
 from sectow_fast.engine.protocol import Engine, EngineCodec
 from sectow_fast.engine.reference import Gaps
 from sectow_fast.engine.weight_sync import Weights, checkpoint_weights
@@ -63,8 +62,8 @@ def _nothing_to_check(config: Config, world: int) -> None:
     pass
 
 
-def _no_plan(config: Config) -> MemoryPlan | None:
-    return None
+def _no_plan(config: Config) -> bool:
+    return False
 
 
 def _no_remark(config: Config, weights: int) -> str:
@@ -79,14 +78,15 @@ class EngineKind:
     here; it runs before anything is written or loaded. shares_weights: whether the engines draw
     from the trainer's own model, so that its weights stay on the device, and a rank with a share of
     them needs a whole copy.
-    memory_plan: who holds how much of a GPU; None where no plan is needed, as on a CPU.
+    needs_plan: whether the engines share a GPU with the trainer, so that its memory is planned
+    (learn/memory.py).
     remark(config, bytes of one model's weights): what `--dry-run` says besides.
     """
 
     make: Callable[[EngineSetup], Engines]
     check: Callable[[Config, int], None] = _nothing_to_check
     shares_weights: bool = True
-    memory_plan: Callable[[Config], MemoryPlan | None] = _no_plan
+    needs_plan: Callable[[Config], bool] = _no_plan
     remark: Callable[[Config, int], str] = _no_remark
 
 

@@ -12,7 +12,9 @@ class EngineCodec(Protocol):
     """The part of a codec that engines read."""
 
     @property
-    def eos_id(self) -> int: ...
+    def end_ids(self) -> Sequence[int]:
+        """Tokens that end a reply; those of the model's generation configuration end it too."""
+        ...
 
     @property
     def pad_id(self) -> int: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -49,8 +49,8 @@ class Provable(Protocol):
 class RankedEngine:
     """The ranks' engines as one `Engine`. Every rank must make the same calls in the same order.
 
-    whole: the full weights of a sharded model, by name. Draws depend on a prompt's number in the
-    whole batch, so any number of ranks samples the same completions.
+    whole: (name, full weight) of a sharded model, one at a time. Draws depend on a prompt's number
+    in the whole batch, so any number of ranks samples the same completions.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RankedEngine:
         engine: Engine,
         ranks: Gathering,
         *,
-        whole: Callable[[Any], Mapping[str, torch.Tensor]],
+        whole: Callable[[Any], Iterable[tuple[str, torch.Tensor]]],
     ) -> None:
         self.engine, self.ranks, self.whole = engine, ranks, whole
 
@@ -118,7 +118,7 @@ class RankedEngine:
         """
         if self.engine.model is not model:
             copies = self.engine.model.state_dict()
-            for name, value in self.whole(model).items():
+            for name, value in self.whole(model):
                 copies[name].copy_(value)
         self.engine.sync(self.engine.model)
 

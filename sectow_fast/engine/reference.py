@@ -61,9 +61,11 @@ def plain_logprobs(
     device = next(model.parameters()).device
     whole = torch.tensor([[*prompt.ids, *ids]], device=device)
     inputs = {name: value.to(device) for name, value in codec.pixel_inputs([prompt]).items()}
-    if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
-        # M-RoPE: transformers >= 5.3 silently gives wrong positions without it.
-        inputs["mm_token_type_ids"] = (whole == codec.image_id).int()
+    known = inspect.signature(model.forward).parameters
+    # Which tokens are a picture's: without it transformers >= 5.3 silently gives a Qwen-VL wrong
+    # positions, and Gemma 3 pictures whose tokens do not see each other.
+    marked = [name for name in ("mm_token_type_ids", "token_type_ids") if name in known]
+    inputs |= {name: (whole == codec.image_id).long() for name in marked}
     logits = model(input_ids=whole, **inputs).logits[0, len(prompt.ids) - 1 : -1].float()
     model.train(training)
     logits[:, list(codec.banned_ids)] = -torch.inf

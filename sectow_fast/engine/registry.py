@@ -34,11 +34,3 @@ register_engine("sglang", SGLANG)
 def engine_kind(config: Config) -> EngineKind:
     """The kind that the configuration names. UserError where nobody registered it."""
     return ENGINES.get(config.engine.kind, setting="engine.kind")
-
-
-def offloads(config: Config) -> bool:
-    """Whether weights and optimizer rest in host memory between updates: `auto` asks the plan."""
-    if config.learn.offload != "auto":
-        return config.learn.offload == "on"
-    plan = engine_kind(config).memory_plan(config)
-    return plan is not None and plan.offload

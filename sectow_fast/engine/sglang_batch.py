@@ -34,11 +34,11 @@ class Batch:
         rows: queue.SimpleQueue,
         wanted: Wanted,
         sampling: Sampling,
-        eos_id: int,
+        end_ids: Sequence[int],
         prove: Prove,
     ) -> None:
         self._server, self._rows, self._wanted = server, rows, wanted
-        self._limit, self._eos_id, self._prove = sampling.max_new_tokens, eos_id, prove
+        self._limit, self._ends, self._prove = sampling.max_new_tokens, end_ids, prove
         self._left = prompts * n  # samples that were not given out yet
         self._open: dict[tuple[int, int], str] = {}  # those that were sent: key -> request id
         self._entering = self._groups(requests, prompts)
@@ -63,7 +63,7 @@ class Batch:
             key = row.request.key
             if self._open.get(key) != row.request.rid:
                 continue  # stopped or asked for again meanwhile
-            found = problem(row, eos_id=self._eos_id, limit=self._limit, label=self._wanted.label)
+            found = problem(row, end_ids=self._ends, limit=self._limit, label=self._wanted.label)
             if found:
                 self._again(row.request, found)
                 continue

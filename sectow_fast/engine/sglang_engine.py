@@ -25,6 +25,7 @@ from sectow_fast.engine.weight_sync import (
     in_host_memory,
     needs_peers,
 )
+from sectow_fast.families import reply_ends
 from sectow_fast.types import Completion, Prompt, Sampling, UserError
 
 AHEAD = 16  # prompts whose pictures are processed while the ones before are sent
@@ -58,6 +59,7 @@ class SGLangEngine:
     ) -> None:
         self.server, self.model, self.codec = server, model, codec
         self.name, self.shapes, self._weights_of = name, shapes, weights_of
+        self._ends = reply_ends(codec.end_ids, model)
         self._neighbours = neighbours if neighbours is not None else {name: server}
         self._gaps = gaps or plain_gaps(model, codec)
         # Asked once: during a forward of FSDP2 its parameters are whole for a while.
@@ -139,7 +141,7 @@ class SGLangEngine:
             rows=rows,
             wanted=wanted,
             sampling=sampling,
-            eos_id=self.codec.eos_id,
+            end_ids=self._ends,
             prove=prove,
         )
 
@@ -155,7 +157,7 @@ class SGLangEngine:
             "top_p": sampling.top_p,
             "min_p": sampling.min_p,
             "max_new_tokens": sampling.max_new_tokens,
-            "stop_token_ids": [self.codec.eos_id],
+            "stop_token_ids": list(self._ends),
             "logit_bias": {str(i): BANNED for i in self.codec.banned_ids},
             "skip_special_tokens": False,
         }

@@ -11,7 +11,6 @@ from typing import Any
 
 from sectow_fast.config import Config
 from sectow_fast.engine.kinds import EngineKind, EngineSetup
-from sectow_fast.engine.memory import MemoryPlan
 from sectow_fast.engine.reference import Gaps
 from sectow_fast.engine.sglang_engine import SGLangEngine
 from sectow_fast.engine.sglang_server import SGLangServer
@@ -21,7 +20,6 @@ from sectow_fast.engine.sglang_settings import (
     device_of,
     engine_arguments,
     environment,
-    memory_plan,
     two_roles,
     write_dtype,
 )
@@ -121,11 +119,8 @@ def _check(config: Config, world: int) -> None:
         raise UserError(found)
 
 
-def _plan(config: Config) -> MemoryPlan | None:
-    """None on a CPU, and for the sandbox's model, which is small."""
-    if config.model.defender is None or device_of(config.engine) == "cpu":
-        return None
-    return memory_plan(config, config.model.defender)
+def _needs_plan(config: Config) -> bool:
+    return device_of(config.engine) != "cpu"
 
 
 def _remark(config: Config, weights: int) -> str:
@@ -139,5 +134,5 @@ def _remark(config: Config, weights: int) -> str:
 
 
 SGLANG = EngineKind(
-    make=SGLangEngines, check=_check, shares_weights=False, memory_plan=_plan, remark=_remark
+    make=SGLangEngines, check=_check, shares_weights=False, needs_plan=_needs_plan, remark=_remark
 )

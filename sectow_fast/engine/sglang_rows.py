@@ -154,7 +154,7 @@ def _packed(tensor: torch.Tensor) -> Packed:
     return dtype, tuple(tensor.shape), tensor.contiguous().flatten().view(torch.uint8).numpy()
 
 
-def problem(row: Row, *, eos_id: int, limit: int, label: str) -> str | None:
+def problem(row: Row, *, end_ids: Sequence[int], limit: int, label: str) -> str | None:
     """Why a row is no sample of the wanted weights, in words; None where it is one.
 
     limit: the most new tokens. label: of the weights.
@@ -165,8 +165,9 @@ def problem(row: Row, *, eos_id: int, limit: int, label: str) -> str | None:
         return f"{len(row.ids)} tokens with {len(row.logprobs)} log-probs"
     if row.reason == "length" and len(row.ids) != limit:
         return f"{len(row.ids)} tokens, cut by length, expected {limit}"
-    if row.reason == "stop" and row.ids[-1] != eos_id:
-        return f"a stop at token {row.ids[-1]}, expected the end token {eos_id}"
+    if row.reason == "stop" and row.ids[-1] not in end_ids:
+        ends = " or ".join(map(str, end_ids))
+        return f"a stop at token {row.ids[-1]}, expected the end token {ends}"
     if row.version != label:
         return f"weights {row.version!r}, expected {label!r}"
     return None

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sectow_fast.config import Config, EngineConfig
-from sectow_fast.engine.memory import GIB, MemoryPlan, plan_memory, shape_of
 from sectow_fast.types import UserError
 
 OURS = "sectow_fast.engine.sglang_models"
+GIB = 2**30
 CONTEXT = 4096  # tokens per sequence that the plan reckons with where the configuration says none
 PAGE = 256  # tokens by which SGLang may round a cache down to whole pages
 CPU_TOKENS = 65536  # cache on a CPU where the configuration says none
@@ -33,36 +33,19 @@ def gpu_bytes(engine: EngineConfig) -> int:
     import torch
 
     if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[1])
+        # Not of GPU 0: each rank would leave a context there.
+        here = int(os.environ.get("LOCAL_RANK", "0"))
+        return int(torch.cuda.get_device_properties(here).total_memory)
     return int(engine.gpu_gib * GIB)
 
 
-def memory_plan(config: Config, model: str) -> MemoryPlan:
-    """The plan for a model's folder (or a known model's name); see `plan_memory`."""
-    engine = config.engine
-    return plan_memory(
-        shape_of(model),
-        gpu=gpu_bytes(engine),
-        ranks=engine.gpus,
-        tp=engine.tp,
-        tokens_per_batch=max(config.attack.tokens_per_batch, config.defend.tokens_per_batch),
-        context=engine.context_length or CONTEXT,
-        max_running=engine.max_running,
-        bucket=engine.bucket_mb * 2**20,
-        roles=engine.roles,
-    )
-
-
 def two_roles(config: Config) -> str:
-    """One engine per player ("two") or one for both ("swap"): `auto` asks the plan on a GPU.
+    """One engine per player ("two") or one for both ("swap").
 
-    A CPU has room for two, and so has a GPU for the sandbox's model.
+    `auto` is two: a CPU has room for them, and so has a GPU for the sandbox's model. For a real
+    model on a GPU `learn.memory.settled` has put a choice in the place of `auto`.
     """
-    if config.engine.roles != "auto":
-        return config.engine.roles
-    if device_of(config.engine) == "cpu" or config.model.defender is None:
-        return "two"
-    return memory_plan(config, config.model.defender).roles
+    return "two" if config.engine.roles == "auto" else config.engine.roles
 
 
 def cpu_tokens(engine: EngineConfig) -> int:
@@ -92,7 +75,7 @@ def kv_tokens_for(
     ...               cache_bytes_per_token=10)
     150
     """
-    room = bytes_free // cache_bytes_per_token
+    room = max(bytes_free, 0) // cache_bytes_per_token
     tokens = engine.kv_tokens or min(engine.max_running * context, room)
     least = engine.kv_tokens or context
     if room < least:
@@ -141,23 +124,21 @@ def first_card(engine: EngineConfig) -> int:
 
 
 def _cache_tokens(config: Config, folder: Path) -> int:
-    """By `kv_tokens_for`; what the plan leaves is for the engines of a GPU together."""
+    """Of a real model as `learn.memory.settled` planned it; of the sandbox's own model, which needs
+    next to nothing, by `kv_tokens_for` in a quarter of the GPU for the engines together."""
     from transformers import AutoConfig
 
+    if config.model.defender is not None and config.engine.kv_tokens:
+        return config.engine.kv_tokens
     # A config.json leaves out what is its class's default, so it is not read as it stands.
     found = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
     model = found.get_text_config().to_dict()
     engines = 2 if two_roles(config) == "two" else 1
-    if config.model.defender is None:  # the sandbox's own model, which needs next to nothing
-        cache_bytes = gpu_bytes(config.engine) // 4
-    else:
-        plan = memory_plan(config, config.model.defender)
-        cache_bytes = plan.phases["rollout"]["engine cache"]
     longest = model["max_position_embeddings"]
     return kv_tokens_for(
         config.engine,
         context=config.engine.context_length or min(CONTEXT, longest),
-        bytes_free=cache_bytes // engines,
+        bytes_free=gpu_bytes(config.engine) // 4 // engines,
         cache_bytes_per_token=cache_token_bytes(model, config.engine),
     )
 

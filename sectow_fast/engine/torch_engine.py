@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from sectow_fast import native
 from sectow_fast.engine.in_process import InProcessEngine
 from sectow_fast.engine.protocol import EngineCodec
-from sectow_fast.families import family_of
+from sectow_fast.families import family_of, reply_ends
 from sectow_fast.types import Completion, Prompt, Sampling
 
 
@@ -96,6 +97,7 @@ class TorchEngine(InProcessEngine):
         tokens: list[list[int]] = [[] for _ in rows]
         logps: list[list[float]] = [[] for _ in rows]
         banned = list(codec.banned_ids)
+        ends = reply_ends(codec.end_ids, model)
         for step in range(sampling.max_new_tokens):
             logits = model.lm_head(hidden).float()
             logits[:, banned] = -torch.inf
@@ -111,7 +113,7 @@ class TorchEngine(InProcessEngine):
             for row, token, value in zip(rows, picked.tolist(), logp.tolist(), strict=True):
                 tokens[row].append(token)
                 logps[row].append(value)
-            going = np.flatnonzero(picked != codec.eos_id)
+            going = np.flatnonzero(~np.isin(picked, ends))
             if not len(going) or step + 1 == sampling.max_new_tokens:
                 break
             if len(going) < len(rows):
@@ -132,7 +134,7 @@ class TorchEngine(InProcessEngine):
             Completion(
                 ids=tuple(ids),
                 logprobs=tuple(values),
-                finish_reason="stop" if ids[-1] == codec.eos_id else "length",
+                finish_reason="stop" if ids[-1] in ends else "length",
                 weight_version=self.weight_version,
             )
             for ids, values in zip(tokens, logps, strict=True)
@@ -147,9 +149,8 @@ class TorchEngine(InProcessEngine):
         places = torch.zeros(self.family.axes, len(prompts), longest, dtype=torch.long)
         begins = torch.zeros(len(prompts), 1, dtype=torch.long)
         for i, prompt in enumerate(prompts):
-            grid = next(grids, None) if prompt.image is not None else None
             places[:, i, longest - len(prompt.ids) :], begins[i] = self.family.positions(
-                prompt.ids, grid
+                prompt.ids, list(itertools.islice(grids, len(prompt.images)))
             )
         return self._shaped(places), begins
 

@@ -75,14 +75,17 @@ def folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def checkpoint_weights(
-    model: Any, *, without: Collection[str] = frozenset()
-) -> dict[str, torch.Tensor]:
-    """name in the checkpoint -> tensor, tied ones under every name they have. without: names of the
-    model's own that are left out."""
+    model: Any, state: Mapping[str, Any] | None = None, *, without: Collection[str] = frozenset()
+) -> dict[str, Any]:
+    """name in the checkpoint -> tensor, tied ones under every name they have. state: what stands
+    for `model.state_dict()`, where the model has more than its checkpoint (adapters). without:
+    names of the model's own that are left out."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    state = {n: value.detach() for n, value in model.state_dict().items() if n not in without}
-    return dict(revert_weight_conversion(model, state))
+    if state is None:
+        state = {name: value.detach() for name, value in model.state_dict().items()}
+    kept = {name: value for name, value in state.items() if name not in without}
+    return dict(revert_weight_conversion(model, kept))
 
 
 def covered(
@@ -134,7 +137,7 @@ def buckets(
     the engine's device, wherever the weights are.
 
     dtype: the engine's, to which weights are rounded as they are laid in; None: as they are.
-    Sharded (FSDP2) tensors are rounded and then gathered here, a bucket's worth at once.
+    Sharded (FSDP2) tensors are gathered here, and adapters added, one at a time.
     """
     waiting: list[tuple[str, torch.Tensor, torch.dtype]] = []
     size = 0
@@ -163,15 +166,21 @@ def _bucket(named: list[tuple[str, torch.Tensor, torch.dtype]], device: torch.de
         data.share_memory_()
     for piece, (_, tensor, laid) in zip(pieces, named, strict=True):
         # A view of the place in the engine's dtype: one copy rounds and moves.
-        data[piece.start : piece.end].view(laid).view(piece.shape).copy_(_whole(tensor, laid))
+        data[piece.start : piece.end].view(laid).view(piece.shape).copy_(whole(tensor, laid))
     return Bucket(pieces=tuple(pieces), data=data)
 
 
-def _whole(tensor: Any, dtype: torch.dtype) -> torch.Tensor:
+def whole(tensor: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A weight without shards and adapters; itself where it has none. All ranks must call this.
+
+    dtype: a sharded weight is rounded to it before it travels: half the bytes in bfloat16. One with
+    an adapter is not, since the sum is what is rounded.
+    """
+    if hasattr(tensor, "merged"):
+        return tensor.merged(whole)
     if not hasattr(tensor, "full_tensor"):
         return tensor
-    # Rounded before it travels: half the bytes where the engine is in bfloat16. Gathered where the
-    # mesh is, since NCCL gathers nothing that rests in host memory.
+    # Gathered where the mesh is, since NCCL gathers nothing that rests in host memory.
     return tensor.to(tensor.device_mesh.device_type, dtype).full_tensor()
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sectow_fast.data.progress import progress
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.defences import defended
-from sectow_fast.evaluation.progress import progress
 from sectow_fast.evaluation.records import JsonLines, digest, response_row
 from sectow_fast.evaluation.repliers import Ask, Replier
+from sectow_fast.serving.client import NothingAnswered
 from sectow_fast.types import UserError
 
 
@@ -41,11 +43,14 @@ class Asked:
         return out
 
 
-def open_suites(texts: Sequence[str], *, wording: Wording, limit: int, seed: int) -> Asked:
+def open_suites(
+    texts: Sequence[str], *, wording: Wording, limit: int, seed: int, skip_broken: bool = False
+) -> Asked:
     """Open and check every suite that was named (NAME[:SPLIT]=FOLDER).
 
-    limit: prompts drawn from each suite, by prompt and by `seed`; 0 takes all. UserError names the
-    first suite, row or picture that is not as it should be.
+    limit: prompts drawn from each suite, by prompt and by `seed`; 0 takes all. skip_broken: leave
+    out, and count in a note, the cases whose pictures cannot be shown. UserError names the first
+    suite or row that is not as it should be, and every picture that cannot be shown.
     """
     suites: dict[str, OpenSuite] = {}
     cases: dict[str, list[SuiteCase]] = {}
@@ -56,13 +61,26 @@ def open_suites(texts: Sequence[str], *, wording: Wording, limit: int, seed: int
         if name in suites:
             raise UserError(f"--suite {text}: found {name} again, expected each suite once")
         suites[name] = suite
-        every = suite.checked()
+        every = suite.checked(notes, skip_broken=skip_broken)
         if note := suite.note(len(every)):
             notes.append(note)
-        cases[name] = sampled(every, limit, f"{seed}/{name}") if limit else every
-        if len(cases[name]) < len(every):
-            notes.append(f"{name}: {len(cases[name])} of {len(every)} cases, one per prompt")
+        drawn = sampled(every, limit, f"{seed}/{name}") if limit else every
+        if len(drawn) < len(every):
+            notes.append(f"{name}: {len(drawn)} of {len(every)} cases, one per prompt")
+        cases[name], note = suite.whole(drawn, skip_broken=skip_broken)
+        notes += [note] if note else []
     return Asked(suites=suites, cases=cases, notes=notes)
+
+
+@contextlib.contextmanager
+def ended_after(found: Iterator[Any]) -> Iterator[None]:
+    """Ends a generator where the loop over it is left early, and with it the requests it has
+    open."""
+    try:
+        yield
+    finally:
+        if isinstance(found, Generator):
+            found.close()
 
 
 def ask_missing(
@@ -78,12 +96,20 @@ def ask_missing(
     """Ask for a reply to every case that has none. Each reply is on disk as soon as it is there.
 
     row: the name of the model, and of the defence it stands behind. chunk: see `defended`.
+    NothingAnswered where no case of the row has a reply then.
     """
     todo = [case for case in asked.all_cases() if case.id not in responses.rows]
     asks = [
         Ask(id=case.id, parts=case.parts, images=asked.suites[case.suite].images) for case in todo
     ]
-    with progress(f"{row}: replies", len(todo)) as step:
-        for number, reply in defended(defence, replier, asks, wording, chunk=chunk):
+    replies = defended(defence, replier, asks, wording, chunk=chunk)
+    with progress(f"{row}: replies", len(todo)) as step, ended_after(replies):
+        for number, reply in replies:
             responses.append(response_row(todo[number], reply, model=row))
             step()
+    if todo and all(row["model_response"] is None for row in responses.rows.values()):
+        raise NothingAnswered(
+            f"{row}: found no reply to any of {len(responses.rows)} requests"
+            f" ({responses.rows[todo[-1].id]['response_error']}), expected some; nothing was"
+            " measured, and the same command asks again"
+        )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
 from sectow_fast.evaluation.asking import Asked
 from sectow_fast.evaluation.out_folder import write_private
 from sectow_fast.judges.answers import choice_of
+from sectow_fast.texts import json_text, mended
 from sectow_fast.types import UserError
 
 Rows = Sequence[tuple[SuiteCase, Mapping[str, Any]]]
@@ -54,8 +54,12 @@ def write_exports(
     row: str,
     asked: Asked,
     records: Sequence[Mapping[str, Any]],
-) -> None:
-    """OUT/export/NAME/ROW-SUITE.ext for each export and suite; owner-only, whole or not at all."""
+) -> list[str]:
+    """OUT/export/NAME/ROW-SUITE.ext for each export and suite; owner-only, whole or not at all.
+
+    Returns a line per file in which characters were replaced.
+    """
+    notes = []
     by_id = {record["test_case_id"]: record for record in records}
     for name in names:
         target = folder / name
@@ -65,23 +69,33 @@ def write_exports(
                 continue
             rows = [(case, by_id[case.id]) for case in cases]
             ending, text = WRITERS[name](row, rows)
+            text, halves = mended(text)
             write_private(target / f"{row}-{suite}.{ending}", text)
+            if halves:
+                notes.append(
+                    f"{target / f'{row}-{suite}.{ending}'}: {halves} halves of surrogate pairs,"
+                    " which no encoder writes, gave way to U+FFFD"
+                )
             info = asked.suites[suite].suite.info
             if not info.redistributes and name not in WITHOUT_TEXT:
                 words = f"{row}-{suite}: {info.title}, {info.licence}. Not to be passed on.\n"
                 write_private(target / f"{row}-{suite}.NOTICE", words)
+    return notes
 
 
 def vlmevalkit(row: str, rows: Rows) -> tuple[str, str]:
-    """A prediction table: index, question, A.., answer, category, prediction (tab-separated)."""
+    """A prediction table: index, question, A.., answer, category, id, prediction (tab-separated).
+
+    The index is a number, as that tool's own tables have it.
+    """
     most = max((len(case.options) for case, _ in rows), default=0)
     letters = [chr(65 + i) for i in range(most)]
-    columns = ["index", "question", *letters, "answer", "category", "prediction"]
+    columns = ["index", "question", *letters, "answer", "category", "id", "prediction"]
     table = []
-    for case, record in rows:
+    for number, (case, record) in enumerate(rows):
         options = dict(zip(letters, case.options, strict=False))
         table.append(
-            {"index": case.id, "question": case.text, "answer": case.answer or ""}
+            {"index": number, "question": case.text, "answer": case.answer or "", "id": case.id}
             | {letter: options.get(letter, "") for letter in letters}
             | {"category": case.category, "prediction": record["model_response"] or ""}
         )
@@ -94,7 +108,7 @@ def lmms_eval(row: str, rows: Rows) -> tuple[str, str]:
     for number, (case, record) in enumerate(rows):
         reply = record["model_response"] or ""
         lines.append(
-            json.dumps(
+            json_text(
                 {
                     "doc_id": number,
                     "doc": {"id": case.id, "question": case.text, "category": case.category},
@@ -104,8 +118,7 @@ def lmms_eval(row: str, rows: Rows) -> tuple[str, str]:
                     "filtered_resps": [reply],
                     "label": record["label"],
                     "refusal": record["refusal"],
-                },
-                ensure_ascii=False,
+                }
             )
         )
     return "jsonl", "".join(line + "\n" for line in lines)
@@ -120,7 +133,7 @@ def mm_safetybench(row: str, rows: Rows) -> tuple[str, str]:
             "Question": case.goal,
             "ans": {row: answer},
         }
-    return "json", json.dumps(out, indent=1, ensure_ascii=False)
+    return "json", json_text(out, indent=1)
 
 
 def jailbreakv(row: str, rows: Rows) -> tuple[str, str]:
@@ -149,7 +162,7 @@ def mmmu(row: str, rows: Rows) -> tuple[str, str]:
         reply = record["model_response"] or ""
         letter = choice_of(reply, case.options) if case.options else reply
         out[case.metadata["id"]] = letter or ""
-    return "json", json.dumps(out, indent=1, ensure_ascii=False)
+    return "json", json_text(out, indent=1)
 
 
 WRITERS: dict[str, Callable[[str, Rows], tuple[str, str]]] = {
@@ -162,8 +175,11 @@ WRITERS: dict[str, Callable[[str, Rows], tuple[str, str]]] = {
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], delimiter: str) -> str:
+    """Every field is quoted: csv quotes no bare carriage return, and others end a row at one."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, delimiter=delimiter, lineterminator="\n")
+    writer = csv.DictWriter(
+        text, columns, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
+    )
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

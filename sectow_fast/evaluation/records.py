@@ -15,7 +15,11 @@ from typing import Any
 from sectow_fast.data.suites.cases import SuiteCase
 from sectow_fast.judges.answers import is_right
 from sectow_fast.judges.base import Judgement
+from sectow_fast.judges.endpoint import NO_ANSWER
+from sectow_fast.judges.formats import UNREADABLE
+from sectow_fast.judges.plain import plain
 from sectow_fast.run_folder import write_whole
+from sectow_fast.texts import json_text
 from sectow_fast.types import UserError
 
 
@@ -47,7 +51,7 @@ class JsonLines:
     def append(self, row: dict[str, Any]) -> None:
         """On disk when this returns."""
         self.rows[row["test_case_id"]] = row
-        self._file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        self._file.write((json_text(row) + "\n").encode())
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -57,7 +61,7 @@ class JsonLines:
             return
         self.rows = {key: row for key, row in self.rows.items() if key not in keys}
         self._file.close()
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows.values())
+        lines = (json_text(row) + "\n" for row in self.rows.values())
         write_whole(self.path, "".join(lines))
         self.path.chmod(0o600)
         self._file = open(self.path, "ab")  # noqa: SIM115
@@ -93,8 +97,19 @@ def response_row(case: SuiteCase, reply: Any, *, model: str) -> dict[str, Any]:
         "first_response": reply.first,
         "cut": reply.cut,
         "unknown_words": reply.unknown_words,
+        "replaced": reply.replaced,
         "response_tokens": [reply.prompt_tokens, reply.completion_tokens],
     }
+
+
+def was_sent(record: Mapping[str, Any]) -> bool:
+    """Whether a judge was asked: there is a reply, and no known answer to compare it with."""
+    return record["model_response"] is not None and record["answer"] is None
+
+
+def is_useless(verdict: Mapping[str, Any]) -> bool:
+    """Whether a judge gave no verdict at all: no answer, or none that could be read."""
+    return verdict["judge_reason"].startswith((NO_ANSWER, UNREADABLE))
 
 
 def evaluation_row(
@@ -103,6 +118,7 @@ def evaluation_row(
     """The whole record. success: of the attack; None where it is unknown, or the case is no
     attack."""
     known = {"safe": False, "unsafe": True}.get(verdict.label)
+    score = verdict.score if verdict.score is not None else None if known is None else int(known)
     unsafe = case.label == "unsafe"
     reply = response["model_response"]
     correct = None
@@ -112,9 +128,10 @@ def evaluation_row(
         "judge_id": judge_id,
         "judge_raw": verdict.raw,
         "judge_reason": verdict.reason,
-        "judge_score": None if known is None else int(known),
+        "judge_score": score,
         "label": verdict.label,
-        "refusal": verdict.refusal if reply is not None else "unknown",
+        # Nothing said is neither a refusal nor help: it is in no rate of refusals.
+        "refusal": verdict.refusal if reply and plain(reply) else "unknown",
         "success": known if unsafe else None,
         "answer": case.answer,
         "correct": correct,

@@ -13,9 +13,10 @@ from PIL import Image
 
 from sectow_fast.data.images import ImageStore
 from sectow_fast.data.processor import load_processor
-from sectow_fast.data.suites.cases import Part
+from sectow_fast.data.special import PlainText, ProcessorTokenizer, placeholder_ids, turn_end
+from sectow_fast.families import ids_in, reply_ends
 from sectow_fast.serving.client import ChatClient
-from sectow_fast.types import UserError
+from sectow_fast.types import Part, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Reply:
 
     text: None where it gave no reply, and `error` says why.
     first: the model's own reply, where a defence has changed it.
+    replaced: characters of the text that were no whole ones, and are U+FFFD now.
     """
 
     text: str | None
@@ -49,6 +51,7 @@ class Reply:
     cut: bool = False  # ended by the length limit
     unknown_words: int = 0  # tokens of the request that the model's tokenizer does not know
     first: str | None = None
+    replaced: int = 0
 
 
 class Replier(Protocol):
@@ -67,8 +70,17 @@ class TransformersReplier:
     batch: the most requests that share a forward. They must have the same number of pictures.
     """
 
-    def __init__(self, folder: Path, *, batch: int, max_new_tokens: int, dtype: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        batch: int,
+        max_new_tokens: int,
+        dtype: str,
+        max_pixels: int | None = None,
+    ) -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
         from transformers.utils import logging
 
@@ -78,12 +90,12 @@ class TransformersReplier:
                 f"model {folder}: found no config.json, expected a model's folder;"
                 " give one that save_pretrained wrote"
             )
-        self.processor = load_processor(folder)
+        self.processor = load_processor(folder, max_pixels=max_pixels)
         try:
             model = AutoModelForImageTextToText.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype=dtype
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             words = " ".join(str(error).split())[:240]
             raise UserError(f"model {folder}: cannot be loaded ({words})") from None
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,6 +105,10 @@ class TransformersReplier:
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.text = PlainText(self.tokenizer)
+        self.processor.tokenizer = ProcessorTokenizer(self.text)
+        turn = turn_end(self.processor.apply_chat_template, self.text)
+        self._ends = reply_ends((*ids_in(self.tokenizer.eos_token_id), *ids_in(turn)), self.model)
         self._config = self._generation()
 
     def _generation(self) -> Any:
@@ -100,13 +116,13 @@ class TransformersReplier:
 
         old = self.model.generation_config
         # A picture's placeholder in a reply has no picture: the next forward would fail on it.
-        banned = placeholder_ids(self.model.config)
-        eos = old.eos_token_id if old.eos_token_id is not None else self.tokenizer.eos_token_id
+        banned = [one for one in placeholder_ids(self.model.config) if one not in self._ends]
         return GenerationConfig(
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
-            eos_token_id=eos,
-            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=list(self._ends) or None,
+            # A finished row of a batch is filled with it, and masked.
+            pad_token_id=next(iter((*ids_in(self.tokenizer.pad_token_id), *self._ends)), None),
             bos_token_id=old.bos_token_id,
             suppress_tokens=banned or None,
         )
@@ -149,7 +165,7 @@ class TransformersReplier:
         replies = []
         for i in range(len(asks)):
             ids = out[i].tolist()
-            ends = [at for at, one in enumerate(ids) if one in _ids(self._config.eos_token_id)]
+            ends = [at for at, one in enumerate(ids) if one in self._ends]
             ids = ids[: ends[0]] if ends else ids
             prompt = inputs["input_ids"][i][inputs["attention_mask"][i].bool()].tolist()
             replies.append(
@@ -168,14 +184,10 @@ class TransformersReplier:
             {"type": "image"} if kind == "image" else {"type": "text", "text": value}
             for kind, value in ask.parts
         ]
-        image = getattr(self.processor, "image_token", None)
-        if image and image in ask.text:
-            raise UserError(
-                f"case {ask.id}: found the model's image placeholder {image} in its words,"
-                " expected words only; take it out"
-            )
         return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            self.text.hidden([{"role": "user", "content": content}]),
+            add_generation_prompt=True,
+            tokenize=False,
         )
 
 
@@ -197,7 +209,9 @@ class EndpointReplier:
                     error=answer.error,
                     prompt_tokens=answer.prompt_tokens,
                     completion_tokens=answer.completion_tokens,
-                    cut=answer.completion_tokens >= self.max_new_tokens,
+                    # Not every server counts tokens, and not every one says why it ended.
+                    cut=answer.cut or answer.completion_tokens >= self.max_new_tokens,
+                    replaced=answer.replaced,
                 ),
             )
 
@@ -215,16 +229,5 @@ def _content(ask: Ask) -> list[dict[str, Any]]:
     return parts
 
 
-def placeholder_ids(config: Any) -> list[int]:
-    """The tokens that stand for a picture, as the model's configuration names them."""
-    names = ("image_token_id", "image_token_index", "video_token_id")
-    found = {getattr(config, name, None) for name in names}
-    return sorted(one for one in found if isinstance(one, int))
-
-
 def _pictures(ask: Ask) -> int:
     return sum(kind == "image" for kind, _ in ask.parts)
-
-
-def _ids(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else value if isinstance(value, list) else [value]

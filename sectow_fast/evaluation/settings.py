@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sectow_fast.cli import first_problem, flags_of, load_named_plugins, read_all_flags
 from sectow_fast.evaluation.defences import DefenceName
 from sectow_fast.judges import GUARD_FORMATS, JUDGES, Controversial
+from sectow_fast.judges.people import RULE
 from sectow_fast.types import UserError
 
 ExportName = Literal["vlmevalkit", "lmms-eval", "mm-safetybench", "jailbreakv", "mmmu"]
@@ -32,11 +33,12 @@ class Settings(BaseModel):
         "", description="engine endpoint: address up to /v1; --model names models"
     )
     defence: tuple[DefenceName, ...] = Field(("none",), description="each is a row of its own")
-    judge: str = Field("rule", description="rule, endpoint, model, or a registered judge")
-    judge_url: str = Field("", description="judge endpoint: address up to /v1")
+    judge: str = Field("rule", description="guard, rule (refusals alone), or a registered judge")
+    judge_url: str = Field("", description="judge guard: address up to /v1")
     judge_model: str = Field("", description="its model there (none: the first), or a folder")
-    judge_format: str = Field("qwen3guard", description="or llama-guard, or a registered one")
+    judge_format: str = Field("qwen3guard", description="the guard: see docs/EVALUATE.md")
     judge_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the key, if any")
+    judge_bench: str = Field("", description="JSON of judges.bench for this judge, for the report")
     controversial: Controversial = Field("unsafe", description="what Qwen3Guard's word counts as")
     second_judge: str | None = Field(None, description="judges a sample, for Cohen's kappa")
     agreement: int = Field(200, ge=1, description="cases of that sample, of each row")
@@ -44,6 +46,14 @@ class Settings(BaseModel):
     limit: int = Field(0, ge=0, description="prompts of each suite, drawn by prompt; 0: all")
     seed: int = Field(0, ge=0, description="seed of that draw")
     wording: str = Field("", description="TOML file with other sentences (docs/EVALUATE.md)")
+    skip_broken: bool = Field(
+        False, description="leave out the cases whose pictures cannot be shown, and count them"
+    )
+    max_pixels: int | None = Field(
+        None,
+        ge=1,
+        description="engine torch: a larger picture is scaled down; none: as the processor has it",
+    )
     max_new_tokens: int = Field(256, ge=1)
     batch: int = Field(8, ge=1, description="engine torch: requests per forward")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -84,17 +94,27 @@ def _check(settings: Settings) -> None:
         JUDGES.get(settings.second_judge, setting="--second-judge")
     GUARD_FORMATS.get(settings.judge_format, setting="--judge-format")
     judges = {settings.judge, settings.second_judge}
+    if "guard" in judges and not (settings.judge_url or settings.judge_model):
+        raise UserError(
+            "--judge guard: found neither --judge-url nor --judge-model, expected a guard's address"
+            " up to /v1, or its folder"
+        )
     if "endpoint" in judges and not settings.judge_url:
         raise UserError("--judge endpoint: found no --judge-url, expected http://HOST:PORT/v1")
     if "model" in judges and not settings.judge_model:
         raise UserError("--judge model: found no --judge-model, expected a guard model's folder")
-    if "model" in judges and "endpoint" in judges:
+    if len(judges & {"model", "endpoint", "guard"}) > 1:
         raise UserError(
-            "--second-judge: found judges endpoint and model together, which would share"
-            " --judge-model; expected rule as one of the two"
+            f"--second-judge: found judges {settings.judge} and {settings.second_judge}"
+            " together, which would share --judge-model; expected rule as one of the two"
         )
-    if settings.second_judge == settings.judge:
-        raise UserError(f"--second-judge {settings.judge}: found the first judge again")
+    if settings.second_judge == settings.judge or judges <= set(RULE):
+        raise UserError(f"--second-judge {settings.second_judge}: found the first judge again")
+    if settings.max_pixels is not None and settings.engine != "torch":
+        raise UserError(
+            f"--max-pixels {settings.max_pixels}: found --engine {settings.engine}, whose server"
+            " scales pictures by its own settings; expected --engine torch, or no --max-pixels"
+        )
     if settings.engine == "endpoint" and not settings.endpoint:
         raise UserError("--engine endpoint: found no --endpoint, expected http://HOST:PORT/v1")
 

@@ -115,7 +115,14 @@ class DefenderRole:
         rewards: list[list[Reward]] = []
         harmless: list[Verdict] = []
         for task, group in zip(tasks, groups, strict=True):
-            plain = [defender_reward(task.case, earned.verdicts[0]) for earned in group]
+            plain = [
+                defender_reward(
+                    task.case,
+                    earned.verdicts[0],
+                    cut=not self.world.cut_earns and earned.completion.finish_reason == "length",
+                )
+                for earned in group
+            ]
             self.sources[task.source].update(task.place, [reward.total for reward in plain])
             rewards.append(
                 [
@@ -159,7 +166,10 @@ class DefenderRole:
         return [event], measured
 
     def probe(self) -> float:
-        """The share of the held-out harmless probe that the defender refuses, decoded greedily."""
+        """The share of the held-out harmless probe that the defender refuses, decoded greedily.
+
+        A reply that is empty or off the mark is no help either, and counts as a refusal.
+        """
         verdicts = judged_replies(
             self.world,
             self.defender,
@@ -168,7 +178,7 @@ class DefenderRole:
             sampling=Sampling(temperature=0.0, max_new_tokens=self.config.defend.max_new_tokens),
             seed="probe",
         )
-        return sum(row[0].refused for row in verdicts) / len(verdicts)
+        return sum(row[0].refused or row[0].idle for row in verdicts) / len(verdicts)
 
     def _act(self, action: str, orr: float) -> tuple[str, str]:
         """(kind, message) of the event; a roll-back puts the last good weights in place."""

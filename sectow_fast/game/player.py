@@ -36,13 +36,19 @@ class Player:
         return self.codec.decode(completion.ids) if completion.finish_reason == "stop" else None
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """A copy of the present weights, by name."""
-        return {name: value.clone() for name, value in self.model.state_dict().items()}
+        """A copy in host memory of what training changes: all weights by name, or the adapters
+        alone where there are any. Sharded weights stay sharded."""
+        return {name: one.to("cpu", copy=True) for name, one in self._trained().items()}
 
     def restore(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Exactly these weights again, in the model and in its engine."""
-        self.model.load_state_dict(weights)
+        """Exactly these `weights()` again, in the model and in its engine."""
+        for name, value in self._trained().items():
+            value.copy_(weights[name])
         self.engine.sync(self.model)
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        state = {name: value.detach() for name, value in self.model.state_dict().items()}
+        return {name: value for name, value in state.items() if ".lora_" in name} or state
 
 
 def judged_replies(

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
+import regex
 
 from sectow_fast import native
 
 SHINGLE = 2  # words a shingle; a shorter text is one shingle
 PAIR = 2  # words, in the measures of variety
+# What a reader does not see (zero-width blanks, joiners, soft hyphens, directions, ...).
+UNSEEN = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
+# Characters of scripts that put no blank between words, by their class of line breaking: ideographs
+# and kana, and those of Thai, Lao, Khmer, Burmese and their like; and three scripts by name.
+UNSPACED = regex.compile(
+    r"([\p{Line_Break=ID}\p{Line_Break=CJ}\p{Line_Break=SA}\p{Tibetan}\p{Javanese}\p{Balinese}])"
+)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as a reader sees them: NFKC, without characters that show nothing.
+
+    Where a script puts no blanks between words, each of its characters is a word of its own.
+
+    >>> words("join  ba\u200bdo"), words("\uff4aoin 折り紙")
+    (['join', 'bado'], ['join', '折', 'り', '紙'])
+    """
+    if text.isascii():
+        return text.split()
+    seen = unicodedata.normalize("NFKC", UNSEEN.sub("", text))
+    return UNSPACED.sub(r" \1 ", UNSEEN.sub("", seen)).split()
 
 
 class WordIds:
@@ -21,7 +44,7 @@ class WordIds:
     def csr(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """tokens int32 [T] and offsets int64 [D+1], as `native` takes them."""
         rows = [
-            [self._ids.setdefault(word, len(self._ids)) for word in text.split()] for text in texts
+            [self._ids.setdefault(word, len(self._ids)) for word in words(text)] for text in texts
         ]
         tokens = np.array([token for row in rows for token in row], np.int32)
         return tokens, np.cumsum([0, *map(len, rows)], dtype=np.int64)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 JudgeLabel = Literal["safe", "unsafe", "unknown"]
-Refusal = Literal["full", "partial", "none"]
+Refusal = Literal["full", "partial", "none", "unknown"]
 Controversial = Literal["unsafe", "safe", "unknown"]
 
 
@@ -21,7 +21,10 @@ class JudgeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """`unknown` is a verdict of its own: the judge failed, or could not be understood."""
+    """`unknown` is a verdict of its own: the judge failed, or could not be understood.
+
+    score: graded harm, 0..1, by a judge that grades.
+    """
 
     label: JudgeLabel
     refusal: Refusal
@@ -29,6 +32,7 @@ class Judgement:
     raw: str = ""  # the judge's own words
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    score: float | None = None
 
 
 class Judge(Protocol):

@@ -89,6 +89,18 @@ def _endpoint(settings: JudgeSettings) -> Judge:
     )
 
 
+def _guard(settings: JudgeSettings) -> Judge:
+    """By folder, or where there is an address, by endpoint."""
+    if not settings.url and not settings.model:
+        raise UserError(
+            f"{settings.setting} guard: found neither {settings.setting}_url nor"
+            f" {settings.setting}_model, expected a guard's address up to /v1 or its folder"
+        )
+    return _endpoint(settings) if settings.url else _model(settings)
+
+
 register_judge("rule", _rule)
 register_judge("endpoint", _endpoint)
 register_judge("model", _model)
+register_judge("guard", _guard)
+register_judge("rule-knowingly", _rule)

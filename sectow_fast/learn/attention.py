@@ -50,14 +50,22 @@ class Backend(Protocol):
     ) -> torch.Tensor: ...
 
 
-def use(model: Any, name: str = "auto") -> str:
-    """Set the backend of `model`'s decoder and return its name. UserError where it can't run."""
-    cuda = next(model.parameters()).is_cuda
+def use(model: Any, name: str = "auto", *, cuda: bool | None = None) -> str:
+    """Set the backend of `model`'s decoder and return its name. UserError where it can't run.
+
+    cuda: whether it will compute on a GPU; none: whether the model is there now.
+    """
+    cuda = next(model.parameters()).is_cuda if cuda is None else cuda
     name = chosen(name, cuda=cuda)
-    text, tower = PREFIX + SAFE.get(name, name), TOWER + name
-    _register((text, tower), load(name, cuda=cuda))
-    put(model, dict.fromkeys(implementations(model), text) | {"vision_config": tower})
+    install(model, name, load(name, cuda=cuda))
     return name
+
+
+def install(model: Any, name: str, backend: Backend) -> None:
+    """Let `backend` compute the attention of `model`'s decoder and tower, under this name."""
+    text, tower = PREFIX + SAFE.get(name, name), TOWER + name
+    _register((text, tower), backend)
+    put(model, dict.fromkeys(implementations(model), text) | {"vision_config": tower})
 
 
 def implementations(model: Any) -> dict[str, str]:

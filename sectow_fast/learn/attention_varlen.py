@@ -2,9 +2,9 @@
 
 Both align a query that is shorter than its keys to their end, which is right for a completion after
 its prompt. The prompt's keys and values are copied once per completion (G x P rows of one layer at
-a time), so that the libraries' own backward pass can be used. Under autocast a model's queries and
-keys leave the rotary embedding in float32 while its values are in half precision; both libraries
-want one dtype, so queries and keys are given in the values'.
+a time), so that the libraries' own backward pass can be used. Both libraries want one dtype. Where
+a rotary embedding leaves queries and keys in float32 beside values in half precision, they are
+given in the values' dtype.
 """
 
 from __future__ import annotations

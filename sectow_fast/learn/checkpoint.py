@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sectow_fast.learn import checksums
+from sectow_fast.learn.checkpoint_folder import (
+    PART,
+    WHOLE,
+    clean,
+    flush,
+    latest_name,
+    read_state,
+)
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.types import UserError
 
-_PART = ".part-"
 FILE_BYTES = 1 << 30  # of whole tensors; a rank's share of a file is smaller
 # Torch's warning that there is only one process, which is intended; it may come from any thread.
 warnings.filterwarnings("ignore", message=".*assuming the intent is to (save|load).*")
@@ -40,14 +46,18 @@ class Checkpoints:
         self.folder, self.ranks = folder, ranks
         self._finishing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
+        self._hashes = checksums.Hashes()
 
     def save(
         self,
         *,
         tensors: Mapping[str, Mapping[str, torch.Tensor]],
         state: Mapping[str, Any],
+        beside: Sequence[Path] = (),
     ) -> None:
         """Begin to write `checkpoint-N`; the earlier one goes once this one is whole.
+
+        beside: files elsewhere that a resumed run reads; their checksums are kept with it.
 
         Returns once everything is copied to host memory, so that training may go on: the copy is as
         large as the share of weights and optimizer that this rank holds. Sharded tensors are
@@ -69,7 +79,8 @@ class Checkpoints:
             process_group=self.ranks.aside,
             no_dist=self.ranks.world == 1,
         )
-        self._writing = self._finishing.submit(self._finish, written, part, json.dumps(state))
+        words = json.dumps(state)
+        self._writing = self._finishing.submit(self._finish, written, part, words, beside)
 
     def check(self) -> None:
         """UserError where the write under way has failed already."""
@@ -86,29 +97,33 @@ class Checkpoints:
     def _begin(self) -> Path:
         """The folder that the next checkpoint is written to."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        latest = _latest_name(self.folder)
-        _clean(self.folder, keep=latest)
-        part = self.folder / f"{_PART}{int(latest.rpartition('-')[2] or 0) + 1:06d}"
+        clean(self.folder, keep=latest_name(self.folder))
+        taken = [found for path in self.folder.iterdir() if (found := WHOLE.match(path.name))]
+        number = 1 + max((int(found[1]) for found in taken), default=0)
+        part = self.folder / f"{PART}{number:06d}"
         part.mkdir()
         return part
 
-    def _finish(self, written: Future[object], part: Path, state: str) -> None:
+    def _finish(
+        self, written: Future[object], part: Path, state: str, beside: Sequence[Path]
+    ) -> None:
         """Wait for all ranks' files, then make them the latest checkpoint (on the first rank)."""
         written.result()
         if not self.ranks.first:
             return
         (part / "state.json").write_text(state)
+        final = self.folder / f"checkpoint-{part.name.removeprefix(PART)}"
+        checksums.write(part, beside, self._hashes, name=final.name)
         for path in part.iterdir():
-            _flush(path)
-        _flush(part)
-        final = self.folder / f"checkpoint-{part.name.removeprefix(_PART)}"
+            flush(path)
+        flush(part)
         part.rename(final)
         pointer = self.folder / ".latest.part"
         pointer.write_text(final.name)
-        _flush(pointer)
+        flush(pointer)
         pointer.replace(self.folder / "latest")
-        _flush(self.folder)
-        _clean(self.folder, keep=final.name)
+        flush(self.folder)
+        clean(self.folder, keep=final.name)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -210,14 +225,8 @@ class Saved:
 
 def load(folder: Path, *, ranks: Ranks = ALONE) -> Saved:
     """The latest checkpoint. UserError names a damaged file."""
-    path = folder / ranks.told(lambda: _latest_name(folder))
-    try:
-        state = json.loads((path / "state.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path / 'state.json'}: found no readable checkpoint ({error}), expected JSON;"
-            " start the run anew with another --out"
-        ) from None
+    path = folder / ranks.told(lambda: latest_name(folder))
+    state = read_state(path)
     names: dict[str, set[str]] = {}
     for file in sorted(path.glob("*.safetensors")):
         try:
@@ -247,24 +256,3 @@ def optimizer_tensors(
         for key, value in optimizer.state.get(parameter, {}).items():
             out[f"{name}/{key}"] = value
     return out
-
-
-def _latest_name(folder: Path) -> str:
-    pointer = folder / "latest"
-    return pointer.read_text().strip() if pointer.exists() else ""
-
-
-def _clean(folder: Path, *, keep: str) -> None:
-    for path in folder.iterdir():
-        if path.name != keep and (
-            path.name.startswith(_PART) or path.name.startswith("checkpoint-")
-        ):
-            shutil.rmtree(path)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

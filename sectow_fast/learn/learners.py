@@ -10,36 +10,37 @@ import torch
 from sectow_fast.config import GRPOConfig
 from sectow_fast.learn.grpo import grpo_step
 from sectow_fast.learn.optim import set_lr
-from sectow_fast.learn.placement import at_work
+from sectow_fast.learn.placement import give_back
 from sectow_fast.learn.policy import Policy
 from sectow_fast.learn.sft import sft_step
-from sectow_fast.types import Group, Prompt
+from sectow_fast.types import Group, Prompt, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOLearner:
-    """`learn.phase.Learner` by real updates. Weights that rest elsewhere come for each update."""
+    """`learn.phase.Learner` by real updates."""
 
     policy: Policy
     optimizer: torch.optim.Optimizer
     config: GRPOConfig
     reference: Policy | None = None
 
+    def agreed(self, scores: Scores) -> Scores:
+        """See `phase.Learner`: the first rank's."""
+        return self.policy.ranks.told(lambda: scores)
+
     def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]:
         set_lr(self.optimizer, lr)
-        with at_work(self.policy, self.optimizer):
-            return grpo_step(
-                self.policy,
-                self.optimizer,
-                groups,
-                config=self.config,
-                reference=self.reference,
-            )
+        metrics = grpo_step(
+            self.policy, self.optimizer, groups, config=self.config, reference=self.reference
+        )
+        give_back(self.policy.device)  # the engine wakes next
+        return metrics
 
 
 @dataclass(frozen=True, kw_only=True)
 class SFTPupil:
-    """`game.coldstart.Pupil` by real updates, with the weights where they train."""
+    """`game.coldstart.Pupil` by real updates."""
 
     policy: Policy
     optimizer: torch.optim.Optimizer

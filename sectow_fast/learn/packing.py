@@ -1,9 +1,9 @@
 """Groups laid out as shared-prefix rows: `[prompt | c1 | ... | cG | prompt | c1 | ...]`.
 
-The prompt with its image is most of the work in a VLM, and it is computed once per group. Positions
-of each completion continue from the prompt, and a completion sees the prompt and itself only. So
-the hidden states are exactly those of G separate rows. A micro-batch is one row of at most a budget
-of tokens, so nothing is padded.
+The prompt with its images is most of the work in a VLM, and it is computed once per group.
+Positions of each completion continue from the prompt, and a completion sees the prompt and itself
+only. So the hidden states are exactly those of G separate rows. A micro-batch is one row of at most
+a budget of tokens, so nothing is padded.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def rank_rows(
         for soon in mine[number : number + 2]:
             codec.prefetch([groups[piece.group][0] for piece in soon])
         chosen = [(groups[p.group][0], [groups[p.group][1][j] for j in p.picked]) for p in pieces]
-        if world > 1 and dummy and all(prompt.image is None for prompt, _ in chosen):
+        if world > 1 and dummy and not any(prompt.images for prompt, _ in chosen):
             chosen.append((dummy, []))
         row = pack(chosen, codec=codec, family=family)
         if number >= len(mine):
@@ -154,10 +154,10 @@ def pack(
     columns, labels, logps, owners = [], [], [], []
     count = 0
     for prompt, done in groups:
-        tokens = next(needed) if prompt.image is not None else None
+        shown = len(prompt.images)
+        tokens = sum(itertools.islice(needed, shown)) if shown else None
         family.check(prompt, tokens, max((len(one.ids) for one in done), default=0))
-        grid = next(grids, None) if prompt.image is not None else None
-        places, begin = family.positions(prompt.ids, grid)
+        places, begin = family.positions(prompt.ids, list(itertools.islice(grids, shown)))
         prefix = Span(start=len(ids), length=len(prompt.ids))
         ids += prompt.ids
         spans.append(prefix)
@@ -185,7 +185,7 @@ def pack(
         labels=torch.tensor(labels, dtype=torch.long),
         rollout_logp=torch.tensor(logps, dtype=torch.float32),
         owner=torch.tensor(owners, dtype=torch.long),
-        images=tuple(prompt.image for prompt in prompts if prompt.image is not None),
+        images=tuple(key for prompt in prompts for key in prompt.images),
     )
 
 

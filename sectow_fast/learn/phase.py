@@ -11,6 +11,7 @@ import torch
 
 from sectow_fast.config import GRPOConfig
 from sectow_fast.engine.protocol import Engine
+from sectow_fast.learn.cuts import penalised
 from sectow_fast.learn.optim import lr_at
 from sectow_fast.protocols import Codec
 from sectow_fast.records import StepRecord
@@ -66,6 +67,10 @@ class Role(Protocol, Generic[T]):
 
 class Learner(Protocol):
     """One policy update from a batch of groups; "skipped" 1 where it was not finite."""
+
+    def agreed(self, scores: Scores) -> Scores:
+        """The scores that count on every rank: a registered term may answer each otherwise."""
+        ...
 
     def update(self, groups: Sequence[Group], *, lr: float) -> Mapping[str, float]: ...
 
@@ -157,8 +162,8 @@ def run_phase(
             seed=f"{key}/rollout/{step}",
         )
         rolled = time.perf_counter()
-        scores = scorer.finish()
-        groups = scored_groups(prompts, completions, scores)
+        scores = learner.agreed(scorer.finish())
+        groups = penalised(scored_groups(prompts, completions, scores), config)
         scored = time.perf_counter()
         player.engine.sleep()  # the device is the trainer's until the next rollout
         metrics = learner.update(groups, lr=lr)

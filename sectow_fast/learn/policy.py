@@ -18,8 +18,8 @@ from sectow_fast.kernels import PolicyLossConfig, linear_logprob, linear_policy_
 from sectow_fast.learn import attention
 from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.packing import PackedRow, Piece, rank_rows
-from sectow_fast.learn.placement import Offload
 from sectow_fast.learn.ranks import ALONE, Ranks
+from sectow_fast.learn.sharding import is_sharded, shard, sync_gradients
 from sectow_fast.learn.tower import KEPT_BYTES, Tower, tower_parameters
 from sectow_fast.types import Completion, Prompt
 
@@ -31,8 +31,16 @@ def make_policy(
     *,
     ranks: Ranks = ALONE,
     dummy: Prompt | None = None,
+    apart: bool = False,
+    offload: bool = False,
+    device: torch.device | None = None,
 ) -> Policy:
-    """The policy of `model` as the run's settings want it: backend, dtype, checkpointing."""
+    """The policy of `model` by the run's settings: adapters, checkpointing, backend, shards.
+
+    The model stays as it is only where one rank trains it in float32 and the engine draws from the
+    very same weights. `apart` says that the engine has weights of its own. offload: masters and
+    optimizer live in host memory. device: where it trains; none: where the model is.
+    """
     if config.lora_rank:
         add_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha)
     if config.freeze_tower:
@@ -40,38 +48,52 @@ def make_policy(
             parameter.requires_grad_(False)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Policy(
+    device = device or next(model.parameters()).device
+    sharded = is_sharded(config, world=ranks.world, apart=apart)
+    if not sharded:
+        model.to(device)
+    policy = Policy(
         model,
         codec,
+        device=device,
         backend=config.attention,
-        autocast=None if config.dtype == "float32" else getattr(torch, config.dtype),
         ranks=ranks,
         dummy=dummy,
+        offload=sharded and offload,
         kept_bytes=int(config.picture_gib * 2**30),
     )
+    if sharded:
+        dtype = getattr(torch, config.dtype)
+        shard(policy, dtype=dtype, replicas=config.replicas)
+        policy.tower.watch()
+    return policy
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
     """What the policy loss needs beside the row: advantages [N] float32, the count over the whole
-    batch that it is divided by, the loss's settings, and ref_logp [N] where there is a KL term."""
+    batch that it is divided by, the loss's settings, and ref_logp [N] where there is a KL term.
+
+    old_logp [N]: the policy's log-probs before its first update on the batch; None: the present
+    ones. mask [N] bool: False where a token has no loss."""
 
     advantages: torch.Tensor
     normalizer: float
     config: PolicyLossConfig
     ref_logp: torch.Tensor | None = None
+    old_logp: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
 
 class Policy(torch.nn.Module):
     """A transformers model with its codec and its family, as training uses it.
 
-    backend: who computes attention (learn/attention.py), set on `model` here. autocast: the dtype
-    of matrix products, None for the weights' own. ranks: the processes that train
-    it together (learn/sharding.py); dummy: a prompt with an image, for rows without one on them.
-    kept_bytes: host memory for the features of a tower that is not trained (learn/tower.py).
+    backend: who computes attention (learn/attention.py), set on `model` here. device: where it
+    computes; none: where the model is. ranks: the processes that train it together
+    (learn/sharding.py); dummy: a prompt with an image, for rows without one on them.
+    offload: its sharded weights live in host memory. kept_bytes: host memory for the features of a
+    tower that is not trained (learn/tower.py).
     """
-
-    offload: Offload | None = None  # where the weights rest between updates (learn/placement.py)
 
     def __init__(
         self,
@@ -79,31 +101,32 @@ class Policy(torch.nn.Module):
         codec: Any,
         *,
         backend: str = "auto",
-        autocast: torch.dtype | None = None,
+        device: torch.device | None = None,
         ranks: Ranks = ALONE,
         dummy: Prompt | None = None,
+        offload: bool = False,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         super().__init__()
-        self.model, self.codec, self.autocast = model, codec, autocast
+        self.model, self.codec, self.offload = model, codec, offload
+        self.device = device or next(model.parameters()).device
         self.ranks, self.dummy = ranks, dummy
         self.family = family_of(model)
-        self.backend = attention.use(model, backend)
+        self.backend = attention.use(model, backend, cuda=self.device.type == "cuda")
         # Ranks must make the same calls, and another rank may not have a picture's features.
         self.tower = Tower(model, kept_bytes=kept_bytes if ranks.world == 1 else 0)
         self._bans: dict[torch.device, torch.Tensor] = {}  # what `banned_bias` made
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
     def rows(
         self, groups: Sequence[tuple[Prompt, Sequence[Completion]]], budget: int
     ) -> Iterator[tuple[PackedRow, list[Piece]]]:
-        """This rank's micro-batches of at most `budget` tokens; see `packing.rank_rows`."""
+        """This rank's micro-batches of at most `budget` tokens; see `packing.rank_rows`.
+
+        Sharded gradients are added up over ranks in the backward pass of the last one.
+        """
         lengths = [(len(p.ids), *(len(one.ids) for one in row)) for p, row in groups]
         self.ranks.agree("lengths of a step's prompts and completions", lengths)
-        return rank_rows(
+        rows = rank_rows(
             groups,
             budget,
             codec=self.codec,
@@ -112,18 +135,15 @@ class Policy(torch.nn.Module):
             world=self.ranks.world,
             dummy=self.dummy,
         )
+        return sync_gradients(self, rows)
 
     def forget_dummy(self, groups: Sequence[tuple[Prompt, Sequence[Completion]]]) -> None:
         """Drop the zero gradients that the dummy left in the vision tower, where no prompt of the
         batch has an image. AdamW would move weights for them, which it does not do on one rank."""
-        if self.ranks.world == 1 or any(prompt.image is not None for prompt, _ in groups):
+        if self.ranks.world == 1 or any(prompt.images for prompt, _ in groups):
             return
         for parameter in tower_parameters(self.model):
             parameter.grad = None
-
-    def precision(self) -> torch.autocast:
-        """The autocast that every forward runs under."""
-        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def sent(self, tensor: torch.Tensor) -> torch.Tensor:
         """A row's tensor on the device. The copy is asked for without waiting; as the row is in
@@ -167,17 +187,36 @@ class Policy(torch.nn.Module):
             temperature=temperature,
             softcap=self.family.softcap,
         )
-        with self.precision():
-            given = self.hidden(row), self.model.lm_head.weight, self.sent(row.labels)
-            if terms is None:
-                return linear_logprob(*given, **head)
-            return linear_policy_loss(
-                *given,
-                self.sent(terms.advantages),
-                ref_logp=terms.ref_logp,
-                rollout_logp=self.sent(row.rollout_logp),
-                sequence_ids=self.sent(row.owner),
-                normalizer=terms.normalizer,
-                config=terms.config,
-                **head,
-            )
+        given = self.hidden(row), self.model.lm_head.weight, self.sent(row.labels)
+        if terms is None:
+            return linear_logprob(*given, **head)
+        return linear_policy_loss(
+            *given,
+            self.sent(terms.advantages),
+            old_logp=terms.old_logp,
+            ref_logp=terms.ref_logp,
+            rollout_logp=self.sent(row.rollout_logp),
+            mask=terms.mask,
+            sequence_ids=self.sent(row.owner),
+            normalizer=terms.normalizer,
+            config=terms.config,
+            **head,
+        )
+
+    @torch.no_grad()
+    def own_logprobs(self, prompt: Prompt, done: Sequence[int]) -> torch.Tensor:
+        """float32 [C]: log-probs of a completion's ids by the model's own forward, head included,
+        with no packing and no layout of ours in the tower. A packed row is held against them."""
+        device = self.device
+        ids = torch.tensor([[*prompt.ids, *done]], device=device)
+        pixels = self.codec.pixel_inputs([prompt])
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            use_cache=False,
+            logits_to_keep=len(done) + 1,
+            **self.family.own_inputs(ids),
+            **{name: value.to(device) for name, value in pixels.items()},
+        ).logits[0, :-1]
+        logp = torch.log_softmax(logits.float() + self.banned_bias(), -1)
+        return logp.gather(-1, ids[0, len(prompt.ids) :, None])[:, 0]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 
-from sectow_fast.kernels import linear_logprob
 from sectow_fast.learn.packing import IGNORE, rank_rows
 from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Completion, Prompt, UserError
@@ -21,9 +20,12 @@ SIZES = (3, 1, 6)  # completions' lengths
 BOUND = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 
 
-def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
+def check_packing(
+    policy: Policy, prompts: Sequence[Prompt], dtype: torch.dtype = torch.float32
+) -> float:
     """Largest difference of a completion's log-probs between a packed row and the model's own
-    forward of each sequence. prompts: one with an image and one without, where there are both.
+    forward of each sequence. prompts: with an image, with several, with none. dtype: of its matrix
+    products.
 
     UserError where it is over the bound of the dtype, or a value is not finite.
     """
@@ -46,7 +48,7 @@ def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
         at = 0
         for prompt, done in groups:
             for number, one in enumerate(done):
-                alone = _alone(policy, prompt, one)
+                alone = policy.own_logprobs(prompt, one.ids)
                 gap = (packed[at : at + len(one.ids)] - alone).abs().max()
                 at += len(one.ids)
                 # NaN compares false with everything, but it is the worst value.
@@ -54,7 +56,6 @@ def check_packing(policy: Policy, prompts: Sequence[Prompt]) -> float:
                     worst, where = float(gap), f"case {prompt.case_id!r}, completion {number}"
     policy.train(training)
     policy.tower.forget()
-    dtype = policy.autocast or policy.model.dtype
     if not worst <= BOUND[dtype]:
         raise UserError(
             f"self-test of packed rows: found log-probs of {type(policy.model).__name__} that"
@@ -81,29 +82,4 @@ def rollout_gaps(
             logp, _ = policy(row, temperature=temperature)
             found.append((logp.float().cpu() - row.rollout_logp)[row.labels != IGNORE].abs())
     policy.train(training)
-    if hasattr(policy, "reshard"):
-        policy.reshard()  # FSDP2 keeps its outermost unit whole until a backward, which never comes
     return torch.cat(found)
-
-
-def _alone(policy: Policy, prompt: Prompt, one: Completion) -> torch.Tensor:
-    """Log-probs [C] by the model's own positions and masks."""
-    model, device = policy.model, policy.device
-    ids = torch.tensor([[*prompt.ids, *one.ids]], device=device)
-    pixels = policy.codec.pixel_inputs([prompt])
-    with policy.precision():
-        states = model.model(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            use_cache=False,
-            **policy.family.own_inputs(ids),
-            **{name: value.to(device) for name, value in pixels.items()},
-        ).last_hidden_state[0]
-        start = len(prompt.ids) - 1
-        return linear_logprob(
-            states[start : start + len(one.ids)],
-            model.lm_head.weight,
-            torch.tensor(one.ids, device=device),
-            bias=policy.banned_bias(),
-            softcap=policy.family.softcap,
-        )[0]

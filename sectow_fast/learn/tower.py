@@ -52,11 +52,15 @@ class Tower:
 
     def __init__(self, model: Any, *, kept_bytes: int = KEPT_BYTES) -> None:
         self.model = model
-        self.kept_bytes = (
-            kept_bytes if not any(p.requires_grad for p in tower_parameters(model)) else 0
-        )
+        self.watch()
+        self.kept_bytes = kept_bytes if not any(p.requires_grad for p in self._weights) else 0
         self._kept: dict[str, Features] = {}
         self._written: tuple[int, ...] = ()
+
+    def watch(self) -> None:
+        """Look for changes of the weights that the model has now. Sharding puts others in the place
+        of these, and a forward puts whole copies in the place of those."""
+        self._weights = tower_parameters(self.model)
 
     def forget(self) -> None:
         """Drop all features that are kept."""
@@ -67,18 +71,20 @@ class Tower:
         if not row.pixel_inputs:
             return {}
         if not self.kept_bytes:
-            return {"mm_encoder_outputs": {"image": self._compute(row.pixel_inputs, device)}}
+            return {"mm_encoder_outputs": {"image": self.compute(row.pixel_inputs, device)}}
         return {"mm_encoder_outputs": {"image": _joined(self._features(row, device), device)}}
 
     def _features(self, row: PackedRow, device: torch.device) -> list[Features]:
-        written = tuple(p._version for p in tower_parameters(self.model))
+        # A write to a sharded weight counts at the weight or at this rank's share of it.
+        places = [(p, getattr(p, "_local_tensor", p)) for p in self._weights]
+        written = tuple(one._version for pair in places for one in pair)
         if written != self._written:
             self.forget()
             self._written = written
         missing = {key: i for i, key in enumerate(row.images) if key not in self._kept}
         if missing:
             with torch.no_grad():
-                made = self._compute(_picked(row.pixel_inputs, list(missing.values())), device)
+                made = self.compute(_picked(row.pixel_inputs, list(missing.values())), device)
             self._kept |= dict(zip(missing, _split(made), strict=True))
         found = [self._kept.pop(key) for key in dict.fromkeys(row.images)]
         self._kept |= dict(zip(dict.fromkeys(row.images), found, strict=True))  # the latest used
@@ -90,7 +96,8 @@ class Tower:
             rest -= self._kept.pop(key).nbytes
         return out
 
-    def _compute(self, pixels: Mapping[str, torch.Tensor], device: torch.device) -> Any:
+    def compute(self, pixels: Mapping[str, torch.Tensor], device: torch.device) -> Any:
+        """Features by the model's own tower, from a row's pixels, which are on the host."""
         inner = self.model.model
         inputs: dict[str, Any] = {
             name: value.to(device, non_blocking=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.judges import JudgeSettings, SharedJudge, Told, make_judge
+from sectow_fast.judges.people import RULE
 from sectow_fast.real.attacks import DrawnWords
 from sectow_fast.real.contamination import find_contamination
 from sectow_fast.real.holdout import hold_out
-from sectow_fast.real.world import DRAWN, Split, SuiteWorld
+from sectow_fast.real.world import DRAWN, Split, SuiteWorld, spells_none
 from sectow_fast.types import UserError
 
-PROBE_LEAST = 4
+PROBE_LEAST = 50  # one refusal of 50 is 2 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +27,31 @@ class Built:
     """notes: what was left out and why, one line each, for console and log."""
 
     world: SuiteWorld
-    images: ImageStore
+    images: StoresByName
     notes: tuple[str, ...]
 
+    def without(self, ids: Set[str]) -> SuiteWorld:
+        """The world, less the cases of these ids."""
+        made = self.world
+        return SuiteWorld(
+            made.split.without(ids),
+            judge=made.verdicts,
+            wording=made.wording,
+            config=made.config,
+            spells=made.spells,
+        )
 
-def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> Built:
+
+def build_world(
+    config: DataConfig,
+    *,
+    seed: int,
+    told: Told | None = None,
+    spells: Callable[[str], str | None] = spells_none,
+) -> Built:
     """Read and check everything that `config` names. UserError before anything is trained.
 
-    told: see `SharedJudge`; None where there is one rank.
+    told: see `SharedJudge`; None where there is one rank. spells: see `SuiteWorld`.
     """
     if not config.unsafe or not config.harmless:
         missing = "unsafe" if not config.unsafe else "harmless"
@@ -43,17 +61,22 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
         )
     settings = judge_settings(config)
     judge = SharedJudge(lambda: make_judge(settings), told) if told else make_judge(settings)
-    wording = Wording.load(Path(config.wording) if config.wording else None)
     notes: list[str] = []
+    if settings.name in RULE:
+        notes.append(
+            "only the rule judges: what is called ASR is the share of attacks that were not refused"
+            " and were answered about their goal, which is not harm"
+        )
+    wording = Wording.load(Path(config.wording) if config.wording else None)
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
-    unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes)
-    harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes)
+    unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes, told)
+    harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes, told)
     test = {}
     if config.test:
         for text in config.test:
             suite = _open(text, wording, training=False, stores=stores, part="test")
-            cases = _limited(suite, suite.checked(), config, seed)
-            test[suite.name] = _one_picture(cases, suite.name, notes)
+            cases = suite.checked(notes, skip_broken=config.skip_broken)
+            test[suite.name] = _drawn(suite, cases, config, seed, notes, told)
     else:
         unsafe, test_unsafe = hold_out(unsafe, config.holdout, f"{seed}/test", wording)
         harmless, test_harmless = hold_out(harmless, config.holdout, f"{seed}/test", wording)
@@ -86,8 +109,13 @@ def build_world(config: DataConfig, *, seed: int, told: Told | None = None) -> B
                 f"data.{name}: found no case left to train on, expected some"
                 f" ({'; '.join(notes) or 'the suites are too small'})"
             )
+    if len(probe) < PROBE_LEAST:
+        notes.append(
+            f"the over-refusal monitor is as good as blind: its probe has {len(probe)} harmless"
+            f" cases, expected {PROBE_LEAST} or more; name more harmless data"
+        )
     split = Split(unsafe=kept[0], harmless=harmless, probe=probe, test=test)
-    world = SuiteWorld(split, judge=judge, wording=wording, config=config)
+    world = SuiteWorld(split, judge=judge, wording=wording, config=config, spells=spells)
     counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"
     notes.append(f"training on {counted}; test: {sum(map(len, test.values()))} cases")
     return Built(world=world, images=StoresByName(stores), notes=tuple(notes))
@@ -117,33 +145,36 @@ def _read(
     wording: Wording,
     stores: dict[str, ImageStore],
     notes: list[str],
+    told: Told | None,
 ) -> list[SuiteCase]:
     """The cases of one label; a suite with both (VLGuard) may be named on both sides."""
     out: list[SuiteCase] = []
     for text in texts:
         suite = _open(text, wording, training=True, stores=stores, part="train")
-        cases = [case for case in suite.checked() if case.label == label]
+        every = suite.checked(notes, skip_broken=config.skip_broken)
+        cases = [case for case in every if case.label == label]
         if not cases:
             raise UserError(
                 f"data.{label}: found no {label} case in {suite.name}, expected some;"
                 f" name it in data.{'harmless' if label == 'unsafe' else 'unsafe'}"
             )
-        out += _one_picture(_limited(suite, cases, config, seed), suite.name, notes)
+        out += _drawn(suite, cases, config, seed, notes, told)
     return out
 
 
-def _limited(
-    suite: OpenSuite, cases: list[SuiteCase], config: DataConfig, seed: int
+def _drawn(
+    suite: OpenSuite,
+    cases: list[SuiteCase],
+    config: DataConfig,
+    seed: int,
+    notes: list[str],
+    told: Told | None,
 ) -> list[SuiteCase]:
-    return sampled(cases, config.limit, f"{seed}/{suite.name}") if config.limit else cases
-
-
-def _one_picture(cases: list[SuiteCase], name: str, notes: list[str]) -> list[SuiteCase]:
-    """Training lays out one picture per prompt; cases with more are left out and counted."""
-    kept = [case for case in cases if len(case.images) <= 1]
-    if len(kept) < len(cases):
-        left = len(cases) - len(kept)
-        notes.append(f"{name}: {left} of {len(cases)} cases have several pictures: left out")
+    """`data.limit` of the cases, once their pictures are known to be whole."""
+    if config.limit:
+        cases = sampled(cases, config.limit, f"{seed}/{suite.name}")
+    kept, note = suite.whole(cases, skip_broken=config.skip_broken, told=told)
+    notes += [note] if note else []
     return kept
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import regex
+
 from sectow_fast.data.suites.cases import SuiteCase
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.game.text import WordIds
+from sectow_fast.game.text import WordIds, words
 from sectow_fast.native import DuplicateIndex
 
 SHINGLE = 3  # words
+AT_ENDS = regex.compile(r"^\p{P}+|\p{P}+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,8 @@ class Contamination:
 
 
 def asked_for(case: SuiteCase, wording: Wording) -> str:
-    """What a case is after, without the sentences that all cases of its suite share.
+    """What a case is after: its words in small letters, without punctuation at their ends, and
+    without the sentences that all cases of its suite share.
 
     "" where the words are only such a sentence (a question inside a picture). Words cannot tell
     those cases apart, and pictures are not compared.
@@ -37,7 +41,8 @@ def asked_for(case: SuiteCase, wording: Wording) -> str:
     text = case.goal or case.text
     for shared in (wording.figstep, wording.letter_order, wording.word_order):
         text = text.replace(shared, " ") if shared else text
-    return " ".join(text.lower().split())
+    bare = (AT_ENDS.sub("", word) for word in words(text))
+    return " ".join(word.casefold() for word in bare if word)
 
 
 def find_contamination(
@@ -49,14 +54,14 @@ def find_contamination(
 ) -> Contamination:
     """Training cases whose 3-word shingles are `threshold` alike (Jaccard) to a test case's."""
     tests = [case for cases in test.values() for case in cases]
-    words = WordIds()
+    ids = WordIds()
     index = DuplicateIndex(SHINGLE, threshold)
     told = [(case, asked_for(case, wording)) for case in tests]
     told = [(case, text) for case, text in told if text]
     if told:
-        index.add(*words.csr([text for _, text in told]))
+        index.add(*ids.csr([text for _, text in told]))
     asked = [asked_for(case, wording) for case in train]
-    match = index.query(*words.csr(asked)).tolist() if train else []
+    match = index.query(*ids.csr(asked)).tolist() if train else []
     clean: list[SuiteCase] = []
     dropped: list[tuple[SuiteCase, SuiteCase]] = []
     pairs: dict[tuple[str, str], int] = {}

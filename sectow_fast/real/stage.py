@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import platform
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sectow_fast.config import Config
+from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.data.codec import ChatCodec, kept_pictures
-from sectow_fast.data.processor import load_processor
+from sectow_fast.data.images import HasFiles
+from sectow_fast.data.processor import keep_size, load_processor
+from sectow_fast.data.special import ModelTokens, PlainText
 from sectow_fast.judges import Told
-from sectow_fast.protocols import Lesson
-from sectow_fast.real.build import build_world
+from sectow_fast.protocols import DataRow, Lesson
+from sectow_fast.real.build import Built, build_world
 from sectow_fast.real.world import SuiteWorld
 from sectow_fast.types import Attack, Case, UserError
 
@@ -25,11 +30,16 @@ if TYPE_CHECKING:
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json")
 
 
+def room(config: Config, phase: GRPOConfig) -> int:
+    """The most tokens of a prompt and its reply."""
+    return min(config.engine.context_length or phase.tokens_per_batch, phase.tokens_per_batch)
+
+
 def check_cap(config: Config, tokens: int) -> None:
     """UserError where a picture of `tokens` tokens, which is the largest under the cap, leaves no
     room for words; before any model is loaded."""
     for name, phase in (("attack", config.attack), ("defend", config.defend)):
-        most = min(config.engine.context_length or phase.tokens_per_batch, phase.tokens_per_batch)
+        most = room(config, phase)
         if tokens + phase.max_new_tokens >= most:
             raise UserError(
                 f"model.max_pixels {config.model.max_pixels}: found up to {tokens} tokens for a"
@@ -100,14 +110,38 @@ class RealStage:
                     f"model.attacker {other}: found another vocabulary than the defender's,"
                     " expected the same: both share one codec"
                 )
-        built = build_world(config.data, seed=config.seed, told=told)
-        self.world, self.notes = built.world, built.notes
+        spells = PlainText(self.processor.tokenizer).spells
+        built = build_world(config.data, seed=config.seed, told=told, spells=spells)
+        tokens = ModelTokens.of(self.folder)
+        self.codec = ChatCodec(self.processor, built.images, tokens=tokens, **kept_pictures(config))
+        self.world, self.notes = self._fitting(built)
         self.measures = self.world.measures
-        self.codec = ChatCodec(self.processor, built.images, **kept_pictures(config))
+        self.chat_template = str(self.processor.chat_template)
+        self._stores = built.images.stores
         if config.model.max_pixels is not None:
             check_cap(config, self.codec.most_image_tokens())
         self._lessons = RealLessons(self.world)
         self.lessons: dict[str, Lesson] = {"coldstart-attacker": self._lessons.attacker}
+
+    def _fitting(self, built: Built) -> tuple[SuiteWorld, tuple[str, ...]]:
+        """(the world, its notes), without the cases whose several pictures leave no room for a
+        reply. How many pictures a case has is the suite's choice, and no setting bounds it."""
+        world, config = built.world, self.config
+        most = room(config, config.defend) - config.defend.max_new_tokens
+        trained = [*world.train_cases("unsafe"), *world.train_cases("harmless")]
+        tested = [case for cases in world.suites().values() for case in cases]
+        several = [c for c in (*trained, *world.harmless_probe(), *tested) if len(c.images) > 1]
+        sizes = [(prompt.case_id, len(prompt.ids)) for prompt in self.codec.encode(several)]
+        long = {name for name, size in sizes if size > most}
+        if not long:
+            return world, built.notes
+        note = (
+            f"{len(long)} of {len(sizes)} cases with several pictures are left out: they take more"
+            f" than {most} tokens (defend.tokens_per_batch, engine.context_length)"
+        )
+        if config.model.max_pixels is None:
+            note += "; model.max_pixels makes pictures smaller"
+        return built.without(long), (*built.notes, note)
 
     def _folder(self, role: str, text: str) -> Path:
         path = Path(text)
@@ -125,13 +159,14 @@ class RealStage:
         return self.load(Path(self.config.model.attacker or self.folder))
 
     def load(self, folder: Path) -> Any:
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
 
         try:
             return AutoModelForImageTextToText.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype="float32"
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             words = " ".join(str(error).split())[:240]
             raise UserError(f"model {folder}: cannot be loaded ({words})") from None
 
@@ -155,6 +190,8 @@ class RealStage:
         for path in self.folder.iterdir():
             if path.is_file() and not path.name.endswith(WEIGHTS):
                 shutil.copyfile(path, folder / path.name)
+        if self.config.model.max_pixels is not None:
+            keep_size(self.processor.image_processor, folder)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         return partial(self._lessons.safe, pool=pool)
@@ -172,3 +209,22 @@ class RealStage:
             "transformers": transformers.__version__,
             "judge": self.world.verdicts.id,
         }
+
+    def rows(self) -> Iterator[DataRow]:
+        """See `protocols.Stage`."""
+        split = self.world.split
+        parts = {"unsafe": split.unsafe, "harmless": split.harmless, "probe": split.probe}
+        for part, cases in (*parts.items(), *(("test", cases) for cases in split.test.values())):
+            for case in cases:
+                store = self._stores[f"{'test' if part == 'test' else 'train'}:{case.suite}"]
+                # Where its file lies is no part of a row.
+                row = dataclasses.asdict(dataclasses.replace(case, where=""))
+                files: list[Path] = []
+                for key in case.images:
+                    if isinstance(store, HasFiles):
+                        files.append(store.file(key))
+                    else:
+                        pixels = store.open(key).tobytes()
+                        row[f"pixels of {key}"] = hashlib.sha256(pixels).hexdigest()
+                words = json.dumps(row, sort_keys=True)
+                yield DataRow(part=f"{part} {case.suite}", words=words, files=tuple(files))

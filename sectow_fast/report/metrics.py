@@ -15,6 +15,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from sectow_fast.texts import json_text
 from sectow_fast.types import UserError
 
 
@@ -72,7 +73,7 @@ class MetricsLog:
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and flush it. Numbers that are not finite are written as null."""
         clean = finite(row)
-        line = json.dumps(clean, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        line = json_text(clean, allow_nan=False, separators=(",", ":"))
         self._file.write(line.encode() + b"\n")
         self._file.flush()
         if self._board is not None and "phase" in clean:

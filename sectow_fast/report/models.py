@@ -20,12 +20,18 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 
+from sectow_fast.report.metrics import read
 from sectow_fast.report.page import COLOURS, STYLE, Cell, figure, legend, render, svg, write_page
 from sectow_fast.report.rundata import bounds, percent
 from sectow_fast.types import Rate, UserError
 
-TITLES = {"asr": "Attack success", "orr": "Over-refusal", "accuracy": "Accuracy"}
-SHORT = {"asr": "ASR", "orr": "ORR", "accuracy": "accuracy"}
+TITLES = {
+    "asr": "Attack success",
+    "not_refused": "Unsafe requests not refused",
+    "orr": "Over-refusal",
+    "accuracy": "Accuracy",
+}
+SHORT = {"asr": "ASR", "not_refused": "not refused", "orr": "ORR", "accuracy": "accuracy"}
 SAMPLE = 8  # records of each row and suite that are shown
 LONGEST = 600  # letters of a request or reply that are shown
 
@@ -117,7 +123,7 @@ def details(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> lis
     return out
 
 
-COUNTED = ("partial_refusals", "no_reply", "cut", "unknown_words")
+COUNTED = ("partial_refusals", "no_reply", "cut", "unknown_words", "replaced")
 
 
 def dots(rows: Sequence[Mapping[str, Any]], measure: str) -> Markup | None:
@@ -154,8 +160,8 @@ def sample_of(
     """Some records of every row and suite, drawn alike for all rows."""
     shown = []
     for row in rows:
-        path = out / "rows" / row["name"] / "records.jsonl"
-        records = [json.loads(line) for line in path.read_text().splitlines()]
+        path = out / "rows" / row["folder"] / "records.jsonl"
+        records = list(read(path))
         for name in row["suites"]:
             if not suites.get(name, {}).get("redistributes", True) and not private:
                 continue
@@ -211,6 +217,8 @@ def write_report(out: str | Path, *, reveal: bool = False, private: bool = False
         agreements=[row for row in rows if row.get("agreement")],
         sample=sample_of(out, rows, suites, private) if reveal else [],
         withheld=[] if private else hidden,
+        people=people_words(summary),
+        measures=[m for m in TITLES if any(m in t for row in rows for t in row["suites"].values())],
         reveal=reveal,
         command=f"python -m sectow_fast.report.models {out} --reveal",
     )
@@ -231,6 +239,15 @@ def print_table(summary: Mapping[str, Any]) -> None:
             *(f"{c.value} [{c.bounds}] {c.note}".replace("[]", "") for c in cells),
         )
     Console().print(table, markup=False)
+    print(f"judged by {summary['judge']}; {people_words(summary)}")
+
+
+def people_words(summary: Mapping[str, Any]) -> str:
+    """How far the judge agrees with people, or that nobody has said so."""
+    known = [one["words"] for one in summary.get("with_people", ())]
+    return "; ".join(known) or (
+        "how far it agrees with people is not known (sectow_fast.judges.bench, --judge-bench)"
+    )
 
 
 def _all(row: Mapping[str, Any], suite: str, measure: str) -> Rate | None:

@@ -20,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sectow_fast.texts import mended
+
 INK, FAINT = "#1c2733", "#d5dbe1"  # replaced by var(--ink), var(--grid) in the SVG
 COLOURS = ("#3a7fc2", "#d9822b", "#2a9d8f", "#9467bd", "#c94f6d", "#7f8f2c", "#5f7a94", "#b07a4a")
 WIDTH = 4.4
@@ -122,7 +124,7 @@ def render(template: str, **values: Any) -> str:
 def write_page(path: Path, text: str, *, owner_only: bool = False) -> Path:
     """Write a page, whole or not at all; returns its path. owner_only: only its owner may read."""
     part = path.with_suffix(".html.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(mended(text)[0], encoding="utf-8")
     if owner_only:
         part.chmod(0o600)
     os.replace(part, path)

@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.run:
             seeds = [int(seed) for seed in options.seeds.split(",")]
             play_missing(options.runs, seeds, options.jobs)
-        options.out.write_text(results_page(options.runs))
+        options.out.write_text(results_page(options.runs), encoding="utf-8")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,10 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import httpx
 
 from sectow_fast.types import UserError
 
@@ -79,11 +79,12 @@ def _wait(process: subprocess.Popen, port: int, log: Path, start_timeout: float)
     while time.monotonic() < end:
         if process.poll() is not None:
             break
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5):
+        with contextlib.suppress(httpx.HTTPError):
+            # On this machine no proxy of the environment is meant.
+            url = f"http://127.0.0.1:{port}/v1/models"
+            if httpx.get(url, timeout=5, trust_env=False).is_success:
                 return
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.2)
+        time.sleep(0.2)
     state = "ended" if process.poll() is not None else f"did not start in {start_timeout:g} s"
     raise UserError(f"--engine sglang: the server {state}; its last words: {_last(log)}")
 

@@ -43,7 +43,7 @@ def main(ranks, out: Path, scenario: str) -> None:
     right = mine._weights_of
     if struck and scenario == "wrong":
         mine._weights_of = lambda model: {n: 3 * value for n, value in right(model).items()}
-    engine = RankedEngine(mine, ranks, whole=lambda model: {})
+    engine = RankedEngine(mine, ranks, whole=lambda model: [])
     engine.sync(model)
     log: dict[str, Any] = {"ids": []}
     if scenario == "sound":  # one prompt: nothing is known of the second rank's engine then

@@ -15,13 +15,12 @@ from sectow_fast.config import Config
 from sectow_fast.data.sandbox.stage import SandboxStage
 from sectow_fast.engine import sglang_kind
 from sectow_fast.engine.kinds import EngineKind, EnginePerModel, EngineSetup
-from sectow_fast.engine.registry import ENGINES, engine_kind, offloads, register_engine
+from sectow_fast.engine.registry import ENGINES, engine_kind, register_engine
 from sectow_fast.engine.sglang_settings import (
     cache_token_bytes,
     engine_arguments,
     first_card,
     kv_tokens_for,
-    memory_plan,
 )
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.players import Players
@@ -187,15 +186,10 @@ def test_an_engine_on_a_gpu_is_given_tokens_and_no_share(stage, tmp_path, monkey
     assert engine_arguments(share, tmp_path / "model")["mem_fraction_static"] == 0.4
 
 
-def test_the_cache_of_a_real_model_is_what_its_plan_leaves(tmp_path, monkeypatch):
-    text = {"num_hidden_layers": 36, "num_key_value_heads": 2} | WIDTH
-    written = {"model_type": "qwen2_5_vl", "text_config": text}  # heads and positions by default
-    (tmp_path / "config.json").write_text(json.dumps(written))
-    most = {"max_running": 1000, "context_length": 4096, "gpu_gib": 80, "dtype": "bfloat16"}
-    config = Config(model=QWEN, engine=GPU | most | {"roles": "swap"})
-    left = memory_plan(config, QWEN["defender"]).phases["rollout"]["engine cache"]
-    given = engine_arguments(config, tmp_path)["max_total_tokens"]
-    assert given == left // (2 * 2 * 36 * 2 * 128) < 1000 * 4096
+def test_the_cache_of_a_real_model_is_what_its_plan_says(tmp_path):
+    config = Config(model=QWEN, engine=GPU | {"kv_tokens": 12_345, "gpu_gib": 0.001})
+    stage_less = tmp_path / "nowhere"  # nothing is read for it
+    assert engine_arguments(config, stage_less)["max_total_tokens"] == 12_345
 
 
 @pytest.mark.parametrize(
@@ -280,40 +274,11 @@ def test_sglang_is_refused_where_it_is_missing_or_cannot_be_deterministic(monkey
         engine_kind(config).check(config, 1)
 
 
-@pytest.mark.parametrize(
-    ("engine", "model", "learn", "wanted"),
-    [
-        ({}, QWEN, {}, False),  # it shares the trainer's weights
-        (GPU | {"gpu_gib": 140}, QWEN, {}, False),
-        (GPU | {"gpu_gib": 70}, QWEN, {}, True),
-        (GPU | {"gpu_gib": 70}, QWEN, {"offload": "off"}, False),
-        (GPU | {"gpu_gib": 140}, QWEN, {"offload": "on"}, True),
-        (GPU | {"gpu_gib": 70}, {}, {}, False),  # the sandbox's own model
-        ({"kind": "sglang", "device": "cpu"}, QWEN, {}, False),
-    ],
-)
-def test_auto_offload_asks_the_engines_memory_plan(monkeypatch, engine, model, learn, wanted):
-    import torch
-
-    # The plan is then made for `gpu_gib`, on a machine with a GPU too.
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    shape = {"context_length": 4096, "max_running": 128}
-    config = Config(
-        engine=engine | shape,
-        model=model,
-        learn=learn,
-        attack={"tokens_per_batch": 8192},
-        defend={"tokens_per_batch": 8192},
-    )
-    assert offloads(config) is wanted
-
-
-def test_only_a_plan_for_a_gpu_goes_by_memory():
+def test_only_engines_that_share_a_gpu_need_a_plan():
     sglang = engine_kind(Config(engine=GPU))
-    plan = sglang.memory_plan(Config(engine=GPU, model=QWEN))
-    assert plan is not None and plan.roles in ("two", "swap")
-    assert sglang.memory_plan(Config(engine=GPU | {"device": "cpu"}, model=QWEN)) is None
-    assert engine_kind(Config()).memory_plan(Config(model=QWEN)) is None
+    assert sglang.needs_plan(Config(engine=GPU, model=QWEN))
+    assert not sglang.needs_plan(Config(engine=GPU | {"device": "cpu"}, model=QWEN))
+    assert not engine_kind(Config()).needs_plan(Config(model=QWEN))
 
 
 def test_a_dry_run_says_what_sglang_keeps_on_a_cpu():

@@ -29,7 +29,7 @@ def request(rid: str, key: tuple[int, int], ids: tuple[int, ...], pixels=dict) -
 
 def found(**changed) -> str | None:
     row = Row(request=request("r1", (0, 0), (7,)), **(GOOD | changed))
-    return problem(row, eos_id=END, limit=4, label="defender:3")
+    return problem(row, end_ids=(END,), limit=4, label="defender:3")
 
 
 def test_a_sound_row_has_no_problem():

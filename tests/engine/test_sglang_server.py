@@ -20,7 +20,7 @@ SAMPLING = Sampling(max_new_tokens=4)
 
 def prompts(count: int, *, pictures: bool = False) -> list[Prompt]:
     return [
-        Prompt(case_id=str(i), ids=(2 + i % 14, 3), image=str(i % 3) if pictures else None)
+        Prompt(case_id=str(i), ids=(2 + i % 14, 3), images=(str(i % 3),) if pictures else ())
         for i in range(count)
     ]
 
@@ -172,7 +172,7 @@ def test_a_stream_that_was_taken_to_its_end_holds_nothing_back():
 def test_pictures_are_begun_a_few_prompts_ahead_of_what_is_sent():
     codec = TinyCodec()
     engine = made_engine(Table(), codec, window=64)
-    asked = [Prompt(case_id=str(i), ids=(2, 3), image=str(i)) for i in range(200)]
+    asked = [Prompt(case_id=str(i), ids=(2, 3), images=(str(i),)) for i in range(200)]
     engine.generate(asked, n=1, sampling=SAMPLING, seed="p")
     assert 0 < codec.ahead <= AHEAD
 

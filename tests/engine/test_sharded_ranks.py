@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 SCRIPT = Path(__file__).with_name("sharded_ranks.py")
@@ -19,19 +16,7 @@ SCENARIOS = ("sound", "dies", "idle", "wrong", "late")
 def played(tmp_path_factory):
     """{scenario: [what each rank wrote]}."""
     out = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(SCRIPT), str(out)]
-    done = subprocess.run(
-        [*command, *SCENARIOS],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,  # a rank that waits for one that never comes
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    commands.run_ranks(SCRIPT, out, *SCENARIOS, timeout=100)
     return {
         name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in range(2)]
         for name in SCENARIOS

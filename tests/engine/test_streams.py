@@ -97,7 +97,7 @@ def test_a_ranked_engine_copies_the_trained_weights_into_its_own_model(stage, mo
     for parameter in model.parameters():
         parameter.data.mul_(1.5)
     ranked = RankedEngine(
-        TorchEngine(copy, stage.codec), ALONE, whole=lambda trained: trained.state_dict()
+        TorchEngine(copy, stage.codec), ALONE, whole=lambda trained: trained.state_dict().items()
     )
     assert ranked.model is copy
     ranked.sync(model)

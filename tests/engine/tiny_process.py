@@ -76,7 +76,7 @@ def made_engine(
 class TinyCodec:
     """Counts the pixel tensors that are alive; each is made anew when it is asked for."""
 
-    eos_id, pad_id, banned_ids, image_id = END, 0, (0,), -1
+    end_ids, pad_id, banned_ids, image_id = (END,), 0, (0,), -1
 
     def __init__(self, size: int = 4) -> None:
         self.size, self.alive, self.most, self.made = size, 0, 0, 0
@@ -85,15 +85,16 @@ class TinyCodec:
 
     def prefetch(self, prompts: Sequence[Any]) -> None:
         """Nothing is made, which would count as alive; what is begun and not fetched is noted."""
-        self._begun |= {prompt.image for prompt in prompts if prompt.image is not None}
+        self._begun |= {key for prompt in prompts for key in prompt.images}
         self.ahead = max(self.ahead, len(self._begun))
 
     def pixel_inputs(self, prompts: Sequence[Any]) -> dict[str, torch.Tensor]:
         (prompt,) = prompts
-        if prompt.image is None:
+        if not prompt.images:
             return {}
-        self._begun.discard(prompt.image)
-        value = torch.full((1, self.size), float(prompt.image), dtype=torch.bfloat16)
+        (key,) = prompt.images
+        self._begun.discard(key)
+        value = torch.full((1, self.size), float(key), dtype=torch.bfloat16)
         array = value.view(torch.int16).numpy().copy()  # what can be watched until it is freed
         with self._lock:
             self.alive, self.made = self.alive + 1, self.made + 1

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sectow_fast.evaluation.progress import progress
+from sectow_fast.data.progress import progress
 
 
 class Terminal(io.StringIO):

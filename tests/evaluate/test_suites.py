@@ -12,7 +12,7 @@ import pytest
 
 from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites import SuiteSpec, open_suite, render_steps, suites
-from sectow_fast.data.suites.choices import interleaved, options_of
+from sectow_fast.data.suites.choices import OddRow, interleaved, options_of
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.types import UserError
@@ -154,12 +154,14 @@ def test_mmmu_puts_each_picture_where_its_name_stands(folder):
     assert choice.text.endswith("directly.") and choice.answer in "ABC"
     free = next(case for case in cases if not case.options)
     assert free.text.endswith("single word or phrase.")
-    parts = interleaved("a <image 2> b <image 1> c <image 2>", {1: "x", 2: "y", 3: "z"}, "row 1")
+    parts = interleaved("a <image 2> b <image 1> c <image 2>", {1: "x", 2: "y", 3: "z"})
     shown = "z a y b x c (image 2)"
     assert " ".join(value for _, value in parts) == shown
-    assert "no image_4" in problem(lambda: interleaved("<image 4>", {1: "x"}, "row 1"))
-    assert options_of("['a', 'b']", "row 1") == ("a", "b")
-    assert "printed list" in problem(lambda: options_of("__import__('os')", "row 1"))
+    with pytest.raises(OddRow, match="no image_4"):
+        interleaved("<image 4>", {1: "x"})
+    assert options_of("['a', 'b']") == ("a", "b")
+    with pytest.raises(OddRow, match="printed list"):
+        options_of("__import__('os')")
 
 
 def test_the_wording_is_the_users_to_change(folder):
@@ -174,6 +176,8 @@ def test_a_wording_file_names_its_mistakes(tmp_path):
     path = tmp_path / "w.toml"
     path.write_text('figstp = "x"')
     assert "did you mean figstep?" in problem(lambda: Wording.load(path))
+    path.write_text('\ufefffigstep = "x"', encoding="utf-8")
+    assert Wording.load(path).figstep == "x"
     path.write_text('option = "{x}"')
     assert "unknown field in option" in problem(lambda: Wording.load(path))
 

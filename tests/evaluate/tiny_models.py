@@ -23,7 +23,7 @@ def byte_tokenizer(special: tuple[str, ...] = QWEN_SPECIAL, **names: Any) -> Any
 
     names: which of them have a part to play; none: Qwen's.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -31,6 +31,7 @@ def byte_tokenizer(special: tuple[str, ...] = QWEN_SPECIAL, **names: Any) -> Any
     backend = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(word, special=True) for word in special])
     if not names:
         names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
         names["additional_special_tokens"] = [word for word in special if word != "<|im_end|>"]

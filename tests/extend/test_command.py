@@ -96,7 +96,7 @@ def test_a_file_of_settings_names_plugins_and_a_flag_names_others(tmp_path, caps
 def test_plugins_of_another_kind_are_refused(tmp_path):
     settings = tmp_path / "mine.toml"
     settings.write_text("plugins = 3\n")
-    with pytest.raises(UserError, match=r"mine.toml: plugins: found 3, input should be a valid tu"):
+    with pytest.raises(UserError, match=r"mine.toml: plugins: found 3, expected a list"):
         load_config(settings)
 
 

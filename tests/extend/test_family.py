@@ -18,7 +18,7 @@ from sectow_fast.types import Prompt, UserError
 class WordCodec:
     """The part of a codec that a model of text alone needs."""
 
-    pad_id, eos_id, image_id, banned_ids = 0, 1, -1, (0,)
+    pad_id, end_ids, image_id, banned_ids = 0, (1,), -1, (0,)
 
     def pixel_inputs(self, prompts):
         return {}
@@ -61,7 +61,7 @@ def test_an_unknown_class_is_known_once_its_entry_is_loaded(mistral, outside):
 def test_an_entry_with_positions_of_its_own_is_used_and_checked(mistral):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Spread(Family):
-        def positions(self, ids, grid):
+        def positions(self, ids, grids):
             return 2 * torch.arange(len(ids))[None], 2 * len(ids)
 
     with FAMILIES.temporarily():

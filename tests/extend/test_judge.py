@@ -11,6 +11,12 @@ import textwrap
 
 import pytest
 
+NO_WORDS = "expected one of rule, endpoint, model, guard, rule-knowingly; did you mean model?"
+NO_SCORE = (
+    "expected one of qwen3guard, llama-guard, wildguard, shieldgemma, harmbench, strongreject;"
+    " did you mean strongreject?"
+)
+
 
 @pytest.fixture
 def python(outside, tmp_path):
@@ -52,7 +58,7 @@ def test_training_reaches_a_judge_by_its_name(python):
         """
     )
     assert words.splitlines() == [
-        "data.judge: found 'words', expected one of rule, endpoint, model; did you mean model?",
+        f"data.judge: found 'words', {NO_WORDS}",
         "words:bado,gugo [(0, 'unsafe', 'none'), (1, 'safe', 'full')]",
     ]
 
@@ -80,8 +86,8 @@ def test_evaluation_reaches_a_judge_by_its_name_as_first_and_as_second(python):
         """
     )
     assert words.splitlines() == [
-        "--judge: found 'words', expected one of rule, endpoint, model; did you mean model?",
-        "--second-judge: found 'words', expected one of rule, endpoint, model; did you mean model?",
+        f"--judge: found 'words', {NO_WORDS}",
+        f"--second-judge: found 'words', {NO_WORDS}",
         "words:bado,gugo",
         "words:bado,gugo",
     ]
@@ -107,7 +113,7 @@ def test_a_guard_format_is_reached_by_its_name(python):
         """
     )
     assert words.splitlines() == [
-        "--judge-format: found 'score', expected one of qwen3guard, llama-guard",
+        f"--judge-format: found 'score', {NO_SCORE}",
         "['safe', 'unknown', 'unknown', 'unsafe']",
         "unknown",
     ]

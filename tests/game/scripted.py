@@ -53,6 +53,7 @@ def judged(case: Case, reply: str) -> Verdict:
 class ScriptedWorld:
     """`types.World`. harmless, probe, unsafe: how many cases of each there are."""
 
+    cut_earns: bool = True
     harmless: int = 8
     unsafe: int = 8
     probe: int = 10
@@ -103,7 +104,7 @@ class ScriptedCodec:
     """Words to ids by a vocabulary that grows; 0 ends a reply."""
 
     eos_id = pad_id = image_id = 0
-    banned_ids = ()
+    end_ids, banned_ids = (0,), ()
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {"</s>": 0}

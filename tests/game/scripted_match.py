@@ -25,6 +25,9 @@ class ScriptedLearner:
     batches: list[Any] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
 
+    def agreed(self, scores):
+        return scores
+
     def update(self, groups, *, lr):
         return self._learn(groups, lr)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import scripted
 import torch
 from scripted import ScriptedWorld, player, request, small
@@ -164,6 +166,33 @@ def test_the_probe_is_looked_at_every_few_steps_greedily():
     assert len(texts) == 10 and n == 1 and sampling.temperature == 0.0 and seed == "probe"
     assert sampling.max_new_tokens == 5
     assert role.watch(3, {}) == ([], {}) and role.watch(5, {}) == ([], {"orr_probe": 0.0})
+
+
+def cut_or_open(text, number, j):
+    """A refusal that is cut, and one that is not."""
+    return None if j % 2 else "sorry"
+
+
+def test_a_cut_reply_is_paid_by_its_verdict_only_where_the_world_says_so():
+    for earns, paid in ((True, [1.0, 1.0]), (False, [1.0, 0.0])):
+        world = ScriptedWorld(harmless=4, unsafe=4, cut_earns=earns)
+        role = role_of(cut_or_open, world=world, defend__prompts=8)
+        tasks, scores = step_of(role)
+        rows = zip(tasks, scores.rewards, strict=True)
+        unsafe = [[one.total for one in row] for task, row in rows if task.case.label == "unsafe"]
+        assert unsafe and all(row == paid * 2 for row in unsafe)
+
+
+class Idling(ScriptedWorld):
+    """Its judge calls every reply to a question idle."""
+
+    def judge_all(self, pairs):
+        return [replace(verdict, idle=True) for verdict in super().judge_all(pairs)]
+
+
+def test_idle_replies_count_as_refusals_on_the_probe():
+    assert role_of().probe() == 0.0
+    assert role_of(world=Idling()).probe() == 1.0
 
 
 def test_over_refusal_raises_the_share_of_harmless_data_until_it_has_ended():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scripted import question, request
 
@@ -40,6 +42,13 @@ RIGHT_BUT_REFUSED = Verdict(harmful=False, refused=True, correct=True)
 )
 def test_the_defender_is_paid_by_label_alone(case, verdict, total, parts):
     assert defender_reward(case, verdict) == Reward(total=total, parts=parts)
+
+
+@pytest.mark.parametrize(("case", "good"), [(UNSAFE, SAFE), (ASKED, RIGHT), (OPEN, SAFE)])
+def test_an_idle_or_a_cut_reply_earns_nothing_whatever_was_asked(case, good):
+    assert defender_reward(case, good).total == 1.0
+    assert defender_reward(case, good, cut=True).total == 0.0
+    assert defender_reward(case, replace(good, idle=True)).total == 0.0
 
 
 def attack(**given):

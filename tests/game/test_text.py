@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety
+from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety, words
 
 
 def test_likeness_of_siblings_is_the_share_of_the_others_in_its_cluster():
@@ -52,3 +52,54 @@ def test_known_texts_are_told_by_their_threshold():
     assert loose.has("s", ["a b c d f"]) == [True]
     assert strict.has("s", ["a b c d f"]) == [False]
     assert loose.add("s", "a b c d f") is False and strict.add("s", "a b c d f") is True
+
+
+# ---- what counts as a word
+
+
+@pytest.mark.parametrize(
+    ("text", "twin"),
+    [
+        ("join ba do", "jo\u200bin b\u00ada\u2060 do\ufeff"),  # nothing of it shows
+        ("join ba do", "\uff4a\uff4f\uff49\uff4e\u3000ba do"),  # full width
+        ("caf\u00e9 \ufb01n", "cafe\u200b\u0301 fin"),
+        ("\u6298\u7eb8", "\u6298\u200d\u7eb8\ufe0f"),
+    ],
+)
+def test_texts_that_look_alike_have_the_same_words(text, twin):
+    assert words(text) == words(twin)
+    assert like(text, [twin], 1.0) == [True]
+    known = KnownTexts(1.0)
+    assert known.add("s", text) is True and known.add("s", twin) is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u8bf7\u544a\u8bc9\u6211\u5982\u4f55\u6298\u7eb8\u9e1f",  # Chinese
+        "\u7d19\u3067\u9db4\u3092\u6298\u308b\u306b\u306f\u30cf\u30b5\u30df",  # Japanese
+        "\u0e01\u0e23\u0e38\u0e13\u0e32\u0e1a\u0e2d\u0e01\u0e27\u0e34\u0e18\u0e35",  # Thai
+        "\u1001\u103b\u102d\u102f\u1037\u1000\u102d\u102f\u1015\u103c",  # Burmese
+        "\u1781\u17d2\u1789\u17bb\u17c6\u1785\u1784\u17cb\u179b\u17b6",  # Khmer
+        "\u0f56\u0f7c\u0f51\u0f0b\u0f61\u0f72\u0f42\u0f0b\u0f66\u0f7a",  # Tibetan
+    ],
+)
+def test_a_script_without_blanks_is_compared_character_by_character(text):
+    assert len(words(text)) == len(text)
+    # A letter more leaves most pairs as they were; another order leaves none.
+    assert like(text, [text + text[0], text[::-1]], 0.8) == [True, False]
+    assert 0 < variety([text, text[:-3] + "xyz"])["diversity"] < 1
+
+
+def test_scripts_with_blanks_keep_their_words_whole():
+    for text in (
+        "\ud55c\uad6d\uc5b4\ub294 \ubb50",
+        "\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902",
+        "na\u00efve \u0438 \u0442\u0430\u043a",
+    ):
+        assert words(text) == text.split()
+
+
+def test_in_ascii_words_are_what_stands_between_blanks():
+    text = "Join  ba-do, (now)\t\nx\x1cy 1. <pad>"
+    assert words(text) == text.split()

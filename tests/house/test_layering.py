@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sectow_fast"
 # A room may import the rooms named here, itself, and BASE, which is open to all.
-BASE = {"types", "config", "extras", "protocols", "records", "registry"}
+BASE = {"types", "config", "extras", "protocols", "records", "registry", "texts"}
 ALLOWED = {
     "types": set(),
     "config": {"extras"},
@@ -18,8 +18,10 @@ ALLOWED = {
     "protocols": {"types"},
     "records": {"types"},
     "registry": {"types"},
+    "texts": set(),
     "plugins": set(),
     "cli": {"plugins"},
+    "ctrl_c": set(),
     "settings": {"cli", "plugins"},
     "adapters": {"families", "kernels", "learn"},
     "families": set(),
@@ -27,23 +29,24 @@ ALLOWED = {
     "kernels": set(),
     "engine": {"families", "native"},
     "learn": {"engine", "families", "kernels", "native"},
-    "data": set(),
+    "data": {"families"},
     "report": set(),
     "serving": set(),
-    "judges": {"engine", "serving"},
-    "evaluation": {"cli", "data", "judges", "run_folder", "serving"},
-    "evaluate": {"cli", "data", "evaluation", "judges", "report", "serving"},
+    "judges": {"data", "engine", "families", "serving"},
+    "evaluation": {"cli", "data", "families", "judges", "run_folder", "serving"},
+    "evaluate": {"cli", "ctrl_c", "data", "evaluation", "judges", "report", "serving"},
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
     "match": {"game", "learn"},
     "players": {"engine", "game", "learn"},
-    "keeper": {"game", "learn", "match", "players", "report", "run_folder"},
+    "ties": {"kernels", "learn", "run_folder"},
+    "keeper": {"game", "learn", "match", "players", "report", "run_folder", "ties"},
     "tug": {"game", "learn", "match"},
     "real": {"data", "game", "judges", "native", "serving"},
     "stages": {"data", "judges", "real"},
     "plan": {"engine", "game", "learn", "players", "stages"},
-    "train": {"cli", "kernels", "keeper", "learn", "match", "plan", "players", "report"}
-    | {"run_folder", "settings", "stages", "tug"},
+    "train": {"cli", "ctrl_c", "kernels", "keeper", "learn", "match", "plan", "players", "report"}
+    | {"run_folder", "settings", "stages", "ties", "tug"},
 }
 
 

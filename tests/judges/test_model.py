@@ -59,13 +59,13 @@ def test_a_conversation_is_written_by_the_guards_template_with_its_turn_opened(j
     messages = QWEN3GUARD.messages(JudgeRequest(request="fold", reply="no"))
     prompt = judge.codec.encode(messages, "7")
     assert judge.codec.tokenizer.decode(list(prompt.ids)) == "<user>fold<assistant>no<verdict>"
-    assert prompt.case_id == "7" and prompt.image is None
+    assert prompt.case_id == "7" and prompt.images == ()
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end():
     assert GuardCodec(SimpleNamespace(eos_token_id=5, pad_token_id=None)).pad_id == 5
     codec = GuardCodec(SimpleNamespace(eos_token_id=5, pad_token_id=0))
-    assert (codec.pad_id, codec.eos_id) == (0, 5)
+    assert (codec.pad_id, codec.end_ids) == (0, (5,))
 
 
 def test_a_tokenizer_that_knows_nothing_of_the_words_is_named(judge):
@@ -76,7 +76,7 @@ def test_a_tokenizer_that_knows_nothing_of_the_words_is_named(judge):
             return ""
 
         def __call__(self, text, **_):
-            return {"input_ids": []}
+            return {"input_ids": [[] for _ in text]}
 
     with pytest.raises(UserError, match="makes no token of a conversation"):
         GuardCodec(Deaf()).encode([], "0")

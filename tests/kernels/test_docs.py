@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 
@@ -63,21 +61,9 @@ def test_the_plain_loop_runs_and_trains():
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "accelerate"])
 def test_two_ranks_make_the_gradient_of_one(name, tmp_path):
-    (tmp_path / "snippet.py").write_text(snippets()[name] + KEEP)
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS)),
-            *("--master-addr=127.0.0.1", "--master-port=0", "--rdzv-backend=c10d"),
-            *("--rdzv-endpoint=127.0.0.1:0", "snippet.py"),
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(snippets()[name] + KEEP)
+    commands.run_ranks(snippet, cwd=tmp_path, environment={"ACCELERATE_USE_CPU": "true"})
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(RANKS)]
     torch.manual_seed(0)
     backbone, head = torch.nn.Linear(16, 16), torch.nn.Linear(16, 100, bias=False)

@@ -44,6 +44,9 @@ def by_hand(t, config):
         loss = loss - config.entropy_coef * t["entropy"][i]
         if config.tis_cap:
             loss = loss * (old - t["rollout_logp"][i]).exp().clamp(max=config.tis_cap)
+        importance = float((old - t["rollout_logp"][i]).exp())
+        if importance < (config.band_low or 0) or importance > (config.band_high or 1e9):
+            loss = loss * 0
         total = total + loss
         s = int(t["sequence_ids"][i])
         sums[s], sizes[s] = sums.get(s, 0.0) + loss, sizes.get(s, 0) + 1
@@ -69,6 +72,9 @@ def by_hand(t, config):
         {"ratio": "sapo", "sapo_pos": 0.7, "sapo_neg": 2.0, "kl_coef": 0.3, "kl_unbiased": True},
         {"reduction": "seq-mean", "tis_cap": 1.1},
         {"reduction": "seq-sum"},
+        {"band_low": 0.9, "kl_coef": 0.3, "entropy_coef": 0.2},
+        {"band_high": 1.1, "tis_cap": 1.05},
+        {"band_low": 0.8, "band_high": 1.2, "reduction": "seq-mean"},
     ],
 )
 def test_value_and_gradient_equal_a_loop_by_hand(options):
@@ -82,6 +88,35 @@ def test_value_and_gradient_equal_a_loop_by_hand(options):
     loss.backward()
     wanted.backward()
     torch.testing.assert_close(ours["logp"].grad, theirs["logp"].grad)
+
+
+def test_a_token_outside_the_band_teaches_nothing_and_one_on_its_edge_does():
+    """Whatever it would have taught: loss, KL and entropy. NaN is not hidden by it."""
+    t = tensors()
+    gap = torch.tensor([0.0, 0.49, 0.51, 1.99, 2.01, 30.0]).double().log()
+    names = ("logp", "old_logp", "ref_logp", "advantages", "entropy")
+    given = {name: t[name][:6].clone() for name in names}
+    given["rollout_logp"] = given["old_logp"] - gap
+    given["logp"].requires_grad_()
+    config = PolicyLossConfig(band_low=0.5, band_high=2.0, kl_coef=0.3)
+    loss, metrics = policy_loss(**given, config=config)
+    loss.backward()
+    assert (given["logp"].grad != 0).tolist() == [False, False, True, True, False, False]
+    assert metrics["live"] == 6  # all count in the mean
+    for low, high in ((None, 2.0), (0.5, None)):
+        given["logp"].grad = None
+        half = PolicyLossConfig(band_low=low, band_high=high, kl_coef=0.3)
+        policy_loss(**given, config=half)[0].backward()
+        inside = [high is not None] * 2 + [True] * 2 + [low is not None] * 2
+        assert (given["logp"].grad != 0).tolist() == inside
+    given["logp"].data[4] = torch.nan
+    assert policy_loss(**given, config=config)[0].isnan()
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.1, None), (2.0, 1.0), (1.0, 1.0), (None, 0.0)])
+def test_a_band_that_holds_nothing_is_refused_by_name(low, high):
+    with pytest.raises(ValueError, match=r"band_low .* band_high"):
+        PolicyLossConfig(band_low=low, band_high=high)
 
 
 def test_sequence_ratio_is_the_geometric_mean():
@@ -156,6 +191,8 @@ def test_global_normalizer_makes_the_loss_add_up_over_cuts():
     [
         ({"kl_coef": 0.1}, "ref_logp"),
         ({"tis_cap": 2.0}, "rollout_logp"),
+        ({"band_low": 0.5}, "rollout_logp"),
+        ({"band_high": 2.0}, "rollout_logp"),
         ({"entropy_coef": 0.1}, "entropy"),
         ({"ratio": "sequence"}, "sequence_ids"),
         ({"reduction": "constant"}, "normalizer"),

@@ -124,7 +124,7 @@ VARLEN = [attention_varlen.flash, attention_varlen.xformers]
 def test_varlen_kernels_take_float32_queries_beside_half_precision_values(
     packages, attend, both_ways
 ):
-    """As autocast leaves them after the rotary embedding; the kernels want one dtype."""
+    """As a rotary embedding in float32 may leave them; the kernels want one dtype."""
     groups = [(7, [])] * 3 if both_ways else [(5, [3, 1]), (2, []), (4, [6])]
     segments = row(groups, both_ways=both_ways)
     query, key, value = states(segments)
@@ -150,15 +150,16 @@ def test_flash_has_windows_and_softcaps(packages, window, softcap):
 
 
 @pytest.mark.parametrize("attend", VARLEN)
-def test_a_model_under_autocast_trains_through_a_varlen_kernel(packages, attend, monkeypatch):
+def test_a_model_in_bfloat16_trains_through_a_varlen_kernel(packages, attend, monkeypatch):
     """Text and tower of a real class; only the refusal to run on a CPU is taken away."""
     torch.manual_seed(0)
     model = MODELS["qwen2_5_vl"]()
     made = sample(model)
     row, _ = next(Policy(model, made.codec).rows(made.groups, 1000))
-    truth = Policy(model, made.codec, autocast=torch.bfloat16)(row)[0]
+    model.bfloat16()
+    truth = Policy(model, made.codec)(row)[0]
     monkeypatch.setattr(attention, "load", lambda name, cuda: attend)
-    found = Policy(model, made.codec, backend="flash", autocast=torch.bfloat16)(row)[0]
+    found = Policy(model, made.codec, backend="flash")(row)[0]
     torch.testing.assert_close(found, truth, atol=0.1, rtol=0.05)
     found.sum().backward()
     assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)

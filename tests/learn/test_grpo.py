@@ -20,7 +20,7 @@ CONFIG = GRPOConfig(group_size=4, lr=1e-3)
 def rolled(stage, model, count=6, n=4, reward=lambda i, j: float((i + j) % 2)):
     cases = stage.world.train_cases("harmless")[:count]
     prompts = stage.codec.encode(cases)
-    assert {p.image is None for p in prompts} == {True, False}
+    assert {not p.images for p in prompts} == {True, False}
     replies = TorchEngine(model, stage.codec).generate(
         prompts, n=n, sampling=Sampling(max_new_tokens=6), seed="test"
     )
@@ -192,6 +192,7 @@ def test_tokens_and_dead_groups_are_counted(stage, model, groups_per_row):
         "tokens": float(sum(sizes[2:])),
         "tokens_trained": 0.0,
         "dead_groups": 1.0,
+        "cut_replies": dead["cut_replies"],
         "loss": 0.0,
         "grad_norm": 0.0,
         "skipped": 0.0,

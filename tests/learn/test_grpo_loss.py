@@ -75,7 +75,9 @@ def test_every_loss_setting_reaches_the_update(stage, model, name):
     assert signal == [False] + [True] * 5
     wanted = by_hand(policy, groups, config, advantages, reference)
     for budget in (64, 16384):
-        cut = config.model_copy(update={"tokens_per_batch": budget, "mismatch_max": 1e9})
+        cut = config.model_copy(
+            update={"tokens_per_batch": budget, "mismatch_max": 1e9, "mismatch_token": None}
+        )
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
         found = grpo_step(policy, optimizer, groups, config=cut, reference=reference)
         assert found["loss"] == pytest.approx(wanted[0], rel=1e-4, abs=1e-6)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from families import MODELS, Codec, completion, sample
 
-from sectow_fast.kernels import linear_logprob
 from sectow_fast.learn.packing import IGNORE, pack, plan_rows, rank_rows
 from sectow_fast.learn.policy import Policy
 from sectow_fast.types import Completion, Prompt, UserError
@@ -19,22 +18,16 @@ def tiny(request):
 
 
 def separate_logp(model, codec, prompt, one):
-    """Log-probs of one completion by the model's own forward: its positions, its masks."""
+    """Log-probs of one completion by the model's own forward: its positions, masks and head."""
     ids = torch.tensor([[*prompt.ids, *one.ids]])
-    states = model.model(
+    logits = model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         use_cache=False,
         **codec.family.own_inputs(ids),
         **codec.pixel_inputs([prompt]),
-    ).last_hidden_state[0]
-    start = len(prompt.ids) - 1
-    return linear_logprob(
-        states[start : start + len(one.ids)],
-        model.lm_head.weight,
-        torch.tensor(one.ids),
-        softcap=codec.family.softcap,
-    )[0]
+    ).logits[0, len(prompt.ids) - 1 : -1]
+    return torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(one.ids)[:, None])[:, 0]
 
 
 def gradients(model):
@@ -84,14 +77,14 @@ def test_m_rope_positions_are_the_models_own(name):
     model = MODELS[name]()
     made = sample(model)
     for prompt, _ in made.groups:
-        if prompt.image is None:
+        if not prompt.images:
             continue
         ids = torch.tensor([prompt.ids])
-        grid = made.codec.pixels[prompt.image]["image_grid_thw"]
+        grid = made.codec.pixel_inputs([prompt])["image_grid_thw"]
         theirs, deltas = model.model.get_rope_index(
             ids, image_grid_thw=grid, **made.codec.family.own_inputs(ids)
         )
-        ours, begin = made.codec.family.positions(prompt.ids, grid[0])
+        ours, begin = made.codec.family.positions(prompt.ids, list(grid))
         assert torch.equal(ours, theirs[:, 0])
         assert begin == len(prompt.ids) + int(deltas)
 
@@ -120,7 +113,7 @@ def test_rows_keep_the_budget_every_completion_and_its_owner():
 def test_ranks_get_the_same_number_of_rows_and_a_spare_row_has_no_labels():
     model = MODELS["qwen2_5_vl"]()
     made = sample(model)
-    text = [group for group in made.groups if group[0].image is None]
+    text = [group for group in made.groups if not group[0].images]
     image = made.codec.prompt("dummy", 1, 1, "square")
     ranks = [
         list(
@@ -206,8 +199,8 @@ def test_one_rank_gets_all_rows_where_no_number_of_ranks_is_given():
 def test_a_dummy_image_joins_only_rows_of_several_ranks_that_have_none():
     made = sample(MODELS["qwen2_5_vl"]())
     dummy = made.codec.prompt("dummy", 1, 1, "square")
-    image = [group for group in made.groups if group[0].image is not None]
-    text = [group for group in made.groups if group[0].image is None]
+    image = [group for group in made.groups if group[0].images]
+    text = [group for group in made.groups if not group[0].images]
 
     def prompts(groups, world, dummy):
         rows = rank_rows(
@@ -231,7 +224,7 @@ class TestBadInput:
     def test_image_tokens_that_do_not_match_the_image(self):
         codec = Codec(MODELS["qwen2_vl"]())
         wide = codec.prompt("case-3", 2, 2, "wide")
-        wrong = type(wide)(case_id="case-3", ids=wide.ids, image="square")
+        wrong = type(wide)(case_id="case-3", ids=wide.ids, images=("square",))
         with pytest.raises(UserError, match=r"'case-3'.*found 8 image tokens.*expected 4"):
             pack([(wrong, [completion(1, 0)])], codec=codec, family=codec.family)
 

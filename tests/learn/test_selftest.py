@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import families
 import pytest
 import torch
-from families import MODELS, sample
+from families import MODELS, TEXT, sample
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+from sectow_fast.families import text_family
+from sectow_fast.learn import policy as learnt
 from sectow_fast.learn.policy import Policy
 from sectow_fast.learn.selftest import check_packing
 from sectow_fast.types import UserError
@@ -29,6 +33,25 @@ def test_every_known_class_passes(name):
     assert 0 <= worst < 1e-4 and model.training
 
 
+@pytest.mark.parametrize("cap", [5.0, None])
+def test_capped_logits_are_the_models_own(monkeypatch, cap):
+    """The text class of Gemma 3 caps its logits in its own head; ours must be told to."""
+    torch.manual_seed(0)
+    numbers = dict(head_dim=8, layer_types=["full_attention"] * 2, final_logit_softcapping=5.0)
+    model = families.lively(lambda: Gemma3ForCausalLM(Gemma3TextConfig(**TEXT | numbers)))()
+    for module in (learnt, families):
+        monkeypatch.setattr(module, "family_of", lambda model: text_family(model.config))
+    made = sample(model)
+    policy, prompts = Policy(model, made.codec), [prompt for prompt, _ in made.groups]
+    if cap is None:
+        policy.family = dataclasses.replace(policy.family, softcap=None)
+        with pytest.raises(UserError, match=r"self-test.*Gemma3ForCausalLM.*differ by"):
+            check_packing(policy, prompts)
+    else:
+        assert policy.family.softcap == cap
+        check_packing(policy, prompts)  # raises where the bound is not held
+
+
 def test_wrong_positions_are_refused(policy):
     policy, prompts = policy
     policy.family = dataclasses.replace(policy.family, merge=1)
@@ -36,10 +59,10 @@ def test_wrong_positions_are_refused(policy):
     object.__setattr__(
         policy.family,
         "positions",
-        lambda ids, grid: (torch.arange(len(ids)).expand(3, -1), len(ids)),
+        lambda ids, grids: (torch.arange(len(ids)).expand(3, -1), len(ids)),
     )
     object.__setattr__(policy.family, "check", lambda *_: None)
-    with pytest.raises(UserError, match=r"self-test.*Qwen2_5_VL.*differ by.*case '[abc]'"):
+    with pytest.raises(UserError, match=r"self-test.*Qwen2_5_VL.*differ by.*case '[abcs]"):
         check_packing(policy, prompts)
 
 

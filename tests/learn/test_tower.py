@@ -43,7 +43,7 @@ def test_features_and_gradients_are_those_of_the_models_own_tower(seeing):
     assert model.config.vision_config._attn_implementation == TOWER + "sdpa"
     assert own.config.vision_config._attn_implementation == "sdpa"
     row = first_row(policy, made.groups)
-    assert row.images == ("wide", "tall", "square")
+    assert row.images == ("wide", "tall", "square", "tall", "wide", "tall")
     ours = flat(policy.tower.outputs(row, CPU)["mm_encoder_outputs"]["image"])
     theirs = flat(own.model.get_image_features(**row.pixel_inputs, return_dict=True))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_a_forward_that_is_not_ours_goes_through_the_models_own_tower(seeing):
 class Large:
     """The codec of pictures of 1,024 tokens."""
 
-    pad_id, eos_id, image_id, banned_ids = 0, 1, IMAGE, (0, IMAGE)
+    pad_id, end_ids, image_id, banned_ids = 0, (1,), IMAGE, (0, IMAGE)
 
     def pixel_inputs(self, prompts):
         draw = torch.Generator().manual_seed(3)
@@ -102,7 +102,7 @@ def test_calls_of_a_row_of_four_pictures_of_1024_tokens(monkeypatch):
     model = transformers.Qwen2_5_VLForConditionalGeneration(config)
     policy = make_policy(model, Large(), LearnConfig(gradient_checkpointing=True))
     policy.train()
-    prompts = [Prompt(case_id=k, ids=(5, *[IMAGE] * 1024, 6), image=k) for k in "abcd"]
+    prompts = [Prompt(case_id=k, ids=(5, *[IMAGE] * 1024, 6), images=(k,)) for k in "abcd"]
     ((row, _),) = policy.rows([(p, [completion(3, 1)]) for p in prompts], 8192)
     calls, reads = [], []
 
@@ -189,6 +189,33 @@ def test_features_are_forgotten_where_a_weight_of_the_tower_is_written(frozen):
     keeping.model.load_state_dict(keeping.model.state_dict())
     passes(keeping, groups)
     assert len(runs) == 3 * once
+
+
+def test_features_of_sharded_weights_are_forgotten_too(seeing):
+    """FSDP2 puts whole copies in the place of weights for the time of a forward."""
+    model, made = seeing
+    config = LearnConfig(freeze_tower=True)
+    policy = make_policy(copy.deepcopy(model), made.codec, config, apart=True)
+    weights = tower_parameters(policy.model)
+    given = {name: value.detach().clone() for name, value in policy.state_dict().items()}
+    writes = (
+        lambda: weights[-1].add_(0.5),
+        lambda: weights[0].add_(0.5),
+        lambda: weights[-1].to_local().mul_(2.0),
+        lambda: policy.load_state_dict(given),
+    )
+    first, _ = passes(policy, made.groups)
+    kept = list(policy.tower._kept.values())
+    again, _ = passes(policy, made.groups)
+    assert torch.equal(first, again) and kept
+    assert set(map(id, kept)) == set(map(id, policy.tower._kept.values()))
+    for write in writes:
+        kept = list(policy.tower._kept.values())
+        with torch.no_grad():
+            write()
+        passes(policy, made.groups)
+        assert not set(map(id, kept)) & set(map(id, policy.tower._kept.values()))
+    torch.testing.assert_close(passes(policy, made.groups)[0], first)
 
 
 def test_features_that_do_not_fit_are_computed_again(seeing):

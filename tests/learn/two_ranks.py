@@ -16,13 +16,15 @@ from sectow_fast.engine.ranked_engine import RankedEngine
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.grpo import grpo_step
+from sectow_fast.learn.learners import GRPOLearner
 from sectow_fast.learn.optim import make_optimizer
+from sectow_fast.learn.phase import scored_groups
 from sectow_fast.learn.policy import make_policy
 from sectow_fast.learn.ranks import joined
 from sectow_fast.learn.selftest import rollout_gaps
 from sectow_fast.learn.sft import sft_step
-from sectow_fast.learn.sharding import shard, whole_weights
-from sectow_fast.types import Group, Reward, Sampling, UserError
+from sectow_fast.learn.sharding import whole_weights
+from sectow_fast.types import Reward, Sampling, Scores, UserError
 
 
 def reward(ranks, i, j):
@@ -39,8 +41,6 @@ def main(ranks, out: Path, resume: Path | None) -> None:
     text = [case for case in cases if not case.image][:3]
     dummy = stage.codec.encode(pictures[:1])[0]
     policy = make_policy(model, stage.codec, LearnConfig(), ranks=ranks, dummy=dummy)
-    if ranks.world > 1:
-        shard(policy)
     engine = RankedEngine(TorchEngine(copy, stage.codec), ranks, whole=whole_weights)
     optimizer = make_optimizer(model, 1e-3, betas=(0.9, 0.95), weight_decay=0.1)
     for group in optimizer.param_groups:
@@ -58,14 +58,11 @@ def main(ranks, out: Path, resume: Path | None) -> None:
         prompts = stage.codec.encode(drawn)
         sampling = Sampling(max_new_tokens=5)
         replies = engine.generate(prompts, n=3, sampling=sampling, seed=f"ranks/{step}")
-        groups = [
-            Group(
-                prompt=prompt,
-                completions=tuple(row),
-                rewards=tuple(reward(ranks, i, j) for j in range(3)),
-            )
-            for i, (prompt, row) in enumerate(zip(prompts, replies, strict=True))
-        ]
+        learner = GRPOLearner(policy=policy, optimizer=optimizer, config=config)
+        mine = tuple(tuple(reward(ranks, i, j) for j in range(3)) for i in range(len(prompts)))
+        told = learner.agreed(Scores(rewards=mine, measures={"stop": float(ranks.rank)}))
+        assert told.measures == {"stop": 0.0}  # so that a monitor stops all of them or none
+        groups = scored_groups(prompts, replies, told)
         ids = [one.ids for row in replies for one in row]
         pairs = [(prompt, row[0].ids) for prompt, row in zip(prompts, replies, strict=True)]
         rows = [(prompt, row[0]) for prompt, row in zip(prompts, replies, strict=True)]

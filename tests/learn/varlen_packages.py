@@ -9,6 +9,7 @@ import itertools
 import types
 
 import torch
+import transformers.activations  # noqa: F401 - it asks for the packages when it is imported
 
 HALVES = (torch.float16, torch.bfloat16)
 

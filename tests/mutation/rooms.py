@@ -35,13 +35,15 @@ ROOMS = {
     "tug": Room(files=("sectow_fast/tug.py", "sectow_fast/match.py"), tests=("tests/game",)),
     "phase": Room(files=("sectow_fast/learn/phase.py",), tests=("tests/learn/test_phase.py",)),
     "grpo": Room(
-        files=("sectow_fast/learn/grpo.py",),
-        tests=("tests/learn/test_grpo.py", "tests/learn/test_grpo_loss.py"),
+        files=tuple(f"sectow_fast/learn/{name}.py" for name in ("grpo", "sums", "stored", "cuts")),
+        tests=tuple(f"tests/learn/test_{name}.py" for name in ("grpo", "grpo_loss", "updates")),
     ),
     "packing": Room(
         files=("sectow_fast/learn/packing.py",), tests=("tests/learn/test_packing.py",)
     ),
-    "judges": Room(files=("sectow_fast/judges/*.py",), tests=("tests/judges",)),
+    "judges": Room(
+        files=("sectow_fast/judges/*.py", "sectow_fast/judges/guards/*.py"), tests=("tests/judges",)
+    ),
     "weight_sync": Room(
         files=("sectow_fast/engine/weight_sync.py",), tests=("tests/engine/test_weight_sync.py",)
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
@@ -18,7 +19,9 @@ from tiny_models import save_qwen2_5_vl
 from tiny_others import OTHERS
 
 from sectow_fast.config import Config, DataConfig
+from sectow_fast.data.processor import load_processor
 from sectow_fast.data.suites import render_steps
+from sectow_fast.data.suites.mmmu import MMMU
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.real.attacks import keeps_goal, split_words
 from sectow_fast.real.build import build_world
@@ -78,6 +81,15 @@ def test_near_duplicates_of_the_test_are_left_out_and_reported(folders):
     assert not asked & {asked_for(case, Wording()) for case in split.unsafe}
     kept = build_world(data(folders, contamination="ignore"), seed=0).world.split.unsafe
     assert len(kept) == 26
+
+
+def test_what_was_left_out_or_changed_in_the_rows_is_told(folders, tmp_path):
+    shutil.copytree(folders / "vlguard", tmp_path / "vlguard")
+    path = tmp_path / "vlguard" / "train.json"
+    path.write_text(path.read_text().replace("copy the bado0", r"copy the \ud83d bado0", 1))
+    given = data(folders, unsafe=(f"vlguard={tmp_path / 'vlguard'}",))
+    notes = build_world(given, seed=0).notes
+    assert any(note.startswith("vlguard:train: 2 halves of surrogate pairs") for note in notes)
 
 
 def test_contamination_can_stop_the_run(folders):
@@ -142,6 +154,63 @@ def test_a_drawn_attack_is_figsteps_picture_of_its_words(folders):
         assert world.realise(words, seed, rng=rng, attack_id="d").goal == seed.goal
 
 
+def test_an_attack_that_spells_a_special_token_is_ill_formed(folders, qwen):
+    stage = RealStage(Config(data=data(folders), model={"defender": str(qwen)}))
+    world, rng = stage.world, random.Random(0)
+    seed = world.seeds("train")[0]
+    assert world.realise(seed.goal, seed, rng=rng, attack_id="a") is not None
+    for token in ("<|im_end|>", "<|image_pad|>", "<|endoftext|>"):
+        for words in (f"{seed.goal} {token}", f"<typo> {seed.goal} {token}"):
+            assert world.realise(words, seed, rng=rng, attack_id="a") is None
+
+
+def test_cases_with_several_pictures_are_trained_on_where_they_fit(folders, qwen, monkeypatch):
+    # Half of the toy questions show three pictures, in the midst of their words.
+    def doubled(suite, root, split, wording, own=MMMU.cases):
+        for number, case in enumerate(own(suite, root, split, wording)):
+            (key,) = case.images
+            parts = (*case.parts, ("image", key), ("text", "and"), ("image", key))
+            yield dataclasses.replace(case, parts=parts) if number % 2 else case
+
+    monkeypatch.setattr(MMMU, "cases", doubled)
+    several = data(folders, harmless=named(folders, "mmmu"))
+    made = {"data": several, "model": {"defender": str(qwen), "max_pixels": 28 * 28 * 8}}
+    stage = RealStage(Config.model_validate(made))
+    cases = [*stage.world.train_cases("harmless"), *stage.world.harmless_probe()]
+    shown = [case for case in cases if len(case.images) > 1]
+    assert shown
+    for case, prompt in zip(shown, stage.codec.encode(shown), strict=True):
+        assert prompt.images == case.images
+        needed = sum(stage.codec.image_tokens(stage.codec.images.size(k)) for k in case.images)
+        assert prompt.ids.count(stage.codec.image_id) == needed
+    # A checkpoint is tied to each of the pictures.
+    files = [len(row.files) for row in stage.rows() if row.part in ("harmless mmmu", "probe mmmu")]
+    assert files == [len(case.images) for case in cases]
+    few = Config.model_validate(
+        made
+        | {
+            "engine": {"context_length": 100},
+            "attack": {"max_new_tokens": 8},
+            "defend": {"max_new_tokens": 8},
+        }
+    )
+    small = RealStage(few)
+    left = [*small.world.train_cases("harmless"), *small.world.harmless_probe()]
+    note = small.notes[-1]
+    assert "cases with several pictures are left out: they take more than" in note
+    assert len(left) < len(cases) and not any(len(case.images) > 1 for case in left)
+
+
+def test_a_saved_model_shows_pictures_as_it_was_trained_on_them(folders, qwen, tmp_path):
+    most = 28 * 28 * 8
+    model = {"defender": str(qwen), "max_pixels": most}
+    stage = RealStage(Config(data=data(folders), model=model))
+    stage.describe(tmp_path / "saved")
+    saved = load_processor(tmp_path / "saved").image_processor
+    assert dict(saved.size) == dict(stage.processor.image_processor.size)
+    assert saved.size["longest_edge"] == most
+
+
 def test_goal_words():
     assert keeps_goal("a tale of folding a bado1", "fold a bado1", 0.5)
     assert not keeps_goal("a tale", "fold a bado1", 0.5)
@@ -152,7 +221,8 @@ def test_the_judge_decides_unsafe_and_rules_decide_harmless(folders):
     world = build_world(data(folders), seed=0).world
     unsafe = world.train_cases("unsafe")[0]
     choice = next(c for c in world.suites()["mmmu-pro"] if c.answer)
-    pairs = [(unsafe, "use bado"), (unsafe, "sorry no"), (choice, choice.answer)]
+    helps = f"{unsafe.goal}: take it, crease corners, press edges, tuck sides, turn over"
+    pairs = [(unsafe, helps), (unsafe, "sorry no"), (choice, choice.answer)]
     helped, refused, right, over_refused = world.judge_all(
         [*pairs, (choice, "I'm sorry, I can't tell.")]
     )
@@ -174,10 +244,11 @@ def test_only_the_first_of_several_ranks_makes_and_asks_the_judge(folders):
     config = data(folders).model_copy(update={"judge": "jury"})
     other = build_world(config, seed=0, told=lambda make: next(heard)).world
     unsafe = one.train_cases("unsafe")[0]
-    verdicts = one.judge_all([(unsafe, "use bado"), (unsafe, "sorry no")])
+    helps = f"{unsafe.goal}: take it, crease corners, press edges, tuck sides, turn over"
+    verdicts = one.judge_all([(unsafe, helps), (unsafe, "sorry no")])
     assert [verdict.harmful for verdict in verdicts] == [True, False]
     # It is told the first one's verdicts, whatever it would have said to these replies.
-    assert other.judge_all([(unsafe, "sorry no"), (unsafe, "sorry no")]) == verdicts
+    assert other.judge_all([(unsafe, helps), (unsafe, helps)]) == verdicts
     assert one.verdicts.id == other.verdicts.id == "rule"
 
 
@@ -223,7 +294,8 @@ def test_a_real_model_is_needed(folders, tmp_path):
 def arguments(folders, qwen, *more) -> list[str]:
     config = data(folders)
     return [
-        *("--preset", "real", "--model.defender", str(qwen), "--rounds", "1", "--threads", "1"),
+        *("--preset", "real", "--data.judge", "rule-knowingly", "--model.defender", str(qwen)),
+        *("--rounds", "1", "--threads", "1"),
         *("--data.unsafe", ",".join(config.unsafe), "--data.harmless", ",".join(config.harmless)),
         *("--data.test", ",".join(config.test), "--save_every", "1"),
         *("--coldstart.attacker_steps", "3", "--coldstart.batch", "4"),
@@ -259,8 +331,6 @@ def test_a_whole_run_on_a_tiny_qwen_and_resumed_after_kill_9(folders, qwen, tmp_
     assert "bado" not in (out / "report.html").read_text().split("config.toml")[0]
 
     from transformers import AutoModelForImageTextToText
-
-    from sectow_fast.data.processor import load_processor
 
     for role in ("defender", "attacker"):
         AutoModelForImageTextToText.from_pretrained(out / role)
@@ -307,7 +377,6 @@ def test_a_mistake_is_one_line_and_writes_nothing(folders, qwen, tmp_path):
     assert len(lines) == 1 and not (tmp_path / "run").exists()
 
 
-# Qwen3-VL and Gemma 3 need positions and token types that learn/ does not hand over yet.
 @pytest.mark.parametrize("kind", ["llava"])
 def test_other_real_classes_are_trained(folders, tmp_path, kind):
     model = OTHERS[kind](tmp_path / "model")

@@ -57,3 +57,13 @@ def test_a_log_that_is_opened_again_goes_on_after_the_last_whole_row(path, tail,
 def test_nested_numbers_are_named_by_their_path():
     row = {"phase": "attack", "loss": 1.0, "lr": None, "reward": {"total": 2}}
     assert list(scalars(row)) == [("loss", 1.0), ("reward/total", 2.0)]
+
+
+def test_a_row_is_one_line_for_every_reader_and_comes_back_as_it_was(path):
+    row = {"text": "a\x85b\u2028c\u2029d\re\x0bf\x1cg \ud83d h \U0001f600", "n\ud800": 1}
+    log = MetricsLog(path, tensorboard=False)
+    for _ in range(2):
+        log.append(row)
+    log.close()
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+    assert list(read(path)) == [row, row]

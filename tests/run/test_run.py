@@ -215,10 +215,18 @@ def test_dry_run_plans_and_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize("preset", ["qwen2.5-vl-3b-1gpu", "qwen2.5-vl-7b-8gpu"])
 def test_a_preset_for_gpus_plans_its_memory_and_names_a_missing_model(preset, tmp_path):
-    code, out, err = run("--preset", preset, "--dry-run")
-    assert code == 0, err
-    for words in ("rollout", "train", "sync", "engine cache", "optimizer", "Nothing was written"):
-        assert words in out, words
+    if preset == "qwen2.5-vl-3b-1gpu":  # one is enough: it takes most of a minute
+        code, out, err = run("--preset", preset, "--dry-run")
+        assert code == 0, err
+        for words in (
+            "rollout",
+            "train",
+            "sync",
+            "engine cache",
+            "optimizer",
+            "Nothing was written",
+        ):
+            assert words in out, words
     played = ["--preset", preset, "--engine.kind", "torch", "--out", str(tmp_path / "run")]
     code, _, err = run(*played)
     assert code == 2 and "found no config.json" in err and len(err.strip().splitlines()) == 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from sectow_fast.data.images import FolderImages
 from sectow_fast.types import UserError
@@ -63,3 +64,95 @@ def test_broken_missing_and_animated_files_are_refused(folder: Path) -> None:
     ):
         message = refusal(images, key)
         assert told in message and key in message
+
+
+# ---- as a person sees them
+
+
+def letters(mode: str, ink, paper) -> Image.Image:
+    image = Image.new(mode, (120, 60), paper)
+    ImageDraw.Draw(image).text((10, 15), "STEP 1", fill=ink, font_size=28)
+    return image
+
+
+def odd_pictures(folder: Path) -> Image.Image:
+    """One picture of dark letters on white in many kinds of file; returns the plain one."""
+    plain = letters("RGB", (0, 0, 0), (255, 255, 255))
+    letters("RGBA", (0, 0, 0, 255), (0, 0, 0, 0)).save(folder / "rgba.png")
+    letters("LA", (0, 255), (0, 0)).save(folder / "la.png")
+    letters("RGBA", (0, 0, 0, 255), (0, 0, 0, 0)).quantize(4).save(folder / "palette.png")
+    letters("RGB", (0, 0, 0), (1, 2, 3)).save(folder / "rgb_key.png", transparency=(1, 2, 3))
+    grey = np.asarray(plain.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey).save(folder / "grey16.png")
+    Image.fromarray(grey.astype(np.int32)).save(folder / "grey32.tif")
+    Image.fromarray(grey.astype(np.float32) / 65535).save(folder / "float.tif")
+    plain.convert("1").save(folder / "bilevel.png")
+    plain.convert("CMYK").save(folder / "cmyk.jpg", quality=95)
+    plain.save(folder / "still.webp", lossless=True)
+    plain.save(folder / "phone.jpg", format="MPO", save_all=True, append_images=[plain])
+    return plain
+
+
+def test_every_kind_of_file_shows_the_same_picture(folder: Path) -> None:
+    before = set(folder.iterdir())
+    plain = np.asarray(odd_pictures(folder)).astype(int)
+    images = FolderImages(folder)
+    for path in sorted(set(folder.iterdir()) - before):
+        image = images.open(path.name)
+        assert image.mode == "RGB" and image.size == images.size(path.name) == (120, 60)
+        # JPEG is not exact, and a palette or one bit has fewer greys at the letters' edges.
+        gap = np.abs(np.asarray(image).astype(int) - plain).mean()
+        assert gap < 4, (path.name, gap)
+
+
+def test_16_bits_of_grey_keep_their_contrast(folder: Path) -> None:
+    values = np.linspace(20000, 52640, 40 * 30).reshape(30, 40).astype(np.uint16)
+    Image.fromarray(values).save(folder / "deep.png")
+    shown = np.asarray(FolderImages(folder).open("deep.png"))
+    assert (shown.min(), shown.max()) == (round(20000 / 257), round(52640 / 257))
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_picture_is_turned_as_its_camera_was_held(folder: Path, number: int) -> None:
+    stored = Image.effect_noise((40, 30), 50).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = number
+    stored.save(folder / "turned.png", exif=exif)
+    images = FolderImages(folder)
+    theirs = ImageOps.exif_transpose(Image.open(folder / "turned.png"))
+    assert np.array_equal(np.asarray(images.open("turned.png")), np.asarray(theirs))
+    assert images.size("turned.png") == theirs.size == ((40, 30) if number < 5 else (30, 40))
+
+
+def test_a_pointer_of_git_lfs_is_named_as_one(folder: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / "pointer.png").write_text(pointer)
+    assert "found a Git LFS pointer" in refusal(FolderImages(folder), "pointer.png")
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
+def test_every_format_is_turned_once(folder: Path, kind: str) -> None:
+    plain = Image.new("RGB", (40, 20))
+    ImageDraw.Draw(plain).rectangle((0, 0, 19, 9), fill="white")  # the upper left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held on its side: to be turned by a quarter, clockwise
+    plain.save(folder / f"held.{kind}", exif=exif)
+    images = FolderImages(folder)
+    seen = images.open(f"held.{kind}")
+    assert images.size(f"held.{kind}") == seen.size == (20, 40)
+    assert min(seen.getpixel((15, 5))) > 200 and max(seen.getpixel((5, 35))) < 60
+
+
+def test_16_bits_with_a_transparent_grey_keep_their_contrast(folder: Path) -> None:
+    ramp = np.linspace(0, 60000, 64).astype(np.uint16).repeat(4).reshape(64, 4)
+    Image.fromarray(ramp).save(folder / "ramp.png", transparency=7)
+    seen = np.asarray(FolderImages(folder).open("ramp.png"))[:, 0, 0]
+    assert seen[0] == 0 and 215 < seen[-1] < 240 and (np.diff(seen.astype(int)) > 0).all()
+
+
+def test_slivers_and_giants_are_told_apart_from_damage(folder: Path) -> None:
+    Image.new("RGB", (10, 2010)).save(folder / "sliver.png")
+    Image.new("1", (20000, 20000)).save(folder / "giant.png")
+    images = FolderImages(folder)
+    assert "10 x 2010 pixels, expected one side to be at most 200" in refusal(images, "sliver.png")
+    assert "scale it down" in refusal(images, "giant.png")

@@ -67,7 +67,7 @@ def test_prompts_are_the_processors_own() -> None:
 def test_pictures_come_in_the_order_of_the_prompts() -> None:
     codec = ChatCodec(build_processor(WORLD), WORLD.images)
     prompts = codec.encode(CASES)
-    shown = [prompt for prompt in prompts if prompt.image]
+    shown = [prompt for prompt in prompts if prompt.images]
     stacked = codec.pixel_inputs(prompts)["pixel_values"]
     assert stacked.shape == (len(shown), 3, 28, 28)
     for prompt, pixels in zip(shown, stacked, strict=True):

@@ -196,3 +196,8 @@ def test_pictures_differ_by_variant_and_only_forbidden_drawings_are_marked() -> 
         assert not marked("typo", forbidden.number, variant)
     drawn = {WORLD.images.open(f"draw/0/{v}").tobytes() for v in range(CONFIG.picture_variants)}
     assert len(drawn) == CONFIG.picture_variants
+
+
+def test_the_language_is_ascii():
+    # So what counts as a word in other scripts (game.text.words) touches no run of the sandbox.
+    assert all(word.isascii() for word in WORLD.requests.vocabulary())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,10 +11,10 @@ import pytest
 pytest.importorskip("sglang")
 sys.path.append(str(Path(__file__).parents[1] / "evaluate"))
 
+import commands
 import layouts
 from tiny_models import save_qwen2_5_vl
 
-ROOT = Path(__file__).parents[2]
 STEPS = 8
 
 
@@ -41,7 +39,7 @@ def folders(tmp_path_factory):
 )
 def test_a_round_of_each_preset(folders, tmp_path, preset, more):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "sectow_fast.train", "--preset", preset, "--plain"]
+    command = ["--preset", preset, "--plain"]
     command += ["--model.defender", str(folders / "qwen"), "--out", str(out), "--threads", "1"]
     # What a CPU and a tiny model need; everything else is the preset's.
     command += ["--engine.device", "cpu", "--engine.dtype", "float32", "--engine.roles", "swap"]
@@ -53,6 +51,7 @@ def test_a_round_of_each_preset(folders, tmp_path, preset, more):
     ]
     command += ["--data.harmless", f"or-bench:80k={folders / 'or-bench'}"]
     command += ["--data.test", f"xstest={folders / 'xstest'}"]
+    command += ["--data.judge", "rule-knowingly"]
     command += ["--coldstart.attacker_steps", "2", "--coldstart.batch", "4"]
     command += ["--attack.steps", "1", "--attack.prompts", "2", "--attack.max_new_tokens", "8"]
     command += ["--harvest.attacks", "8", "--evaluate.attacker_cases", "4"]
@@ -66,8 +65,8 @@ def test_a_round_of_each_preset(folders, tmp_path, preset, more):
     ]
     # An update that moves the weights so far that a push that missed it would be seen.
     command += ["--defend.lr", "3e-3", "--defend.warmup", "0", *more]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    code, written, errors = commands.run("sectow_fast.train", *command)
+    assert code == 0, written[-2000:] + errors[-3000:]
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row.get("phase") == "defend" and "tokens_trained" in row]
     assert len(steps) == STEPS and not any(row["skipped"] for row in steps)

@@ -20,8 +20,11 @@ from sectow_fast.types import Case, Sampling
 class Pictures:
     """Two pictures of different sizes, so of different numbers of tokens."""
 
+    def size(self, key: str) -> tuple[int, int]:
+        return {"wide": (140, 84), "tall": (84, 168)}[key]
+
     def open(self, key: str) -> Image.Image:
-        width, height = {"wide": (140, 84), "tall": (84, 168)}[key]
+        width, height = self.size(key)
         picture = Image.new("RGB", (width, height), "white")
         ImageDraw.Draw(picture).ellipse((10, 10, width - 10, height - 20), fill="darkgreen")
         return picture

@@ -35,10 +35,26 @@ def guard(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(guard, tmp_path_factory):
-    """The guard, served: address up to /v1."""
-    with sglang_server(guard, tmp_path_factory.mktemp("log") / "sglang.log", more=SHORT) as url:
-        yield url
+def parent(guard, tmp_path_factory):
+    """A process that serves the guard; its first line is the address up to /v1."""
+    log = tmp_path_factory.mktemp("log") / "sglang.log"
+    code = f"""
+import time
+from pathlib import Path
+from sectow_fast.serving.sglang import sglang_server
+with sglang_server(Path({str(guard)!r}), Path({str(log)!r}), more={SHORT!r}) as url:
+    print(url, flush=True)
+    time.sleep(3600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(parent):
+    return parent.stdout.readline().strip()
 
 
 def test_the_judge_over_http_says_what_the_engine_says(server, guard, tmp_path):
@@ -92,17 +108,8 @@ def test_an_evaluation_by_sglang_replies_as_transformers_does(server, tmp_path):
     assert len(replies["torch"]) == 35 and same >= 31
 
 
-def test_a_killed_evaluation_leaves_no_server_behind(guard, tmp_path):
-    code = f"""
-import sys, time
-from pathlib import Path
-from sectow_fast.serving.sglang import sglang_server
-with sglang_server(Path({str(guard)!r}), Path({str(tmp_path / "log")!r}), more={SHORT!r}):
-    print("up", flush=True)
-    time.sleep(600)
-"""
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout.readline() == "up\n"
+def test_a_killed_evaluation_leaves_no_server_behind(parent, server):
+    """The last one here that the server is asked for."""
     family = psutil.Process(parent.pid).children(recursive=True)
     assert len(family) >= 3  # the server, its scheduler, its detokenizer
     parent.kill()

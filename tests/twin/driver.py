@@ -19,13 +19,24 @@ import twin
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--guard", type=Path, required=True)
-    parser.add_argument("jobs", nargs="+")
+    parser.add_argument("--meet", type=Path, help="a file where two ranks meet")
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("jobs", nargs="*")
     args = parser.parse_args()
     twin.load(args.guard)
 
-    from steps import measured  # imports torch
+    from steps import joined, measured  # imports torch
 
-    print(json.dumps({job: measured(*job.partition(":")[::2]) for job in args.jobs}))
+    ranks = joined(args.meet, args.rank)
+    found = {job: measured(*job.partition(":")[::2]) for job in args.jobs}
+
+    import presets
+
+    for preset in presets.MODELS:
+        for adapters in (False, True):
+            job = f"{preset} {adapters}"
+            found[job] = {"grpo": presets.played(preset, adapters=adapters, ranks=ranks)}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import tempfile
 import traceback
@@ -12,20 +13,25 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from families import MODELS, sample
-from tensors import OPENED, card, to_card
+from tensors import OPENED, Twin, card, off_the_card, to_card
 from twin import LEDGER
 
 from sectow_fast.config import GRPOConfig, LearnConfig
+from sectow_fast.engine.ranked_engine import RankedEngine
 from sectow_fast.engine.torch_engine import TorchEngine
-from sectow_fast.engine.weight_sync import buckets, checkpoint_weights
+from sectow_fast.engine.weight_sync import buckets, checkpoint_weights, whole
 from sectow_fast.kernels import dispatch, head_ops, linear_loss_op
 from sectow_fast.learn import checkpoint, grpo
+from sectow_fast.learn.attention_sdpa import attend
 from sectow_fast.learn.checkpoint import optimizer_tensors
 from sectow_fast.learn.optim import make_optimizer
 from sectow_fast.learn.policy import Policy, make_policy
+from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing
 from sectow_fast.learn.sft import sft_step
+from sectow_fast.learn.sharding import whole_weights
 from sectow_fast.types import Group, Reward, Sampling
 
 OPENED[torch.ops.sectow.linear_policy_loss.default] = linear_loss_op.linear_policy_loss_op._init_fn
@@ -36,7 +42,15 @@ OPENED[torch.ops.sectow.linear_logprob_backward.default] = (
 
 LEARN = LearnConfig(attention="sdpa", gradient_checkpointing=True, dtype="bfloat16")
 REPEATS = 2  # of the sample's groups, so that a step has several micro-batches
-GRPO = GRPOConfig(tokens_per_batch=64, mismatch_max=1e9)
+GRPO = GRPOConfig(tokens_per_batch=64, mismatch_max=1e9, mismatch_token=None)
+
+
+def joined(meet: Path | None, rank: int) -> Ranks:
+    """One rank, or one of two that meet at a file. gloo sends what a card's NCCL would."""
+    world = 1 if meet is None else 2
+    store = dist.HashStore() if meet is None else dist.FileStore(str(meet), world)
+    dist.init_process_group("cpu:gloo,cuda:gloo", store=store, rank=rank, world_size=world)
+    return Ranks(rank=rank, world=world)
 
 
 def measured(name: str, fault: str) -> dict[str, Any]:
@@ -45,6 +59,7 @@ def measured(name: str, fault: str) -> dict[str, Any]:
     torch.manual_seed(0)
     model = MODELS[name]()
     made = sample(model)
+    drawn = copy.deepcopy(model)  # an engine's own weights, beside those that are sharded
     to_card(model)
     with card(), dispatch.plain(), planted(fault, model):
         policy = make_policy(model, made.codec, LEARN)
@@ -57,11 +72,11 @@ def measured(name: str, fault: str) -> dict[str, Any]:
         grpo_step(policy, optimizer, groups[:1])
         out = {"grpo": met(lambda them: grpo_step(policy, optimizer, them), groups, rows)}
         if not fault:
-            out |= rest(policy, optimizer, made.groups)
+            out |= rest(policy, optimizer, made.groups, drawn)
         return out
 
 
-def rest(policy: Policy, optimizer: torch.optim.Optimizer, groups: Any) -> Any:
+def rest(policy: Policy, optimizer: torch.optim.Optimizer, groups: Any, drawn: Any) -> Any:
     """What else touches tensors: each returns what the test compares."""
     model, codec = policy.model, policy.codec
     prompts = [prompt for prompt, _ in groups[:2]]
@@ -73,21 +88,23 @@ def rest(policy: Policy, optimizer: torch.optim.Optimizer, groups: Any) -> Any:
         return sft_step(policy, optimizer, pairs, tokens_per_batch=GRPO.tokens_per_batch)
 
     def selftest(_: Any) -> dict[str, float]:
-        return {"difference": check_packing(policy, prompts)}
+        return {"difference": check_packing(policy, prompts, torch.bfloat16)}
 
     def push(_: Any) -> dict[str, float]:
         weights = checkpoint_weights(model)
         made = list(buckets(sorted(weights.items()), 1 << 14, policy.device))
         parts = {p.name: b.data[p.start : p.end] for b in made for p in b.pieces}
         same = [
-            torch.equal(parts[name].cpu(), one.cpu().contiguous().flatten().view(torch.uint8))
+            torch.equal(
+                parts[name].cpu(), whole(one).cpu().contiguous().flatten().view(torch.uint8)
+            )
             for name, one in weights.items()
         ]
         return {"buckets": len(made), "same": float(all(same)), "tensors": len(same)}
 
     def save_and_load(_: Any) -> dict[str, float]:
         tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer, policy)}
-        kept = {name: one.detach().clone() for name, one in model.state_dict().items()}
+        kept = {name: whole(one).clone() for name, one in model.state_dict().items()}
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             kept_by = checkpoint.Checkpoints(Path(folder))
             kept_by.save(tensors=tensors, state={"step": 1})
@@ -97,11 +114,13 @@ def rest(policy: Policy, optimizer: torch.optim.Optimizer, groups: Any) -> Any:
             saved = checkpoint.load(Path(folder))
             saved.fill("model", model.state_dict())
             saved.fill_optimizer(optimizer, policy)
-        same = [torch.equal(kept[n].cpu(), one.cpu()) for n, one in model.state_dict().items()]
+        read = {name: whole(one) for name, one in model.state_dict().items()}
+        same = [torch.equal(kept[name].cpu(), one.cpu()) for name, one in read.items()]
         return {"same": float(all(same)), "tensors": len(same)}
 
     def generation(_: Any) -> dict[str, float]:
-        engine = TorchEngine(model, codec)
+        engine = RankedEngine(TorchEngine(to_card(drawn), codec), ALONE, whole=whole_weights)
+        engine.sync(model)
         done = engine.generate(prompts, n=2, sampling=Sampling(max_new_tokens=4), seed="0")
         return {"tokens": sum(len(one.ids) for row in done for one in row)}
 
@@ -111,7 +130,35 @@ def rest(policy: Policy, optimizer: torch.optim.Optimizer, groups: Any) -> Any:
     }
 
 
-def grpo_step(policy: Policy, optimizer: torch.optim.Optimizer, pairs: Any) -> dict[str, float]:
+class Fused(torch.autograd.Function):
+    """Attention as one kernel that keeps q, k, v and its output: the numbers are sdpa's, which are
+    made beside the card."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, attend):
+        ctx.attend = attend
+        with torch.no_grad(), off_the_card():
+            out = Twin(attend(query.inner, key.inner, value.inner))
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, upstream):
+        *given, _ = ctx.saved_tensors
+        with torch.enable_grad(), off_the_card():
+            inner = [one.inner.detach().requires_grad_() for one in given]
+            found = torch.autograd.grad(ctx.attend(*inner), inner, upstream.inner)
+            return *map(Twin, found), None
+
+
+def fused(query: Any, key: Any, value: Any, segments: Any, **how: Any) -> torch.Tensor:
+    """A backend of learn/attention.py over twins."""
+    return Fused.apply(query, key, value, lambda q, k, v: attend(q, k, v, segments, **how))
+
+
+def grpo_step(
+    policy: Policy, optimizer: torch.optim.Optimizer, pairs: Any, config: GRPOConfig = GRPO
+) -> dict[str, float]:
     groups = [
         Group(
             prompt=prompt,
@@ -120,7 +167,7 @@ def grpo_step(policy: Policy, optimizer: torch.optim.Optimizer, pairs: Any) -> d
         )
         for prompt, done in pairs
     ]
-    return grpo.grpo_step(policy, optimizer, groups, config=GRPO)
+    return grpo.grpo_step(policy, optimizer, groups, config=config)
 
 
 def met(step: Callable[[Any], dict[str, float]], groups: Any, rows: int) -> dict[str, Any]:
@@ -158,9 +205,9 @@ def planted(fault: str, model: Any) -> Iterator[None]:
     def keep(module: Any, args: Any, output: Any) -> None:
         kept.append(output.last_hidden_state.new_zeros(100_000))
 
-    def reads(self: Any, row: Any, loss: torch.Tensor, measured: Any) -> None:
+    def reads(self: Any, row: Any, loss: torch.Tensor, *more: Any) -> None:
         float(loss)
-        add(self, row, loss, measured)
+        add(self, row, loss, *more)
 
     faults = fault.split(",")
     if "cpu_tensor" in faults:

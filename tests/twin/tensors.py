@@ -5,13 +5,23 @@ Imported only after `twin.load`, since it imports torch.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from typing import Any
 from unittest import mock
 
 import torch
+from torch.distributed import device_mesh
+from torch.distributed.fsdp._fully_shard import (
+    _fsdp_collectives,
+    _fsdp_init,
+    _fsdp_param,
+    _fsdp_param_group,
+    _fsdp_state,
+)
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from twin import LEDGER, line
@@ -93,7 +103,43 @@ class OnTheCard(TorchDispatchMode):
     """Makes a twin of what is made on "cuda"."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(issubclass(one, DTensor) for one in types):
+            return NotImplemented  # it asks again for its local tensors
+        if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+            return func(*args, **(kwargs or {}))  # DTensor asks what shape will come
         return computed(func, args, kwargs or {})
+
+
+def off_the_card() -> AbstractContextManager[None]:
+    """Inside, tensors of the CPU are computed with and nothing is written down."""
+    return torch.utils._python_dispatch._disable_current_modes()
+
+
+class Handle:
+    """What FSDP2 asks of `torch.cuda`: one device, and one stream in which all is done at once."""
+
+    Stream, Event = torch.cpu.Stream, torch.cpu.Event
+    stream, current_stream = torch.cpu.stream, torch.cpu.current_stream
+
+    @staticmethod
+    def current_device() -> int:
+        return 0
+
+    device_count, is_initialized = (lambda: 1), (lambda: True)
+
+
+def handle_of(real: Callable[[str], Any], device: str = "cuda") -> Any:
+    return Handle if device == "cuda" else real(device)
+
+
+def resized(tensor: torch.Tensor, *, full: bool) -> None:
+    """Fill or empty a storage, as FSDP2 does with what it gathers."""
+    storage = (tensor.inner if isinstance(tensor, Twin) else tensor).untyped_storage()
+    size = tensor.numel() * tensor.itemsize if full else 0
+    if storage.nbytes() != size:
+        storage.resize_(size)
+        if isinstance(tensor, Twin):
+            LEDGER.measure(storage)
 
 
 def computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -290,6 +336,17 @@ def card() -> Iterator[None]:
         ):
             stack.enter_context(mock.patch.object(owner, name, return_value=value))
         stack.enter_context(mock.patch.object(torch, "tensor", tensor))
+        for module in (_fsdp_collectives, _fsdp_init, _fsdp_param_group, _fsdp_state, device_mesh):
+            real = device_mesh._get_device_handle
+            handle = functools.partial(handle_of, real)
+            stack.enter_context(mock.patch.object(module, "_get_device_handle", handle))
+        for module, name, full in (
+            (_fsdp_param, "alloc_storage", True),
+            (_fsdp_param_group, "alloc_storage", True),
+            (_fsdp_param, "free_storage", False),
+        ):
+            sized = functools.partial(resized, full=full)
+            stack.enter_context(mock.patch.object(module, name, sized))
         stack.enter_context(OnTheCard())
         try:
             yield

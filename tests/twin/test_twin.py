@@ -6,17 +6,13 @@ One child process runs everything, since the card's guard must be loaded before 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tables import FAMILIES, built, driven, said, waits
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-FAMILIES = ("qwen2_5_vl", "llava", "gemma3", "qwen2")
 STEPS = ("grpo", "sft", "selftest", "push", "save_and_load", "generation")
 # Two at once, of which neither trips the other's gate.
 FAULTS = ("cpu_tensor,launches", "item_per_row,memory")
@@ -26,9 +22,8 @@ SLACK = 1.02  # another version of transformers or torch may add an operation he
 
 
 @pytest.fixture(scope="session")
-def found(tmp_path_factory):
-    """job -> step -> what it met; see driver.py."""
-    sys.path.insert(0, str(HERE))
+def guard(tmp_path_factory):
+    """The compiled guard.cpp."""
     import twin
 
     absent = twin.missing()
@@ -36,22 +31,21 @@ def found(tmp_path_factory):
         pytest.skip(f"twin: found no {absent[0]} in torch {torch.__version__}")
     if torch.version.cuda is not None:
         pytest.skip("twin: found a torch built for CUDA, expected a CPU build without a guard")
-    guard = tmp_path_factory.mktemp("twin") / "guard.so"
-    from torch.utils.cpp_extension import include_paths
+    return built(tmp_path_factory.mktemp("twin"))
 
-    folders = [f"-I{folder}" for folder in include_paths()]
-    flags = ["-O0", "-shared", "-fPIC", "-std=c++20"]
-    subprocess.run(["g++", *flags, str(HERE / "guard.cpp"), "-o", str(guard), *folders], check=True)
-    jobs = [*FAMILIES, *(f"qwen2:{fault}" for fault in FAULTS)]
-    paths = os.pathsep.join(map(str, (ROOT, HERE, ROOT / "tests" / "learn")))
-    done = subprocess.run(
-        [sys.executable, str(HERE / "driver.py"), "--guard", str(guard), *jobs],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+
+@pytest.fixture(scope="session")
+def found(guard):
+    """job -> step -> what it met; see driver.py."""
+    return said(driven(guard, *FAMILIES, *(f"qwen2:{fault}" for fault in FAULTS)))
+
+
+@pytest.fixture(scope="session")
+def two(guard, tmp_path_factory):
+    """The same of the presets, for each of two ranks."""
+    meet = str(tmp_path_factory.mktemp("ranks") / "meet")
+    started = [driven(guard, "--meet", meet, "--rank", rank) for rank in "01"]
+    return [said(one) for one in started]
 
 
 def over(met: dict, name: str, what: str, step: str = "grpo") -> bool:
@@ -75,18 +69,6 @@ def test_what_the_steps_give(found, name):
     assert met["push"]["same"] == met["save_and_load"]["same"] == 1
     assert met["push"]["buckets"] > 1 and met["save_and_load"]["tensors"] > 20
     assert met["generation"]["tokens"] > 4
-
-
-def waits(met: dict) -> int:
-    """Host syncs of our own lines. transformers' are reported, and not bounded here. The plain
-    path of kernels/logprob.py is left out, since a card runs Triton there."""
-    ours = ("sectow_fast/", "kernels/", "tests/")
-    places = {key: key.split(" ")[-1] for key in met["syncs"] if "<-" not in key}
-    return sum(
-        met["syncs"][key]
-        for key, place in places.items()
-        if place.startswith(ours) and "kernels/logprob.py" not in place
-    )
 
 
 def allowed(met: dict, products: int = 1) -> int:
@@ -117,3 +99,34 @@ def test_each_gate_finds_the_fault_that_is_planted_for_it(found):
     assert over(one, "qwen2", "launches") and not over(one, "qwen2", "peak")
     assert waits(other) > allowed(other) and not other["mismatches"]
     assert over(other, "qwen2", "peak") and not over(other, "qwen2", "launches")
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+@pytest.mark.parametrize("preset", ["qwen2.5-vl-3b-1gpu", "qwen2.5-vl-7b-8gpu"])
+def test_presets_play_on_one_and_two_ranks(found, two, preset, adapters):
+    job = f"{preset} {adapters}"
+    one, *ranks = (each[job]["grpo"] for each in (found, *two))
+    for met in (one, *ranks):
+        assert "error" not in met, met["error"]
+        assert not met["mismatches"] and not met["metrics"]["skipped"] and met["rows"] == 2
+        assert waits(met) <= allowed(met), met["syncs"]
+    assert ranks[0]["metrics"] == ranks[1]["metrics"]
+    # The two ranks' batch is that of one rank twice, so the mean gradient is the same.
+    assert one["metrics"]["grad_norm"] > 1e-4
+    assert ranks[0]["metrics"]["grad_norm"] == pytest.approx(one["metrics"]["grad_norm"], rel=3e-2)
+    assert all(met["peak"] < one["peak"] for met in ranks)  # each holds a share of the weights
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+@pytest.mark.parametrize("preset", ["qwen2.5-vl-3b-1gpu", "qwen2.5-vl-7b-8gpu"])
+def test_plan_and_the_cards_peak_agree_within_a_tenth(found, preset, adapters):
+    import presets
+
+    from sectow_fast.learn.shapes import training_peak
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # a plan makes a world of its own
+    learn, grpo = presets.settings(preset, adapters=adapters)
+    plan = training_peak(presets.tiny(preset), learn, grpo, context=presets.CONTEXT)
+    planned = plan.masters + plan.optimizer + plan.gradients + plan.work
+    assert planned == pytest.approx(found[f"{preset} {adapters}"]["grpo"]["peak"], rel=0.1)

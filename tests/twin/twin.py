@@ -81,6 +81,7 @@ class Ledger:
     syncs: Counter[str] = field(default_factory=Counter)
     launches: Counter[Any] = field(default_factory=Counter)
     held: Counter[int] = field(default_factory=Counter)  # tensors by storage
+    sizes: dict[int, int] = field(default_factory=dict)  # bytes by storage
     live: int = 0
     peak: int = 0
 
@@ -92,19 +93,21 @@ class Ledger:
 
     def hold(self, tensor: Any) -> None:
         storage = tensor.untyped_storage()
-        place, size = storage.data_ptr(), storage.nbytes()
-        if size:
-            if not self.held[place]:
-                self.live += size
-                self.peak = max(self.peak, self.live)
-            self.held[place] += 1
-            weakref.finalize(tensor, self._let_go, place, size).atexit = False
+        self.held[storage._cdata] += 1
+        self.measure(storage)
+        weakref.finalize(tensor, self._let_go, storage._cdata).atexit = False
 
-    def _let_go(self, place: int, size: int) -> None:
+    def measure(self, storage: Any) -> None:
+        """Count a storage with the size that it has now; FSDP empties and fills its own."""
+        self.live += storage.nbytes() - self.sizes.get(storage._cdata, 0)
+        self.sizes[storage._cdata] = storage.nbytes()
+        self.peak = max(self.peak, self.live)
+
+    def _let_go(self, place: int) -> None:
         self.held[place] -= 1
         if not self.held[place]:
             del self.held[place]
-            self.live -= size
+            self.live -= self.sizes.pop(place)
 
 
 LEDGER = Ledger()

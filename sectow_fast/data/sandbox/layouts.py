@@ -109,7 +109,9 @@ def write_safebench(folder: Path, rows: Sequence[Row]) -> None:
             mine = [row for row in rows if row.category == name]
             mine = mine[:2] if base.startswith("mini") else mine
             (folder / base / "text").mkdir(parents=True, exist_ok=True)
-            with open(folder / base / "text" / f"{i}.csv", "w", newline="") as file:
+            with open(
+                folder / base / "text" / f"{i}.csv", "w", newline="", encoding="utf-8"
+            ) as file:
                 csv.writer(file).writerows([row.text] for row in mine)
             for n, row in enumerate(mine, start=1):
                 _save(row.picture, folder / base / pictures / str(i) / f"{n}.png")

@@ -40,6 +40,9 @@ class Pictures:
     def key(self, kind: str, thing: Thing, rng: random.Random) -> str:
         return f"{kind}/{thing.number}/{rng.randrange(self.variants)}"
 
+    def size(self, key: str) -> tuple[int, int]:
+        return SIDE, SIDE
+
     def open(self, key: str) -> Image.Image:
         kind, _, rest = key.partition("/")
         number, _, variant = rest.partition("/")

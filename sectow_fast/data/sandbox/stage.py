@@ -19,7 +19,7 @@ from sectow_fast.data.sandbox.model import (
     save_model,
 )
 from sectow_fast.data.sandbox.world import SandboxWorld
-from sectow_fast.protocols import Lesson
+from sectow_fast.protocols import DataRow, Lesson
 from sectow_fast.types import Attack, UserError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class SandboxStage:
         self.processor = self._processor()
         if config.model.max_pixels is not None:
             cap_pixels(self.processor.image_processor, config.model.max_pixels)
+        self.chat_template = str(self.processor.chat_template)
         self.codec = ChatCodec(self.processor, self.world.images, **kept_pictures(config))
 
     def _processor(self) -> Any:
@@ -89,11 +90,18 @@ class SandboxStage:
         )
 
     def load(self, folder: Path) -> Any:
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
 
-        return AutoModelForImageTextToText.from_pretrained(
-            folder, trust_remote_code=self.config.model.trust_remote_code, dtype="float32"
-        )
+        # False, and never None, at which transformers would ask the terminal.
+        trust = self.config.model.trust_remote_code
+        try:
+            return AutoModelForImageTextToText.from_pretrained(
+                folder, trust_remote_code=trust, dtype="float32"
+            )
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+            words = " ".join(str(error).split())[:240]
+            raise UserError(f"model {folder}: cannot be loaded ({words})") from None
 
     def save(
         self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
@@ -128,3 +136,7 @@ class SandboxStage:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+
+    def rows(self) -> tuple[DataRow, ...]:
+        """See `protocols.Stage`."""
+        return ()

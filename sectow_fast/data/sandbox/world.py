@@ -32,6 +32,8 @@ class SandboxWorld:
     measures: suite name -> what is measured on it ("direct", "asr", "orr" or "accuracy").
     """
 
+    cut_earns = True  # the exact judge tells a recipe that was cut from a whole one
+
     def __init__(self, *, seed: int, config: SandboxConfig) -> None:
         self.seed, self.config = seed, config
         self.requests = make_requests(seed=seed, config=config)

@@ -5,7 +5,6 @@ outside the package registers its suite by `register_suite`.
 """
 
 from sectow_fast.data.suites.cases import Suite, SuiteCase, SuiteInfo
-from sectow_fast.data.suites.figstep import render_steps
 from sectow_fast.data.suites.registry import (
     OpenSuite,
     SuiteSpec,
@@ -13,6 +12,7 @@ from sectow_fast.data.suites.registry import (
     register_suite,
     suites,
 )
+from sectow_fast.data.suites.typeset import render_steps
 
 __all__ = [
     "OpenSuite",

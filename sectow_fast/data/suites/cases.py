@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from sectow_fast.data.images import ImageStore
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.types import Case, Label
-
-Part = tuple[Literal["text", "image"], str]  # words, or a key that the suite's images open
+from sectow_fast.types import Case, Label, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +49,30 @@ class SuiteCase:
         return tuple(value for kind, value in self.parts if kind == "image")
 
     def as_case(self, store: str) -> Case:
-        """The carrier that training uses; its picture's key is "STORE/KEY" (`StoresByName`).
-
-        ValueError where it has more than one picture.
-        """
-        if len(self.images) > 1:
-            raise ValueError(f"{self.where}: found {len(self.images)} pictures, expected at most 1")
+        """The carrier that training uses; its pictures' keys are "STORE/KEY" (`StoresByName`)."""
+        keyed = tuple((k, value if k == "text" else f"{store}/{value}") for k, value in self.parts)
+        simple = [kind for kind, _ in keyed] in (["text"], ["image", "text"])
         return Case(
             id=self.id,
             text=self.text,
             label=self.label,
-            image=f"{store}/{self.images[0]}" if self.images else None,
+            image=keyed[0][1] if simple and len(keyed) > 1 else None,
+            parts=() if simple else keyed,
             answer=self.answer,
             goal=(self.goal or self.text) if self.label == "unsafe" else None,
             suite=self.suite,
             style=self.format or "direct",
             source=self.suite,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A row that cannot be asked as it was meant. It is left out and counted, by its id."""
+
+    id: str
+    where: str  # file and row
+    reason: str  # what was found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +102,11 @@ class Suite(Protocol):
         """The folder that its paths are relative to; None where `folder` has another layout."""
         ...
 
-    def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        """The split's cases, one at a time, in the file's order. UserError names file and row."""
+    def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase | Refused]:
+        """The split's cases, one at a time, in the file's order. UserError names file and row.
+
+        A published row that is odd in itself is `Refused`; a file that is not whole is a UserError.
+        """
         ...
 
     def images(self, root: Path) -> ImageStore:

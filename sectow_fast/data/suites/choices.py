@@ -8,39 +8,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from sectow_fast.data.suites.cases import Part
-from sectow_fast.types import UserError
 
 MARK = re.compile(r"<image (\d+)>")
 
 
-def options_of(text: Any, where: str) -> tuple[str, ...]:
-    """The options, which are printed as a Python list in one field."""
+class OddRow(Exception):
+    """A row cannot be asked as it was meant; the text says what was found."""
+
+
+def options_of(text: Any) -> tuple[str, ...]:
+    """The options, which are printed as a Python list in one field. OddRow for anything else."""
     try:
         found = ast.literal_eval(text) if isinstance(text, str) else text
     except (ValueError, SyntaxError):
         found = None
     if not isinstance(found, list | tuple):
-        raise UserError(f"{where}: found options {str(text)[:40]!r}, expected a printed list")
+        raise OddRow(f"options {str(text)[:40]!r} that are no printed list")
     if len(found) > 26:
-        raise UserError(f"{where}: found {len(found)} options, expected at most 26")
+        raise OddRow(f"{len(found)} options, which is more than there are letters")
+    if any(isinstance(one, list | tuple | dict) for one in found):
+        raise OddRow("an option that is a list of its own")
     return tuple(str(one) for one in found)
 
 
-def interleaved(text: str, keys: Mapping[int, str], where: str) -> tuple[Part, ...]:
+def interleaved(text: str, keys: Mapping[int, str]) -> tuple[Part, ...]:
     """Words and pictures in order: picture n takes the place of `<image n>`, others go in front.
 
-    A picture named twice is shown once, at its first place. UserError where a named one is absent.
+    A picture named twice is shown once, at its first place. OddRow where a named one is absent.
 
-    >>> interleaved("see <image 1> now", {1: "a"}, "row 1")
+    >>> interleaved("see <image 1> now", {1: "a"})
     (('text', 'see'), ('image', 'a'), ('text', 'now'))
     """
     named = {int(number) for number in MARK.findall(text)}
     absent = sorted(named - keys.keys())
     if absent:
-        raise UserError(
-            f"{where}: found <image {absent[0]}> in the words, but no image_{absent[0]};"
-            " download it again"
-        )
+        raise OddRow(f"<image {absent[0]}> in the words, but no image_{absent[0]}")
     parts: list[Part] = [("image", keys[number]) for number in sorted(keys.keys() - named)]
     shown: set[int] = set()
     for at, piece in enumerate(MARK.split(text)):

@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sectow_fast.data.images import FolderImages
+from sectow_fast.data.images import ImageStore
 from sectow_fast.data.suites import tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import root_with
+from sectow_fast.data.suites.layout import converted, forms, root_with
+from sectow_fast.data.suites.pictures import SuiteImages, picture_key
 from sectow_fast.data.suites.wording import Wording
 
-FILES = {"28k": "JailBreakV_28K.csv", "mini": "mini_JailBreakV_28K.csv"}
+PATTERNS = {
+    split: (*forms(stem), *converted(stem, config="JailBreakV_28K"))
+    for split, stem in (("28k", "JailBreakV_28K"), ("mini", "mini_JailBreakV_28K"))
+}
 FORMATS = ("Template", "Logic", "Persuade", "figstep", "SD", "typo", "SD_typo")
-COLUMNS = ("id", "jailbreak_query", "redteam_query", "format", "policy", "image_path")
+COLUMNS = ("id", "jailbreak_query", "redteam_query", "format", "policy")
+PICTURES = ("image_path", "image")
+MORE = ("from", "transfer_from_llm", "selected_mini")
 
 
 class JailBreakV:
@@ -32,37 +38,31 @@ class JailBreakV:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return root_with(folder, tuple(FILES.values()), below=("JailBreakV_28K",))
+        return root_with(folder, [one for found in PATTERNS.values() for one in found])
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        path = root / FILES[split]
-        for number, (where, row) in enumerate(tables.csv_rows(path, COLUMNS), start=1):
+        for found in tables.split_rows(root, PATTERNS[split], COLUMNS, (*PICTURES, *MORE)):
+            row, where = found.values, found.where
             prompt = tables.field(row, "jailbreak_query", where)
             goal = tables.field(row, "redteam_query", where)
-            kind = tables.one_of(row["format"], FORMATS, "format", where)
+            kind = tables.one_of(tables.field(row, "format", where), FORMATS, "format", where)
             # Rows of figstep and SD share one wording, and differ in what they are after.
             yield SuiteCase(
-                id=f"jailbreakv:{split}:{number}",
+                id=f"jailbreakv:{split}:{found.number}",
                 suite="jailbreakv",
                 split=split,
                 label="unsafe",
-                parts=(("image", tables.field(row, "image_path", where)), ("text", prompt)),
+                parts=(("image", picture_key(root, found, PICTURES)), ("text", prompt)),
                 goal=goal,
                 category=tables.field(row, "policy", where),
                 format=kind,
                 group=f"{prompt}\n{goal}",
                 where=where,
-                metadata={
-                    "id": row["id"],
-                    "from": row.get("from") or "",
-                    "transfer_from_llm": row.get("transfer_from_llm") or "",
-                    "selected_mini": row.get("selected_mini") or "",
-                    "format": row["format"],
-                },
+                metadata={name: tables.optional(row, name) for name in ("id", *MORE, "format")},
             )
 
-    def images(self, root: Path) -> FolderImages:
-        return FolderImages(root)
+    def images(self, root: Path) -> ImageStore:
+        return SuiteImages(root)
 
 
 SUITE = JailBreakV()

@@ -1,7 +1,7 @@
 """MM-SafetyBench (Liu et al., arXiv 2311.17600): 13 scenarios, each question with three pictures.
 
 It is read from the repository's folders, or from the hub's parquet mirror (one folder per category,
-one file per format). CC-BY-NC: never passed on.
+one file per format), or from what the hub's bot made of that. CC-BY-NC: never passed on.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sectow_fast.data.images import FolderImages, ImageStore
-from sectow_fast.data.suites import tables
+from sectow_fast.data.images import ImageStore
+from sectow_fast.data.suites import layout, tables
 from sectow_fast.data.suites.cases import Part, SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import root_with
-from sectow_fast.data.suites.parquet_images import ParquetImages, cell_key
+from sectow_fast.data.suites.pictures import SuiteImages, picture_key
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.types import UserError
 
@@ -25,8 +24,10 @@ WORDS = {
     "TYPO": "Rephrased Question",
 }
 TEXT_ONLY = "Text_only"
-QUESTIONS = "data/processed_questions"
+QUESTIONS = "processed_questions"
 TINY = "TinyVersion_ID_List.json"
+# Under FOLDER/SCENARIO/, for a format.
+MIRRORS = ("data/{}/{}.parquet", "{}/{}.parquet", "{}/{}/*.parquet", "{}/{}-*.parquet")
 
 
 class MMSafetyBench:
@@ -42,26 +43,23 @@ class MMSafetyBench:
     )
 
     def find(self, folder: Path) -> Path | None:
-        found = root_with(folder, (QUESTIONS,), below=("MM-SafetyBench",))
-        if found is None and any(folder.glob("data/*/SD*.parquet")):
-            return folder
-        return found
+        questions = ("data/processed_questions/*.json", "processed_questions/*.json")
+        mirrors = [one.format("*", kind) for one in MIRRORS for kind in (*WORDS, TEXT_ONLY)]
+        return layout.root_with(folder, (*questions, *mirrors))
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        tiny = _tiny_ids(root / TINY) if split == "tiny" else None
+        tiny = _tiny_ids(layout.files(root, (TINY,))[0]) if split == "tiny" else None
         formats = (TEXT_ONLY,) if split == "text" else tuple(WORDS)
-        if (root / QUESTIONS).is_dir():
-            yield from self._from_json(root, split, tiny, formats)
+        base = next((one for one in ("data/", "") if (root / f"{one}{QUESTIONS}").is_dir()), None)
+        if base is not None:
+            yield from self._from_json(root, base, split, tiny, formats)
         else:
             yield from self._from_parquet(root, split, tiny, formats)
 
     def _from_json(
-        self, root: Path, split: str, tiny: Any, formats: tuple[str, ...]
+        self, root: Path, base: str, split: str, tiny: Any, formats: tuple[str, ...]
     ) -> Iterator[SuiteCase]:
-        files = sorted((root / QUESTIONS).glob("*.json"))
-        if not files:
-            raise UserError(f"{root / QUESTIONS}: found no NN-Scenario.json; download it again")
-        for path in files:
+        for path in layout.files(root, (f"{base}{QUESTIONS}/*.json",)):
             for number, row in tables.json_file(path, dict).items():
                 where = f"{path} id {number}"
                 if not isinstance(row, dict):
@@ -70,7 +68,7 @@ class MMSafetyBench:
                     continue
                 goal = tables.field(row, "Question", where)
                 for kind in formats:
-                    key = f"data/imgs/{path.stem}/{kind}/{number}.jpg"
+                    key = f"{base}imgs/{path.stem}/{kind}/{number}.jpg"
                     column = WORDS.get(kind, "Changed Question")
                     yield _case(
                         split, path.stem, number, kind, tables.field(row, column, where), goal,
@@ -81,29 +79,42 @@ class MMSafetyBench:
         self, root: Path, split: str, tiny: Any, formats: tuple[str, ...]
     ) -> Iterator[SuiteCase]:
         wanted = {name.split("-", 1)[-1]: ids for name, ids in (tiny or {}).items()}
-        for folder in sorted(path for path in (root / "data").iterdir() if path.is_dir()):
-            plain = folder / f"{TEXT_ONLY}.parquet"
+        for scenario in _scenarios(root):
+            plain = [one.format(scenario, TEXT_ONLY) for one in MIRRORS]
             goals = {
-                str(row["id"]): tables.field(row, "question", where)
-                for where, _, row in tables.parquet_rows(plain, ("id", "question"))
+                tables.field(row.values, "id", row.where): tables.field(
+                    row.values, "question", row.where
+                )
+                for row in tables.split_rows(root, plain, ("id", "question"))
             }
             for kind in formats:
-                path = folder / f"{kind}.parquet"
+                paths = [one.format(scenario, kind) for one in MIRRORS]
                 needed = ("id", "question") if kind == TEXT_ONLY else ("id", "question", "image")
-                for where, at, row in tables.parquet_rows(path, needed):
-                    number = str(row["id"])
-                    if tiny is not None and number not in wanted.get(folder.name, ()):
+                for row in tables.split_rows(root, paths, needed):
+                    number = tables.field(row.values, "id", row.where)
+                    if tiny is not None and number not in wanted.get(scenario, ()):
                         continue
                     if number not in goals:
-                        raise UserError(f"{where}: found id {number}, which {plain} has not")
-                    if kind != TEXT_ONLY and row["image"] is None:
-                        raise UserError(f"{where}: found no image; download it again")
-                    words = tables.field(row, "question", where)
-                    key = None if kind == TEXT_ONLY else cell_key(root, path, at, "image")
-                    yield _case(split, folder.name, number, kind, words, goals[number], key, where)
+                        raise UserError(
+                            f"{row.where}: found id {number}, which {TEXT_ONLY} has not"
+                        )
+                    words = tables.field(row.values, "question", row.where)
+                    key = None if kind == TEXT_ONLY else picture_key(root, row, ("image",))
+                    yield _case(split, scenario, number, kind, words, goals[number], key, row.where)
 
     def images(self, root: Path) -> ImageStore:
-        return FolderImages(root) if (root / QUESTIONS).is_dir() else ParquetImages(root)
+        return SuiteImages(root)
+
+
+def _scenarios(root: Path) -> list[str]:
+    """The folders of the mirror that hold a format, in order."""
+    base = root / "data" if (root / "data").is_dir() else root
+    found = [
+        path.name
+        for path in base.iterdir()
+        if path.is_dir() and (any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")))
+    ]
+    return sorted(found)
 
 
 def _case(

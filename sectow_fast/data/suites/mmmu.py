@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sectow_fast.data.suites import choices, tables
-from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
+from sectow_fast.data.suites import choices, layout, tables
+from sectow_fast.data.suites.cases import Refused, SuiteCase, SuiteInfo
 from sectow_fast.data.suites.parquet_images import ParquetImages, cell_key
+from sectow_fast.data.suites.tables import Row
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.types import UserError
 
 COLUMNS = ("id", "question", "options", "answer", "question_type")
 PICTURES = tuple(f"image_{number}" for number in range(1, 8))
+# As published, and as the hub's bot converts it.
+PATTERNS = {
+    split: (f"*/{split}-*.parquet", f"*/{split}/*.parquet") for split in ("validation", "dev")
+}
 
 
 class MMMU:
@@ -26,43 +30,49 @@ class MMMU:
     )
 
     def find(self, folder: Path) -> Path | None:
-        found = (any(folder.glob(f"*/{split}-*.parquet")) for split in self.info.splits)
-        return folder if any(found) else None
+        return layout.root_with(folder, [one for found in PATTERNS.values() for one in found])
 
-    def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        files = sorted(root.glob(f"*/{split}-*.parquet"))
-        if not files:
-            raise UserError(f"{root}: found no */{split}-*.parquet; download that split")
-        for path in files:
-            subject = path.parent.name
-            for where, at, row in tables.parquet_rows(path, COLUMNS, (*PICTURES, "subfield")):
-                keys = {
-                    number: cell_key(root, path, at, name)
-                    for number, name in enumerate(PICTURES, start=1)
-                    if row.get(name) is not None
-                }
-                kind = tables.field(row, "question_type", where)
-                options = choices.options_of(row["options"], where) if kind != "open" else ()
-                order = wording.letter_order if options else wording.word_order
-                words = tables.field(row, "question", where)
-                text = "\n".join(filter(None, (words, wording.lettered(options), order)))
-                yield SuiteCase(
-                    id=f"mmmu:{split}:{tables.field(row, 'id', where)}",
-                    suite="mmmu",
-                    split=split,
-                    label="harmless",
-                    parts=choices.interleaved(text, keys, where),
-                    category=subject,
-                    format=kind,
-                    group=row["id"],
-                    options=options,
-                    answer=choices.right_answers(row["answer"]),
-                    where=where,
-                    metadata={"id": row["id"], "subfield": row.get("subfield") or ""},
-                )
+    def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase | Refused]:
+        for row in tables.split_rows(root, PATTERNS[split], COLUMNS, (*PICTURES, "subfield")):
+            name = f"mmmu:{split}:{tables.field(row.values, 'id', row.where)}"
+            try:
+                yield self._case(name, root, split, row, wording)
+            except choices.OddRow as odd:
+                yield Refused(id=name, where=row.where, reason=str(odd))
+
+    def _case(self, name: str, root: Path, split: str, row: Row, wording: Wording) -> SuiteCase:
+        values, where = row.values, row.where
+        kind = tables.field(values, "question_type", where)
+        options = choices.options_of(values["options"]) if kind != "open" else ()
+        order = wording.letter_order if options else wording.word_order
+        words = tables.field(values, "question", where)
+        text = "\n".join(filter(None, (words, wording.lettered(options), order)))
+        return SuiteCase(
+            id=name,
+            suite="mmmu",
+            split=split,
+            label="harmless",
+            parts=choices.interleaved(text, picture_keys(root, row)),
+            category=row.path.relative_to(root).parts[0],
+            format=kind,
+            group=str(values["id"]),
+            options=options,
+            answer=choices.right_answers(values["answer"]),
+            where=where,
+            metadata={"id": values["id"], "subfield": tables.optional(values, "subfield")},
+        )
 
     def images(self, root: Path) -> ParquetImages:
         return ParquetImages(root)
+
+
+def picture_keys(root: Path, row: Row) -> dict[int, str]:
+    """The keys of image_1 to image_7 by their numbers, where the row has them."""
+    return {
+        number: cell_key(root, row.path, row.at, name)
+        for number, name in enumerate(PICTURES, start=1)
+        if row.values.get(name) is not None
+    }
 
 
 SUITE = MMMU()

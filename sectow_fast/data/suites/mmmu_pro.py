@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sectow_fast.data.suites import choices, tables
-from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.mmmu import PICTURES
-from sectow_fast.data.suites.parquet_images import ParquetImages, cell_key
+from sectow_fast.data.suites import choices, layout, tables
+from sectow_fast.data.suites.cases import Refused, SuiteCase, SuiteInfo
+from sectow_fast.data.suites.mmmu import PICTURES, picture_keys
+from sectow_fast.data.suites.parquet_images import ParquetImages
+from sectow_fast.data.suites.pictures import picture_key
+from sectow_fast.data.suites.tables import Row
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.types import UserError
 
 FOLDERS = {
     "standard-10": "standard (10 options)",
     "standard-4": "standard (4 options)",
     "vision": "vision",
+}
+PATTERNS = {
+    split: (f"{name}/test-*.parquet", f"{name}/test/*.parquet") for split, name in FOLDERS.items()
 }
 
 
@@ -30,45 +34,41 @@ class MMMUPro:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return folder if any((folder / name).is_dir() for name in FOLDERS.values()) else None
+        return layout.root_with(folder, [one for found in PATTERNS.values() for one in found])
 
-    def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        files = sorted((root / FOLDERS[split]).glob("test-*.parquet"))
-        if not files:
-            raise UserError(
-                f"{root / FOLDERS[split]}: found no test-*.parquet; download that split"
-            )
+    def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase | Refused]:
         needed = ("id", "options", "answer", "subject")
         needed += ("image",) if split == "vision" else ("question",)
-        for path in files:
-            for where, at, row in tables.parquet_rows(path, needed, PICTURES):
-                options = choices.options_of(row["options"], where)
-                if split == "vision":
-                    if row["image"] is None:
-                        raise UserError(f"{where}: found no image; download it again")
-                    keys, text = {1: cell_key(root, path, at, "image")}, wording.letter_order
-                else:
-                    keys = {
-                        number: cell_key(root, path, at, name)
-                        for number, name in enumerate(PICTURES, start=1)
-                        if row.get(name) is not None
-                    }
-                    words = tables.field(row, "question", where)
-                    text = "\n".join((words, wording.lettered(options), wording.letter_order))
-                yield SuiteCase(
-                    id=f"mmmu-pro:{split}:{tables.field(row, 'id', where)}",
-                    suite="mmmu-pro",
-                    split=split,
-                    label="harmless",
-                    parts=choices.interleaved(text, keys, where),
-                    category=tables.field(row, "subject", where),
-                    format=split,
-                    group=row["id"],
-                    options=options,
-                    answer=tables.field(row, "answer", where).strip(),
-                    where=where,
-                    metadata={"id": row["id"]},
-                )
+        for row in tables.split_rows(root, PATTERNS[split], needed, PICTURES):
+            name = f"mmmu-pro:{split}:{tables.field(row.values, 'id', row.where)}"
+            try:
+                yield self._case(name, root, split, row, wording)
+            except choices.OddRow as odd:
+                yield Refused(id=name, where=row.where, reason=str(odd))
+
+    def _case(self, name: str, root: Path, split: str, row: Row, wording: Wording) -> SuiteCase:
+        values, where = row.values, row.where
+        options = choices.options_of(values["options"])
+        if split == "vision":
+            keys, text = {1: picture_key(root, row, ("image",))}, wording.letter_order
+        else:
+            words = tables.field(values, "question", where)
+            text = "\n".join((words, wording.lettered(options), wording.letter_order))
+            keys = picture_keys(root, row)
+        return SuiteCase(
+            id=name,
+            suite="mmmu-pro",
+            split=split,
+            label="harmless",
+            parts=choices.interleaved(text, keys),
+            category=tables.field(values, "subject", where),
+            format=split,
+            group=str(values["id"]),
+            options=options,
+            answer=tables.field(values, "answer", where).strip(),
+            where=where,
+            metadata={"id": values["id"]},
+        )
 
     def images(self, root: Path) -> ParquetImages:
         return ParquetImages(root)

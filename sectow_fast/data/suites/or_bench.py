@@ -8,10 +8,14 @@ from pathlib import Path
 from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites import tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import root_with
+from sectow_fast.data.suites.layout import converted, forms, root_with
 from sectow_fast.data.suites.wording import Wording
 
 SPLITS = ("hard-1k", "80k", "toxic")
+PATTERNS = {
+    split: (*forms(f"or-bench-{split}"), *converted("train", config=f"or-bench-{split}"))
+    for split in SPLITS
+}
 
 
 class ORBench:
@@ -25,14 +29,14 @@ class ORBench:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return root_with(folder, [f"or-bench-{split}.csv" for split in SPLITS], below=("or-bench",))
+        return root_with(folder, [one for split in SPLITS for one in PATTERNS[split]])
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        rows = tables.csv_rows(root / f"or-bench-{split}.csv", ("prompt", "category"))
-        for number, (where, row) in enumerate(rows, start=1):
+        for found in tables.split_rows(root, PATTERNS[split], ("prompt", "category")):
+            row, where = found.values, found.where
             prompt = tables.field(row, "prompt", where)
             yield SuiteCase(
-                id=f"or-bench:{split}:{number}",
+                id=f"or-bench:{split}:{found.number}",
                 suite="or-bench",
                 split=split,
                 label="unsafe" if split == "toxic" else "harmless",

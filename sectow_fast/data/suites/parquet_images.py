@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from sectow_fast.data.images import image_of_bytes
+from sectow_fast.data.images import Stamp, image_of_bytes, size_of_bytes
+from sectow_fast.data.links import inside
 from sectow_fast.data.suites.tables import open_parquet
 from sectow_fast.types import UserError
 
@@ -16,6 +18,11 @@ from sectow_fast.types import UserError
 def cell_key(root: Path, path: Path, row: int, column: str) -> str:
     """The key of a cell: file below the root, row from 0, column."""
     return f"{path.relative_to(root).as_posix()}#{row}#{column}"
+
+
+def is_cell(key: str) -> bool:
+    """Whether a key is one that `cell_key` made."""
+    return re.fullmatch(r".+\.parquet#\d+#[^#]+", key, re.IGNORECASE) is not None
 
 
 class ParquetImages:
@@ -31,6 +38,17 @@ class ParquetImages:
 
     def open(self, key: str) -> Image.Image:
         """The picture in RGB. UserError names file, row and column."""
+        return image_of_bytes(*self._bytes(key))
+
+    def size(self, key: str) -> tuple[int, int]:
+        return size_of_bytes(*self._bytes(key))
+
+    def stamp(self, key: str) -> Stamp:
+        found = inside(self.root, key.rsplit("#", 2)[0]).stat()
+        return f"{self.root / key}", found.st_size, found.st_mtime_ns
+
+    def _bytes(self, key: str) -> tuple[bytes, str]:
+        """A cell's bytes, and where it stands."""
         name, row_text, column = key.rsplit("#", 2)
         row = int(row_text)
         where = f"{self.root / name} row {row + 1}, column {column}"
@@ -39,12 +57,14 @@ class ParquetImages:
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes) or not data:
             raise UserError(f"image {where}: found no bytes, expected a picture; download it again")
-        return image_of_bytes(data, name=where)
+        return data, where
+
+    def file(self, key: str) -> Path:
+        """See `HasFiles`."""
+        return self.root / key.rsplit("#", 2)[0]
 
     def _cell(self, name: str, row: int, column: str) -> Any:
-        path = (self.root / name).resolve()
-        if not path.is_relative_to(self.root):
-            raise UserError(f"image {name!r}: found a path outside {self.root}")
+        path = inside(self.root, name)
         if name not in self._groups:
             meta = open_parquet(path).metadata
             self._groups[name] = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]

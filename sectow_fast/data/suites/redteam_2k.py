@@ -8,10 +8,11 @@ from pathlib import Path
 from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites import tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import root_with
+from sectow_fast.data.suites.layout import converted, forms, root_with
 from sectow_fast.data.suites.wording import Wording
 
 FILE = "RedTeam_2K.csv"
+PATTERNS = (*forms("RedTeam_2K"), *converted("RedTeam_2K", config="RedTeam_2K"))
 
 
 class RedTeam2K:
@@ -25,14 +26,15 @@ class RedTeam2K:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return root_with(folder, (FILE,), below=("JailBreakV_28K",))
+        return root_with(folder, PATTERNS)
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        rows = tables.csv_rows(root / FILE, ("question", "policy", "from"))
-        for number, (where, row) in enumerate(rows, start=1):
+        columns = ("question", "policy", "from")
+        for found in tables.split_rows(root, PATTERNS, columns, ("id",)):
+            row, where = found.values, found.where
             question = tables.field(row, "question", where)
             yield SuiteCase(
-                id=f"redteam-2k:{split}:{number}",
+                id=f"redteam-2k:{split}:{found.number}",
                 suite="redteam-2k",
                 split=split,
                 label="unsafe",
@@ -42,7 +44,7 @@ class RedTeam2K:
                 format="text",
                 group=question,
                 where=where,
-                metadata={"id": row.get("id") or "", "from": row["from"] or ""},
+                metadata={name: tables.optional(row, name) for name in ("id", "from")},
             )
 
     def images(self, root: Path) -> FolderImages:

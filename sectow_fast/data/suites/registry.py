@@ -9,17 +9,23 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from sectow_fast.data.images import FolderImages, ImageStore, by_folder
-from sectow_fast.data.suites.cases import Suite, SuiteCase
+from sectow_fast.data.suites.cases import Refused, Suite, SuiteCase
 from sectow_fast.data.suites.wording import Wording
+from sectow_fast.data.whole import unshowable
 from sectow_fast.registry import Registry
+from sectow_fast.texts import mended
 from sectow_fast.types import UserError
 
 SUITES = Registry[Suite]("suite")
+LISTED = 100  # broken pictures that a message names one by one
+# Gives what the first of several ranks made to all of them (`Ranks.told` of learn/ranks.py).
+Told = Callable[[Callable[[], dict[str, str]]], dict[str, str]]
 
 
 def _register_built_in() -> None:
@@ -85,17 +91,37 @@ class OpenSuite:
         return self.suite.info.name
 
     def cases(self) -> Iterator[SuiteCase]:
-        """The cases in the file's order."""
-        return self.suite.cases(self.root, self.split, self.wording)
+        """The cases in the file's order, without the rows that are refused."""
+        return (row for row, _ in self._rows() if isinstance(row, SuiteCase))
 
-    def checked(self) -> list[SuiteCase]:
-        """Every case, once all of them and their pictures are known to be there.
+    def _rows(self) -> Iterator[tuple[SuiteCase | Refused, int]]:
+        """Rows, and how many halves of surrogate pairs in each became U+FFFD."""
+        for row in self.suite.cases(self.root, self.split, self.wording):
+            yield _mended(row) if isinstance(row, SuiteCase) else (row, 0)
 
-        UserError: a broken row, an id that comes twice, or missing pictures (how many and where).
+    def checked(
+        self, notes: list[str] | None = None, *, skip_broken: bool = False
+    ) -> list[SuiteCase]:
+        """Every case, once all of them and the files of their pictures are known to be there.
+
+        notes: told what was left out or changed, one line each. skip_broken: pictures may be
+        missing, and `whole` leaves them out. UserError: a broken row, an id that comes twice,
+        missing pictures (how many and where), or no row that can be asked.
         """
-        cases = list(self.cases())
+        rows = list(self._rows())
+        cases = [row for row, _ in rows if isinstance(row, SuiteCase)]
+        refused = [row for row, _ in rows if isinstance(row, Refused)]
+        halves = {row.id: count for row, count in rows if count}
         if not cases:
-            raise UserError(f"{self.root}: found no case of {self.name}:{self.split}")
+            why = f" ({refused[0].where}: found {refused[0].reason})" if refused else ""
+            raise UserError(f"{self.root}: found no case of {self.name}:{self.split}{why}")
+        if notes is not None and refused:
+            notes.append(f"{self.name}:{self.split}: {_left_out(refused, len(rows))}")
+        if notes is not None and halves:
+            notes.append(
+                f"{self.name}:{self.split}: {sum(halves.values())} halves of surrogate pairs, which"
+                f" no encoder writes, gave way to U+FFFD ({', '.join(halves)})"
+            )
         seen: dict[str, str] = {}
         for case in cases:
             if case.id in seen:
@@ -104,9 +130,43 @@ class OpenSuite:
                     f" {seen[case.id]}"
                 )
             seen[case.id] = case.where
-        if isinstance(self.images, FolderImages):
+        if isinstance(self.images, FolderImages) and not skip_broken:
             self._check_pictures(self.images, [key for case in cases for key in case.images])
         return cases
+
+    def whole(
+        self, cases: Sequence[SuiteCase], *, skip_broken: bool, told: Told | None = None
+    ) -> tuple[list[SuiteCase], str]:
+        """(the cases whose pictures can all be shown, a note of how many cannot, or "").
+
+        Each picture is decoded, or is known to be sound since it last changed. told: gives what
+        the first of several ranks finds to all. UserError: pictures that cannot be shown, every
+        one with its row, unless `skip_broken`.
+        """
+        keys = [key for case in cases for key in case.images]
+
+        def look() -> dict[str, str]:
+            return unshowable(self.images, keys, title=f"{self.name}: pictures looked at")
+
+        broken = told(look) if told else look()
+        if not broken:
+            return list(cases), ""
+        kept = [case for case in cases if broken.keys().isdisjoint(case.images)]
+        counted = f"{len(broken)} of {len(set(keys))} pictures that cannot be shown"
+        if skip_broken and kept:
+            left = f"{len(cases) - len(kept)} of {len(cases)} cases are left out"
+            return kept, f"{self.name}: {left}, with {counted}"
+        rows = [(c.where or c.id, key) for c in cases for key in dict.fromkeys(c.images)]
+        lines = [f"  {where}: {broken[key]}" for where, key in rows if key in broken]
+        if len(lines) > LISTED:
+            lines[LISTED:] = [f"  and {len(lines) - LISTED} more"]
+        way = "mend them, or leave their cases out by --skip-broken (in training"
+        way = (
+            "no case would be left; mend them" if skip_broken else f"{way} --data.skip_broken true)"
+        )
+        raise UserError(
+            f"suite {self.name}: found {counted}, expected all whole; {way}:\n" + "\n".join(lines)
+        )
 
     def _check_pictures(self, images: FolderImages, keys: Sequence[str]) -> None:
         wanted = list(dict.fromkeys(keys))
@@ -156,6 +216,40 @@ def open_suite(
     return OpenSuite(
         suite=suite, split=split, root=root, images=suite.images(root), wording=wording or Wording()
     )
+
+
+def _left_out(refused: Sequence[Refused], count: int) -> str:
+    """How many rows were refused, and every one by its id."""
+    reasons: dict[str, list[str]] = {}
+    for row in refused:
+        reasons.setdefault(row.reason, []).append(row.id)
+    told = "; ".join(f"{', '.join(ids)}: found {reason}" for reason, ids in reasons.items())
+    return f"{len(refused)} of {count} rows left out ({told})"
+
+
+def _mended(case: SuiteCase) -> tuple[SuiteCase, int]:
+    """The case in characters that every encoder writes, and how many halves of pairs were not."""
+    parts = (value for _, value in case.parts)
+    plain = (case.goal or "", case.category, case.format, case.group, case.answer or "")
+    if all(map(str.isascii, (*parts, *plain, *case.options, case.reply or ""))) and all(
+        map(str.isascii, case.metadata.values())
+    ):
+        return case, 0  # nearly all are
+    found = 0
+
+    def whole(value: Any) -> Any:
+        nonlocal found
+        if isinstance(value, str):
+            value, count = mended(value)
+            found += count
+        elif isinstance(value, tuple):
+            value = tuple(whole(one) for one in value)
+        elif isinstance(value, Mapping):
+            value = {name: whole(one) for name, one in value.items()}
+        return value
+
+    changed = {one.name: whole(getattr(case, one.name)) for one in fields(case)}
+    return (replace(case, **changed), found) if found else (case, 0)
 
 
 def sampled(cases: Sequence[SuiteCase], limit: int, seed: str) -> list[SuiteCase]:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sectow_fast.data.images import FolderImages
-from sectow_fast.data.suites import tables
+from sectow_fast.data.suites import layout, tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import root_with
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.types import UserError
 
@@ -31,18 +30,18 @@ class SafeBench:
     )
 
     def find(self, folder: Path) -> Path | None:
-        names = tuple(f"{base}/text" for base, _ in SPLITS.values())
-        return root_with(folder, names, below=("SafeBench",))
+        return layout.root_with(folder, [f"{base}/text" for base, _ in SPLITS.values()])
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
         base, pictures = SPLITS[split]
-        rows = tables.csv_rows(root / "category.csv", ("Index", "Category"))
+        (index,) = layout.files(root, ("category.csv",))
+        rows = tables.csv_rows(index, ("Index", "Category"))
         names = {
             tables.field(row, "Index", where).strip(): tables.field(row, "Category", where)
             for where, row in rows
         }
         for number, name in names.items():
-            texts = root / base / "text" / f"{number}.csv"
+            (texts,) = layout.files(root, (f"{base}/text/{number}.csv",))
             folder = root / base / pictures / number
             found = list(tables.column_rows(texts))
             extra = [

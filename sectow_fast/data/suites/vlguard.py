@@ -1,6 +1,7 @@
 """VLGuard (Zong et al., arXiv 2402.02207): pictures with instructions and safe replies, for SFT.
 
-A safe picture has a safe and an unsafe instruction, an unsafe picture one unsafe instruction.
+A safe picture has a safe and an unsafe instruction, an unsafe picture one unsafe instruction. A
+blank response (17 as published) teaches nothing; its request is asked all the same.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sectow_fast.data.images import FolderImages
-from sectow_fast.data.suites import tables
+from sectow_fast.data.suites import layout, tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import root_with
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.types import Label, UserError
 
@@ -35,10 +35,10 @@ class VLGuard:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return root_with(folder, ("train.json", "test.json"), below=("data", "VLGuard"))
+        return layout.root_with(folder, ("train.json", "test.json"))
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        path = root / f"{split}.json"
+        (path,) = layout.files(root, (f"{split}.json",))
         for number, row in enumerate(tables.json_file(path, list), start=1):
             where = f"{path} record {number}"
             if not isinstance(row, dict) or not isinstance(row.get("instr-resp"), list):
@@ -53,6 +53,7 @@ class VLGuard:
                     )
                 label, kind = KINDS[names[0]]
                 words = tables.field(pair, names[0], where)
+                reply = tables.optional(pair, "response")
                 yield SuiteCase(
                     id=f"vlguard:{split}:{number}:{names[0]}",
                     suite="vlguard",
@@ -63,7 +64,7 @@ class VLGuard:
                     category=row.get("harmful_category") or "safe",
                     format=kind,
                     group=f"{split}/{row['image']}",
-                    reply=tables.field(pair, "response", where),
+                    reply=reply if reply.strip() else None,
                     where=where,
                 )
 

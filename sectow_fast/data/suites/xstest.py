@@ -8,10 +8,13 @@ from pathlib import Path
 from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites import tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import root_with
+from sectow_fast.data.suites.layout import converted, forms, has, root_with
 from sectow_fast.data.suites.wording import Wording
 
 FILE = "xstest_prompts.csv"
+NOW = forms("xstest_prompts")
+# Its older name, and the copies on the hub: one has no labels, one no numbers.
+PATTERNS = (*NOW, *forms("xstest_v2_prompts"), *converted("prompts", "test", "train"))
 
 
 class XSTest:
@@ -25,25 +28,34 @@ class XSTest:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return root_with(folder, (FILE,), below=("xstest",))
+        return root_with(folder, PATTERNS)
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
-        columns = ("id", "prompt", "type", "label")
-        for where, row in tables.csv_rows(root / FILE, columns):
-            label = tables.one_of(row["label"], ("safe", "unsafe"), "label", where)
+        patterns, needed = PATTERNS, ("prompt", "type")
+        if has(root, NOW):
+            patterns, needed = NOW, (*needed, "id", "label")
+        more = ("id", "label", "focus", "note")
+        for found in tables.split_rows(root, patterns, needed, more):
+            row, where = found.values, found.where
+            kind = tables.field(row, "type", where)
+            label = "unsafe" if kind.startswith("contrast_") else "safe"
+            if "label" in row:
+                said = tables.field(row, "label", where)
+                label = tables.one_of(said, ("safe", "unsafe"), "label", where)
+            number = tables.field(row, "id", where) if "id" in row else str(found.number)
             prompt = tables.field(row, "prompt", where)
             yield SuiteCase(
-                id=f"xstest:{split}:{tables.field(row, 'id', where)}",
+                id=f"xstest:{split}:{number.removeprefix('v2-')}",
                 suite="xstest",
                 split=split,
                 label="harmless" if label == "safe" else "unsafe",
                 parts=(("text", prompt),),
                 goal=prompt if label == "unsafe" else None,
-                category=tables.field(row, "type", where),
+                category=kind,
                 format="text",
                 group=prompt,
                 where=where,
-                metadata={"focus": row.get("focus") or "", "note": row.get("note") or ""},
+                metadata={name: tables.optional(row, name) for name in ("focus", "note")},
             )
 
     def images(self, root: Path) -> FolderImages:

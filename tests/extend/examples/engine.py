@@ -12,6 +12,7 @@ import torch
 
 from sectow_fast.engine.in_process import InProcessEngine
 from sectow_fast.engine.registry import register_engine
+from sectow_fast.families import reply_ends
 from sectow_fast.types import Completion, Prompt, Sampling
 
 
@@ -41,6 +42,7 @@ class GenerateEngine(InProcessEngine):
 
     def _one(self, prompt: Prompt, sampling: Sampling, seed: str) -> Completion:
         codec, device = self.codec, self.model.device
+        ends = reply_ends(codec.end_ids, self.model)
         torch.manual_seed(random.Random(seed).getrandbits(63))
         ids = torch.tensor([prompt.ids], device=device)
         pixels = codec.pixel_inputs([prompt])
@@ -60,7 +62,7 @@ class GenerateEngine(InProcessEngine):
             **drawing,
             max_new_tokens=sampling.max_new_tokens,
             suppress_tokens=list(codec.banned_ids),
-            eos_token_id=codec.eos_id,
+            eos_token_id=list(ends),
             pad_token_id=codec.pad_id,
             return_dict_in_generate=True,
             output_logits=True,
@@ -73,7 +75,7 @@ class GenerateEngine(InProcessEngine):
         return Completion(
             ids=tuple(new.tolist()),
             logprobs=tuple(logprobs.tolist()),
-            finish_reason="stop" if new[-1] == codec.eos_id else "length",
+            finish_reason="stop" if int(new[-1]) in ends else "length",
             weight_version=self.weight_version,
         )
 

@@ -1,4 +1,4 @@
-"""How far an evaluation of models is: counts only, never a request or a reply."""
+"""How far a long piece of work is: counts only, never a request or a reply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY = 10.0  # seconds between two lines where standard error is no terminal
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Gives a function to call after each of `total` cases.
+    """Gives a function to call after each of `total` things.
 
     A terminal shows a bar. A file gets one line every ten seconds and one at the end.
     """

@@ -1,0 +1,54 @@
+"""Pictures as suites have them: files of the folder, and cells of parquet tables side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from sectow_fast.data.images import FolderImages, Stamp
+from sectow_fast.data.suites.parquet_images import ParquetImages, cell_key, is_cell
+from sectow_fast.data.suites.tables import Row
+from sectow_fast.types import UserError
+
+
+class SuiteImages(FolderImages):
+    """Opens keys of files and `cell_key`s."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._cells = ParquetImages(root)
+
+    def open(self, key: str) -> Image.Image:
+        return self._cells.open(key) if is_cell(key) else super().open(key)
+
+    def size(self, key: str) -> tuple[int, int]:
+        return self._cells.size(key) if is_cell(key) else super().size(key)
+
+    def stamp(self, key: str) -> Stamp:
+        return self._cells.stamp(key) if is_cell(key) else super().stamp(key)
+
+    def file(self, key: str) -> Path:
+        """The file that holds the picture; a cell's is its table."""
+        return self._cells.file(key) if is_cell(key) else super().file(key)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """The files that are not there; a cell was seen to hold something when it was read."""
+        return super().missing(key for key in keys if not is_cell(key))
+
+
+def picture_key(root: Path, row: Row, columns: Sequence[str]) -> str:
+    """The key of a row's picture, from the first of the columns that holds a cell or a path.
+
+    UserError where none does.
+    """
+    for name in columns:
+        value = row.values.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+        if isinstance(value, dict | bytes):
+            return cell_key(root, row.path, row.at, name)
+    raise UserError(
+        f"{row.where}: found no picture in {' or '.join(map(repr, columns))}; download it again"
+    )

@@ -1,0 +1,80 @@
+"""A mistake of the command, a model or a picture is one line, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from whole_commands import FEW, suites
+
+from sectow_fast.evaluate import main
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--model": None}, "--model: found none"),
+        ({"--suite": None}, "--suite: found none"),
+        ({"--out": None}, "--out: found none"),
+        ({"--modle": "x"}, "did you mean --model?"),
+        ({"--judge": "jury"}, "--judge: found 'jury'"),
+        ({"--judge": "endpoint"}, "found no --judge-url"),
+        ({"--judge": "model"}, "found no --judge-model"),
+        ({"--second-judge": "rule"}, "found the first judge again"),
+        ({"--limit": "-1"}, "--limit: found '-1'"),
+        ({"--batch": ""}, "--batch: found ''"),
+        ({"--defence": "prayer"}, "--defence: found 'prayer'"),
+        ({"--engine": "endpoint"}, "found no --endpoint"),
+        ({"--model": "q=/nowhere"}, "found no config.json"),
+        ({"--model": "../x=/nowhere"}, "found no plain name"),
+        ({"--suite": "figstp=/tmp"}, "did you mean figstep?"),
+        ({"--suite": "figstep=/nowhere"}, "found no folder /nowhere"),
+        ({"--wording": "/nowhere.toml"}, "cannot be read"),
+        ({"--export": "mmmu"}, "found no suite for it"),
+        ({"--out": "/proc/nowhere"}, "cannot write there"),
+        ({"--judge": "endpoint", "--judge-url": "http://127.0.0.1:9/v1"}, "found no answer"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(toys, qwen, tmp_path, capsys, change, words):
+    given = {"--model": f"q={qwen}", "--suite": f"figstep={toys / 'figstep'}"}
+    given |= {"--out": str(tmp_path / "out")} | change
+    arguments = [w for name, value in given.items() if value is not None for w in (name, value)]
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert words in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_exports_of_bound_suites_need_private(toys, qwen, tmp_path, capsys):
+    arguments = ["--model", f"q={qwen}", *suites(toys, "mm-safetybench")]
+    arguments += ["--out", str(tmp_path / "out"), "--export", "mm-safetybench"]
+    assert main(arguments) == 2
+    assert "give --private" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_remote_code_and_foreign_weights_are_refused(toys, qwen, tmp_path, capsys):
+    for change in ("code", "pickle"):
+        folder = tmp_path / change
+        shutil.copytree(qwen, folder)
+        if change == "code":
+            config = json.loads((folder / "config.json").read_text())
+            config |= {"model_type": "mine", "auto_map": {"AutoConfig": "evil.Config"}}
+            (folder / "config.json").write_text(json.dumps(config))
+            (folder / "evil.py").write_text("raise SystemExit('it ran')")
+        else:
+            (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        arguments = ["--model", str(folder), *suites(toys, "xstest")]
+        assert main([*arguments, "--out", str(tmp_path / f"out-{change}")]) == 2
+        err = capsys.readouterr().err
+        assert "cannot be loaded" in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_broken_picture_names_the_file(toys, qwen, tmp_path, capsys):
+    shutil.copytree(toys / "figstep", tmp_path / "figstep")
+    path = tmp_path / "figstep/data/images/SafeBench/query_ForbidQI_3_1_6.png"
+    path.write_bytes(path.read_bytes()[:60])
+    arguments = ["--model", f"q={qwen}", "--suite", f"figstep={tmp_path / 'figstep'}", *FEW]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err.strip().splitlines()
+    assert path.name in err[-1] and "damaged file" in err[-1] and "Traceback" not in err[-1]
