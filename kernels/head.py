@@ -20,10 +20,12 @@ from . import checks
 from .dispatch import CUDA_ROWS, wide
 from .head_checks import autocast_dtype, check_head, check_head_options
 from .head_ops import linear_logprob_op
+from .head_quack import check_quack, quack_logprob
 from .logprob import selective_logprob_oracle
 from .shards import group_name
 
 MODES = ("recompute", "cached", "frozen")
+BACKENDS = ("sectow", "quack")
 
 
 def linear_logprob_oracle(
@@ -69,6 +71,7 @@ def linear_logprob(
     live_rows: Tensor | int | None = None,
     main_grad: Tensor | None = None,
     entropy_gradient: bool = True,
+    backend: str = "sectow",
 ) -> tuple[Tensor, Tensor]:
     """`selective_logprob` of hidden [N, H] @ weight.T [H, V] (+ bias [V]), chunk rows at a time.
 
@@ -95,11 +98,15 @@ def linear_logprob(
 
     main_grad [V, H] float32: dW is added to it in the backward pass, and weight gets no gradient.
 
+    backend "quack": QuACK's per-token loss, where it is installed, on a card. The entropy is then
+    not known, and NaN; mode and the options from temperature on are refused by name.
+
     A sharded head (DTensor) is refused: pass its local part and `group`, or gather it once outside.
     A LoRA head is supported as the sum base + scale * (B @ A), a plain tensor.
     """
     check_head(hidden, weight, bias, labels, temperature, softcap)
     checks.check_choice("mode", mode, MODES)
+    checks.check_choice("backend", backend, BACKENDS)
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     if mode == "frozen" and trained and torch.is_grad_enabled():
         raise ValueError("mode: found 'frozen' with a weight or bias that needs a gradient")
@@ -113,6 +120,20 @@ def linear_logprob(
         live_rows=live_rows,
         main_grad=main_grad,
     )
+    if backend == "quack":
+        options = {
+            "temperature": temperature,
+            "softcap": softcap,
+            "chunk": chunk,
+            "mode": mode,
+            "logits_dtype": logits_dtype,
+            "logit_scale": logit_scale,
+            "group": group,
+            "live_rows": live_rows,
+            "main_grad": main_grad,
+        }
+        check_quack(hidden, options, linear_logprob.__kwdefaults__)
+        return quack_logprob(hidden, weight, bias, labels, ignore_index)
     logp, entropy, *_ = linear_logprob_op(
         hidden=hidden,
         weight=weight,

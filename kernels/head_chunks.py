@@ -47,10 +47,28 @@ def live_rows(live: Tensor, given: Tensor | None = None, bound: int | None = Non
         return LiveRows(given, True)
     if bound is not None and bound < len(live):
         return LiveRows(live.logical_not().sort(stable=True).indices[:bound], True)
-    if bound is not None or (live.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if bound is not None or capturing(live):
         return LiveRows(None, True)
     rows = live.nonzero()[:, 0]
     return LiveRows(None if len(rows) == len(live) else rows, False)
+
+
+def chosen_rows(rows: Tensor, counts: Tensor, given: Tensor | None, bound: int | None) -> LiveRows:
+    """`live_rows` where positions are at hand, the live ones first, and `counts` begins with how
+    many are live."""
+    if given is not None:
+        return LiveRows(given, True)
+    if bound is None and not capturing(rows):
+        bound, clean = int(counts[0]), False
+    else:
+        clean = True
+    if bound is None or bound >= len(rows):
+        return LiveRows(None, clean)
+    return LiveRows(rows[:bound], clean)
+
+
+def capturing(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def left_over(live: Tensor, chosen: LiveRows) -> Tensor | None:
@@ -126,14 +144,23 @@ def head_chunks(
     for start in range(0, total, size):
         place = slice(start, min(start + size, total))
         chunk = place if rows is None else rows[place]
-        states = hidden[chunk]
-        if chosen.clean:
-            states = states.where(live[chunk, None], 0.0)
+        states = states_of(hidden, live, chunk, clean=chosen.clean)
         if kept is None:
             logits = product(states, weight.T, buffer[: place.stop - place.start])
         else:
             logits = kept[place]
         yield Chunk(chunk, place, states, logits)
+
+
+def states_of(hidden: Tensor, live: Tensor, rows: slice | Tensor, *, clean: bool) -> Tensor:
+    """Some rows of hidden; clean: those that are not live are 0."""
+    if not clean:
+        return hidden[rows]
+    if use_triton(hidden):
+        from .states_triton import clean_states
+
+        return clean_states(hidden, live, rows)
+    return hidden[rows].where(live[rows, None], 0.0)
 
 
 def product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:

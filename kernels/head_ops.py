@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -62,7 +64,7 @@ def linear_logprob_op(
     head = head_tensors(hidden, weight, logits_dtype)
     chosen = live_rows(live, given_rows, bound)
     left = left_over(live, chosen)
-    rows_made = hidden.new_zeros(4, len(labels), dtype=wide(hidden.dtype))
+    made: list[RowStatistics] = []
     kept, used = _kept(head.hidden, weight, mode, with_entropy, head.logits_dtype), 0
     size = chunk_rows(hidden, weight.shape[0], chunk)
     for part in head_chunks(head.hidden, head.weight, live, chosen, size, dtype=head.logits_dtype):
@@ -70,7 +72,7 @@ def linear_logprob_op(
         found = rows_forward(
             part.logits, wanted, mine, ignore_index=ignore_index, group=shard.group, own=True
         )
-        rows_made[:, part.rows] = torch.stack(found)
+        made.append(found)
         used = part.place.stop
         if mode == "cached":
             kept[part.place] = part.logits
@@ -80,9 +82,25 @@ def linear_logprob_op(
         kept[used:] = 0.0  # what an operator returns is always the same
     if mode == "frozen" and shard.group is not None:
         torch.distributed.all_reduce(kept, group=shard.group)
+    return *_of_all_rows(made, chosen, left, hidden), kept, *saved_rows(labels, chosen)
+
+
+def _of_all_rows(
+    made: list[RowStatistics], chosen: LiveRows, left: Tensor | None, hidden: Tensor
+) -> Iterator[Tensor]:
+    """Statistics [N] of all rows from those of chunks; 0 where a row took no part, NaN where it was
+    left out."""
+    count, dtype = len(hidden), wide(hidden.dtype)
+    if not made:
+        return (hidden.new_zeros(count, dtype=dtype) for _ in RowStatistics._fields)
+    parts = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
+    if chosen.rows is None:
+        return iter(parts)
+    found = hidden.new_zeros(len(RowStatistics._fields), count, dtype=dtype)
+    found[:, chosen.rows] = torch.stack(tuple(parts))
     if left is not None:
-        rows_made.masked_fill_(left, torch.nan)
-    return *(one.clone() for one in rows_made), kept, *saved_rows(labels, chosen)
+        found.masked_fill_(left, torch.nan)
+    return (one.clone() for one in found)
 
 
 def _keep_unit_gradients(

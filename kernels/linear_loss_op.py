@@ -13,14 +13,12 @@ from .head_chunks import (
     gradient_buffer,
     head_chunks,
     head_tensors,
-    left_over,
-    live_rows,
 )
 from .loss_batch import LossBatch, score_rows
 from .loss_config import PolicyLossConfig, loss_operator
-from .loss_metrics import METRICS, loss_metrics
-from .loss_terms import IGNORE, RowResults, TokenInputs
-from .loss_weights import sequence_index, token_weights
+from .loss_metrics import METRICS
+from .loss_rows import close_loss, live_tokens, open_loss
+from .loss_terms import IGNORE, TokenInputs
 from .shards import shard_named
 
 
@@ -54,9 +52,9 @@ def linear_policy_loss_op(
     """(loss, dh, dW, db, what they are to be multiplied by, logp [N], scored [N], metrics).
 
     dW and db are float32, whatever the model's dtype: they are scaled and rounded once, in the
-    backward pass (of float32 heads, scaled here), which is also where dW is added to main_grad.
+    backward pass, which is also where dW is added to main_grad.
     """
-    count, vocabulary = len(labels), weight.shape[0]
+    vocabulary = weight.shape[0]
     dtype = wide(hidden.dtype)
     shard = shard_named(group)
     form = shard.form(
@@ -66,32 +64,34 @@ def linear_policy_loss_op(
         scale=scale,
         temperature=temperature if temperatures is None else temperatures,
     )
-    live = labels != IGNORE if mask is None else (labels != IGNORE) & mask.bool()
-    checks.check_labels(labels, live, form.whole, IGNORE)
-    check_temperatures(form.temperature, live)
-    index = sequence_index(sequence_ids) if config.reduction.startswith("seq") else None
-    weights = token_weights(live, index, normalizer, config.reduction, dtype)
-    # The gradient is made of tokens' weights relative to the largest, and scaled at the end: over
-    # many tokens 1 / N times a small probability would be lost in float16.
-    largest = torch.cat([weights, weights.new_full((1,), torch.finfo(dtype).tiny)]).amax()
-
-    scored = live
-    if not config.kl_coef and not config.entropy_coef:
-        scored = live & (advantages != 0)
-    chosen = live_rows(scored, given_rows, bound)
-    left = left_over(scored, chosen)
+    if not hidden.is_cuda:  # the kernels of a card give NaN there
+        live = live_tokens(labels, mask)
+        checks.check_labels(labels, live, form.whole, IGNORE)
+        check_temperatures(form.temperature, live)
+    opened = open_loss(
+        labels=labels,
+        mask=mask,
+        advantages=advantages,
+        normalizer=normalizer,
+        sequence_ids=sequence_ids,
+        given_rows=given_rows,
+        bound=bound,
+        config=config,
+        dtype=dtype,
+    )
+    scored, chosen = opened.scored, opened.chosen
     batch = LossBatch(
         labels=labels,
         inputs=TokenInputs(
             advantages=advantages, old_logp=old_logp, ref_logp=ref_logp, rollout_logp=rollout_logp
         ),
-        weights=weights / largest,
+        weights=opened.weights,
         scored=scored,
         form=form,
         config=config,
         group=shard.group,
         gradient=any(wanted),
-        results=RowResults(*hidden.new_zeros(len(RowResults._fields), count, dtype=dtype)),
+        results=opened.results,
     )
     head = head_tensors(hidden, weight, logits_dtype)
     gradients = HeadGradients(head.hidden, head.weight, wanted, whole=chosen.rows is None)
@@ -103,27 +103,12 @@ def linear_policy_loss_op(
         score_rows(batch, part, d_logits)
         if any(wanted):
             gradients.add(part, d_logits)
-    whole = batch.results
-    loss = (whole.loss * weights).sum()
-    metrics = loss_metrics(
-        ratio=whole.ratio,
-        kl=whole.kl,
-        advantages=advantages,
-        entropy=whole.entropy,
-        live=scored,
-        count=live.sum(),
-        config=config,
-    )
-    if left is not None:
-        loss = loss.masked_fill(left.any(), torch.nan)
-        largest = largest.masked_fill(left.any(), torch.nan)
+    loss, scale, metrics = close_loss(opened, advantages, config)
     d_hidden, d_weight, d_bias = gradients.result(shard.group)
-    d_hidden = d_hidden.to(hidden.dtype)
-    if weight.dtype == dtype:
-        # Nothing is rounded by the scale, and the backward pass has nothing to cast.
-        d_hidden, d_weight, d_bias = (one.mul_(largest) for one in (d_hidden, d_weight, d_bias))
-        largest = torch.ones_like(largest)
-    return loss, d_hidden, d_weight, d_bias, largest, whole.logp.clone(), scored.clone(), metrics
+    logp = opened.results.logp
+    # On a CPU it is a part of the memory of all results.
+    logp = logp if logp.untyped_storage().nbytes() == logp.nbytes else logp.clone()
+    return loss, d_hidden.to(hidden.dtype), d_weight, d_bias, scale, logp, scored, metrics
 
 
 @linear_policy_loss_op.register_fake
@@ -152,6 +137,16 @@ def _setup(ctx, inputs, keyword_only_inputs, output) -> None:
     ctx.constants = len(inputs) - len(ctx.wanted)
 
 
+def is_traced(tensor: Tensor) -> bool:
+    """Only what is run, and not traced, may be written over."""
+    return type(tensor) is not Tensor
+
+
+def asked_again() -> bool:
+    """Within a backward pass: whether it keeps its graph, so that another one may follow."""
+    return torch._C._autograd._get_current_graph_task_keep_graph()
+
+
 def _gradients(ctx, upstream, *_):
     constants = (None,) * ctx.constants
     if upstream is None:  # nothing was made of the loss
@@ -159,8 +154,8 @@ def _gradients(ctx, upstream, *_):
     *made, largest = ctx.saved_tensors
     # Scaled in place where nobody can ask again (no retain_graph, not being traced): a copy of dW
     # would double what the head costs.
-    traced = type(upstream) is not Tensor
-    again = traced or torch._C._autograd._get_current_graph_task_keep_graph()
+    traced = is_traced(upstream)
+    again = traced or asked_again()
     scale = upstream * largest
     found = []
     for one, wanted, dtype in zip(made, ctx.wanted, ctx.dtypes, strict=True):

@@ -25,7 +25,9 @@ from sectow_fast.kernels import (
     advantage_triton,
     linear_loss_triton,
     logprob_triton,
+    loss_rows_triton,
     loss_triton,
+    states_triton,
 )
 from sectow_fast.plugins import load_plugins
 
@@ -37,13 +39,14 @@ QWEN = 151_936
 ODD = 151_669
 POINTERS = {  # float32 unless said
     **{"labels": "*i64", "order": "*i64", "ends": "*i64", "signal_out": "*i1"},
-    **{"rows": "*i64", "scored": "*i1"},
+    **{"rows": "*i64", "scored": "*i1", "mask": "*i1", "rows_out": "*i64", "counts_out": "*i64"},
+    **{"scored_out": "*i1", "scored_in": "*i1", "counts": "*i64", "live": "*i1"},
 }
 WHOLE = {"V": "i32", "stride": "i64", "stride_out": "i64", "ignore": "i32"}
 WHOLE |= {"count": "i32", "groups": "i32", "group_size": "i32"}
-WHOLE |= {"first": "i32", "whole": "i32", "start": "i32"}
+WHOLE |= {"first": "i32", "whole": "i32", "start": "i32", "width": "i32"}
 ROWS = ("selective forward", "selective backward", "linear loss")
-REAL = ("rate", "slope", "cap", "eps")
+REAL = ("rate", "slope", "cap", "eps", "low", "high")
 
 
 def forms(*, has_ref: bool = False, **options) -> dict:
@@ -62,43 +65,57 @@ def shape_of(dtype: str, vocabulary: int) -> dict:
     return shape | {"PADDED": vocabulary % shape["K"] != 0}
 
 
-def configurations():
-    """(name, kernel, dtype of the logits, constants, vocabulary divisible by 16)."""
+def configurations(card: int):
+    """(name, kernel, dtype of the logits, constants, vocabulary). Every kernel is compiled for each
+    card; the other dtypes, vocabularies and forms are compiled for one of them."""
+    main = card == 90
     head = {"HAS_BIAS": False, "CAP": False, "HAS_T": False, "HAS_ROWS": True}
     rest = {"HAS_BIAS": True, "CAP": True, "HAS_T": True, "HAS_ROWS": False}
     plain = forms() | {"HAS_OLD": False, "HAS_ROLLOUT": False, "GRADIENT": True, "ENTROPY": False}
     full = forms(has_ref=True) | {"HAS_OLD": True, "HAS_ROLLOUT": True, "GRADIENT": True}
     full |= {"ENTROPY": True}
-    logp = logprob_triton
-    fused = linear_loss_triton.linear_loss_kernel
-    for dtype in ("bf16", "fp16", "fp32"):
-        for vocabulary in (QWEN, ODD, 1000):
-            shape = shape_of(dtype, vocabulary)
-            for extra, more in ((head, plain), (rest, full)):
-                given = (dtype, extra | shape | {"SHARD": extra is rest}, vocabulary)
-                yield "selective forward", logp.selective_forward_kernel, *given
-                given = (dtype, extra | shape | {"ENTROPY": more["ENTROPY"]}, vocabulary)
-                yield "selective backward", logp.selective_backward_kernel, *given
-                yield "linear loss", fused, dtype, extra | more | shape, vocabulary
-    yield "linear loss", fused, "bf16", head | full | shape_of("bf16", QWEN), QWEN
+    logp, fused = logprob_triton, linear_loss_triton.linear_loss_kernel
+    both, largest = ((head, plain), (rest, full)), ((rest, full),)
+    wanted = [("bf16", QWEN, both)]
+    if main:
+        wanted += [("bf16", ODD, both), ("bf16", 1000, largest), ("fp16", QWEN, largest)]
+        wanted += [("fp32", 1000, largest)]
+    wanted += [("fp32", QWEN, largest)]
+    for dtype, vocabulary, kinds in wanted:
+        shape = shape_of(dtype, vocabulary)
+        for extra, more in kinds:
+            given = (dtype, extra | shape | {"SHARD": extra is rest}, vocabulary)
+            yield "selective forward", logp.selective_forward_kernel, *given
+            given = (dtype, extra | shape | {"ENTROPY": more["ENTROPY"]}, vocabulary)
+            yield "selective backward", logp.selective_backward_kernel, *given
+            yield "linear loss", fused, dtype, extra | more | shape, vocabulary
     load_plugins([str(EXAMPLES / "policy_loss.py"), str(EXAMPLES / "kl_estimate.py")])
     outside = {"ratio": "soft_clip", "kl": "huber"}
-    shape = shape_of("bf16", QWEN)
-    for options in ({"ratio": "cispo"}, {"ratio": "sapo"}, {"kl": "k1"}, outside):
-        more = full | forms(has_ref=True, **options)
-        yield "linear loss", fused, "bf16", head | more | shape, QWEN
-    for more in (forms(has_ref=True, kl_unbiased=True), {"GRADIENT": False}):
-        yield "linear loss", fused, "bf16", head | full | more | shape, QWEN
-    for kl in ("k1", "k2", "k3", "huber"):
-        for ratio in ("token", "cispo", "sapo", "soft_clip"):
-            more = forms(has_ref=True, ratio=ratio, kl=kl, kl_unbiased=ratio != "token")
-            more |= {"HAS_ROLLOUT": True, "HAS_ENTROPY": True, "B": 1024, "num_warps": 4}
-            yield "policy loss", loss_triton.policy_loss_kernel, "fp32", more, 1024
-    for scale in (0, 1, 2):
-        for ordered, tile, block in ((False, 64, 16), (False, 1, 1024), (True, 64, 16)):
-            more = {"DDOF": 1, "LOO": True, "SCALE": scale, "ORDERED": ordered, "G": tile}
-            more |= {"B": block, "num_warps": 4}
-            yield "group advantage", advantage_triton.group_advantage_kernel, "fp32", more, 1024
+    if main:
+        shape = shape_of("bf16", QWEN)
+        yield "linear loss", fused, "bf16", head | full | shape, QWEN
+        for options in ({"ratio": "cispo", "kl": "k1"}, {"ratio": "sapo", "kl": "k2"}, outside):
+            more = full | forms(has_ref=True, kl_unbiased=True, **options)
+            yield "linear loss", fused, "bf16", head | more | shape, QWEN
+        yield "linear loss", fused, "bf16", head | full | {"GRADIENT": False} | shape, QWEN
+    pairs = [("token", "k3"), ("cispo", "k1"), ("sapo", "k2"), ("soft_clip", "huber")]
+    for ratio, kl in pairs if main else pairs[:1]:
+        more = forms(has_ref=True, ratio=ratio, kl=kl, kl_unbiased=ratio != "token")
+        more |= {"HAS_ROLLOUT": True, "HAS_ENTROPY": True, "B": 1024, "num_warps": 4}
+        yield "policy loss", loss_triton.policy_loss_kernel, "fp32", more, 1024
+    rows = loss_rows_triton
+    more = dict.fromkeys(("HAS_MASK", "HAS_NORMALIZER", "HAS_WEIGHTS", "SIGNAL"), True)
+    more |= {"B": rows.BLOCK, "num_warps": rows.WARPS}
+    yield "rows of a loss, before", rows.open_loss_kernel, "fp32", more, 1024
+    more = {"B": rows.BLOCK, "num_warps": rows.WARPS}
+    yield "rows of a loss, after", rows.close_loss_kernel, "fp32", more, 1024
+    more = {"HAS_ROWS": True, "B": states_triton.BLOCK, "num_warps": 4}
+    yield "live states", states_triton.clean_states_kernel, "bf16", more, 2048
+    shapes = [(0, False, 64, 16), (1, False, 1, 1024), (2, True, 64, 16)]
+    for scale, ordered, tile, block in shapes if main else shapes[2:]:
+        more = {"DDOF": 1, "LOO": True, "SCALE": scale, "ORDERED": ordered, "G": tile}
+        more |= {"B": block, "num_warps": 4}
+        yield "group advantage", advantage_triton.group_advantage_kernel, "fp32", more, 1024
 
 
 def compiled(name, kernel, dtype, constants, vocabulary, card):
@@ -114,13 +131,14 @@ def compiled(name, kernel, dtype, constants, vocabulary, card):
             signature[argument] = types[argument]
         elif argument in WHOLE:
             signature[argument] = WHOLE[argument]
-            row_is_whole = argument in ("V", "count") and vocabulary % 16 == 0
+            row_is_whole = argument in ("V", "count", "width") and vocabulary % 16 == 0
             if row_is_whole or argument in ("stride", "stride_out"):
                 attributes[(i,)] = [["tt.divisibility", 16]]
         elif argument in REAL:
             signature[argument] = "fp32"
         else:
-            matrix = argument == "logits" or (name != "group advantage" and argument == "out")
+            matrix = argument in ("logits", "hidden")
+            matrix |= name != "group advantage" and argument == "out"
             signature[argument] = f"*{dtype}" if matrix else POINTERS.get(argument, "*fp32")
             attributes[(i,)] = [["tt.divisibility", 16]]
     made = triton.compile(
@@ -203,6 +221,8 @@ def markdown(rows: list[dict]) -> str:
         text = " | ".join(
             f"{max(r['registers'] for r in by_card[card])} registers,"
             f" {max(r['shared'] for r in by_card[card])} B shared"
+            if card in by_card
+            else ""
             for card in CARDS
         )
         shown = vocabulary if kernel.startswith(("sel", "lin")) else ""
@@ -211,5 +231,5 @@ def markdown(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    found = [compiled(*one, card) for card in CARDS for one in configurations()]
+    found = [compiled(*one, card) for card in CARDS for one in configurations(card)]
     print(markdown(found) if "--markdown" in sys.argv else json.dumps(found))

@@ -3,6 +3,9 @@ float32 logits, losses per token, given live rows, `main_grad`; and scales that 
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
 from kernel_cases import gradients, head_case, in_dtype, within_twice
@@ -11,6 +14,7 @@ from sectow_fast.kernels import (
     PolicyLossConfig,
     group_advantage,
     head,
+    head_quack,
     linear_logprob,
     linear_policy_loss,
     loss_oracle,
@@ -283,6 +287,43 @@ def test_bad_options_are_named(given, message):
     for function, names in ((linear_policy_loss, tuple(case)), (linear_logprob, HEAD)):
         with pytest.raises(ValueError, match=message):
             function(**{name: case[name] for name in names}, **given)
+
+
+def test_quack_is_named_where_it_is_missing_and_what_it_has_not_is_refused():
+    case = in_dtype({name: head_case()[name] for name in HEAD}, torch.float32)
+    for given, message in (
+        ({"softcap": 3.0}, r"softcap: found 3.0 with backend='quack', expected None"),
+        ({"temperature": torch.ones(17)}, r"temperature: found \(17,\) with backend='quack'"),
+        ({"mode": "cached"}, "mode: found 'cached' with backend='quack', expected 'recompute'"),
+        ({}, r"backend: found 'quack', but quack.linear_cross_entropy cannot be imported"),
+        ({"backend": "quark"}, "backend: found 'quark', expected one of sectow, quack"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            linear_logprob(**case, **{"backend": "quack", **given})
+
+
+def test_quacks_losses_become_log_probs_of_all_rows(monkeypatch):
+    """Its function stands here by torch's own, since it needs a card: live rows alone reach it."""
+
+    def per_token(hidden, weight, bias, target, reduction):
+        assert reduction == "none" and len(hidden) == 16
+        return torch.nn.functional.cross_entropy(hidden @ weight.T + bias, target, reduction="none")
+
+    module = types.SimpleNamespace(linear_cross_entropy_func=per_token)
+    monkeypatch.setitem(sys.modules, "quack", types.ModuleType("quack"))
+    monkeypatch.setitem(sys.modules, "quack.linear_cross_entropy", module)
+    made = [in_dtype({name: head_case()[name] for name in HEAD}, torch.float32) for _ in range(2)]
+    with pytest.raises(ValueError, match="found 'quack' with cpu, expected a CUDA card"):
+        linear_logprob(**made[0], backend="quack")
+    with torch.no_grad():
+        made[0]["hidden"][3] = torch.nan  # its label is -100
+    found, entropy = head_quack.quack_logprob(*(made[0][k] for k in HEAD), -100)
+    wanted, _ = linear_logprob(**made[1])
+    torch.testing.assert_close(found, wanted)
+    assert entropy.isnan().all()
+    for logp in (found, wanted):
+        (logp * torch.linspace(-1, 2, 17)).sum().backward()
+    torch.testing.assert_close(gradients(made[0]), gradients(made[1]))
 
 
 def test_a_normalizer_beside_a_loss_per_token_is_refused():
