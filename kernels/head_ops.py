@@ -70,7 +70,13 @@ def linear_logprob_op(
     for part in head_chunks(head.hidden, head.weight, live, chosen, size, dtype=head.logits_dtype):
         wanted, mine = labels[part.rows], form.at(part.rows)
         found = rows_forward(
-            part.logits, wanted, mine, ignore_index=ignore_index, group=shard.group, own=True
+            part.logits,
+            wanted,
+            mine,
+            ignore_index=ignore_index,
+            group=shard.group,
+            own=True,
+            scratch=mode == "recompute",
         )
         made.append(found)
         used = part.place.stop

@@ -87,7 +87,7 @@ def _score_plain(batch: LossBatch, chunk: Chunk, d_logits: Tensor) -> None:
     for start in range(0, count, size):
         tile = slice(start, start + size)
         mine = form.at(tile)
-        scores, d_score = row_scores(chunk.logits[tile], mine)
+        scores, d_score = row_scores(chunk.logits[tile], mine, scratch=True)
         row = RowTile(scores, labels[tile], mine)
         sums = row.parts()
         found = finished(sums, 1.0)
@@ -103,8 +103,11 @@ def _score_plain(batch: LossBatch, chunk: Chunk, d_logits: Tensor) -> None:
         parts.append(RowResults(found.logp, found.entropy, terms.loss, terms.ratio, terms.kl))
         if batch.gradient:
             upstream = _upstream(batch, weights[tile], scored[tile], terms)
-            d_scores = row.gradient(sums.total, found.entropy, *upstream)
-            d_logits[tile] = d_logits_of(d_scores, d_score, mine)
+            place = d_logits[tile]
+            d_scores = row.gradient(sums.total, found.entropy, *upstream, out=place)
+            made = d_logits_of(d_scores, d_score, mine)
+            if made is not place:
+                place.copy_(made)
     _write(batch, chunk.rows, scored, RowResults(*map(torch.cat, zip(*parts, strict=True))))
 
 

@@ -20,11 +20,13 @@ def rows_forward(
     ignore_index: int,
     group: dist.ProcessGroup | None = None,
     own: bool = False,
+    scratch: bool = False,
 ) -> RowStatistics:
     """Of rows of logits [n, V]; zeros for ignored rows.
 
     group: logits are this rank's shard, and the statistics are of the whole vocabulary. own: the
     logits are in a buffer of ours (`head_chunks.logits_buffer`), whose padding may be written.
+    scratch: nobody asks for these logits again.
     """
     by_triton = use_triton(logits)
     if by_triton:
@@ -37,7 +39,7 @@ def rows_forward(
             return RowStatistics(*found)
         parts = RowParts(*found)
     else:
-        parts = parts_of_rows(logits, labels, form, ignore_index)
+        parts = parts_of_rows(logits, labels, form, ignore_index, scratch=scratch)
     rate = rate_of(form, scaled=not by_triton)
     if group is not None:
         parts = joined(parts, rate, form, group)

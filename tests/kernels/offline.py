@@ -45,7 +45,6 @@ POINTERS = {  # float32 unless said
 WHOLE = {"V": "i32", "stride": "i64", "stride_out": "i64", "ignore": "i32"}
 WHOLE |= {"count": "i32", "groups": "i32", "group_size": "i32"}
 WHOLE |= {"first": "i32", "whole": "i32", "start": "i32", "width": "i32"}
-ROWS = ("selective forward", "selective backward", "linear loss")
 REAL = ("rate", "slope", "cap", "eps", "low", "high")
 
 
@@ -147,6 +146,7 @@ def compiled(name, kernel, dtype, constants, vocabulary, card):
         options={"num_warps": warps},
     )
     ptx = made.asm["ptx"]
+    read = name == "linear loss" and (dtype, card) == ("bf16", 90) and not constants["CAP"]
     return {
         "kernel": name,
         "dtype": dtype,
@@ -157,7 +157,7 @@ def compiled(name, kernel, dtype, constants, vocabulary, card):
         "shared": made.metadata.shared,
         "wide": len(re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64|4\.f32|2\.f64|8\.b16)", ptx)),
         **resources(made.asm["cubin"]),
-        **({"loops": row_loops(made.asm["cubin"])} if card == 90 and name in ROWS else {}),
+        **({"loops": row_loops(made.asm["cubin"])} if read else {}),
     }
 
 

@@ -200,6 +200,7 @@ def test_dw_is_summed_in_float32_over_many_chunks(monkeypatch):
     case = head_case(512, 8, 16)
     config = PolicyLossConfig()
     monkeypatch.setattr(dispatch, "CPU_ELEMENTS", 16 * 8)
+    monkeypatch.setattr(dispatch, "CPU_ROWS", 1)
     names = ("hidden", "weight", "labels", "advantages")
     ours = in_dtype({k: case[k] for k in names}, torch.bfloat16)
     exact = in_dtype({k: v.detach() for k, v in ours.items()}, torch.float64)
