@@ -52,7 +52,7 @@ def linear_policy_loss_op(
     """(loss, dh, dW, db, what they are to be multiplied by, logp [N], scored [N], metrics).
 
     dW and db are float32, whatever the model's dtype: they are scaled and rounded once, in the
-    backward pass, which is also where dW is added to main_grad.
+    backward pass (of float32 heads, scaled here), which is also where dW is added to main_grad.
     """
     vocabulary = weight.shape[0]
     dtype = wide(hidden.dtype)
@@ -105,10 +105,15 @@ def linear_policy_loss_op(
             gradients.add(part, d_logits)
     loss, scale, metrics = close_loss(opened, advantages, config)
     d_hidden, d_weight, d_bias = gradients.result(shard.group)
+    d_hidden = d_hidden.to(hidden.dtype)
+    if weight.dtype == wide(weight.dtype):
+        # Nothing is rounded by the scale, and the backward pass has nothing to cast.
+        d_hidden, d_weight, d_bias = (one.mul_(scale) for one in (d_hidden, d_weight, d_bias))
+        scale = torch.ones_like(scale)
     logp = opened.results.logp
     # On a CPU it is a part of the memory of all results.
     logp = logp if logp.untyped_storage().nbytes() == logp.nbytes else logp.clone()
-    return loss, d_hidden.to(hidden.dtype), d_weight, d_bias, scale, logp, scored, metrics
+    return loss, d_hidden, d_weight, d_bias, scale, logp, scored, metrics
 
 
 @linear_policy_loss_op.register_fake

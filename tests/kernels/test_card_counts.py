@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -146,6 +147,25 @@ def floor(count: int) -> float:
 def test_the_counted_time_stays_near_the_floor(all_live, short):
     for count, counted, most in ((16_384, all_live, 1.15), (512, short, 1.5)):
         assert sum(one.seconds for one in counted) <= most * floor(count)
+
+
+def lines() -> list[str]:
+    """The counted table of docs/KERNELS.md."""
+    found = []
+    for count, live in ((16_384, 16_384), (16_384, 8192), (2048, 2048), (512, 512), (256, 256)):
+        forward, backward = step(count, live=live)
+        seconds = forward.seconds + backward.seconds
+        found.append(
+            f"| {count:,} | {live:,} | {forward.launched} + {backward.launched} |"
+            f" {forward.extra / 2**30:.2f} GiB | {1e3 * floor(live):.2f} ms |"
+            f" {1e3 * seconds:.2f} ms | {seconds / floor(live):.2f} | not yet |"
+        )
+    return found
+
+
+def test_the_table_of_the_docs_is_what_is_counted():
+    page = (Path(__file__).parents[2] / "docs" / "KERNELS.md").read_text()
+    assert "\n".join(lines()) in page, "\n".join(lines())
 
 
 def test_chunks_are_balanced():
