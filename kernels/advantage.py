@@ -26,10 +26,12 @@ def group_advantage_oracle(
 ) -> tuple[Tensor, Tensor]:
     """What the operator means; index [N] in 0..N-1. On a CPU it is also what runs."""
     size = sum_by(torch.ones_like(values), index)
-    centred = values - (sum_by(values, index) / size)[index]
     low = torch.zeros_like(values).scatter_reduce_(0, index, values, "amin", include_self=False)
     high = torch.zeros_like(values).scatter_reduce_(0, index, values, "amax", include_self=False)
-    signal = (high != low)[index]
+    mean = (sum_by(values, index) / size)[index]
+    broken = ~mean.isfinite()  # a reward that is not finite spoils its group
+    signal = (high != low)[index] | broken
+    centred = values - mean
     if scale == "std":
         squares = sum_by(centred.square(), index)
         std = (squares / (size - ddof).clamp(min=1)).sqrt()[index] + eps
@@ -39,7 +41,7 @@ def group_advantage_oracle(
         std = 1.0
     if baseline == "loo":
         centred = centred * (size / (size - 1).clamp(min=1))[index]
-    return torch.where(signal, centred / std, 0.0), signal
+    return torch.where(signal, centred / std, 0.0).masked_fill(broken, torch.nan), signal
 
 
 def std_of(values: Tensor, ddof: int) -> Tensor:

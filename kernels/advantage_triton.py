@@ -50,22 +50,24 @@ def group_advantage_kernel(
     size = end - start
     longest = tl.max(size, 0)
     inf = float("inf")
-    total = tl.zeros((G,), tl.float32)
-    low = tl.full((G,), inf, tl.float32)
-    high = tl.full((G,), -inf, tl.float32)
+    dtype: tl.constexpr = values.dtype.element_ty  # float32, or float64 of float64 rewards
+    total = tl.zeros((G,), dtype)
+    low = tl.full((G,), inf, dtype)
+    high = tl.full((G,), -inf, dtype)
     for base in range(0, longest, B):
         at = base + tl.arange(0, B)
         place, x, here = members(values, order, start, end, at, ORDERED)
         total += tl.sum(x, 1)
         low = tl.minimum(low, tl.min(tl.where(here, x, inf), 1))
         high = tl.maximum(high, tl.max(tl.where(here, x, -inf), 1))
-    count = tl.maximum(size, 1).to(tl.float32)
+    count = tl.maximum(size, 1).to(dtype)
     mean = total / count
-    # min and max drop NaN; the sum keeps it, and such a group is NaN as a whole.
-    signal = (low != high) | (mean != mean)
-    std = tl.full((G,), 1.0, tl.float32)
+    # min and max drop NaN, the sum keeps it. A group with NaN or infinity is NaN as a whole.
+    broken = mean - mean != 0.0
+    signal = (low != high) | broken
+    std = tl.full((G,), 1.0, dtype)
     if SCALE == 1:
-        squares = tl.zeros((G,), tl.float32)
+        squares = tl.zeros((G,), dtype)
         for base in range(0, longest, B):
             at = base + tl.arange(0, B)
             place, x, here = members(values, order, start, end, at, ORDERED)
@@ -73,8 +75,8 @@ def group_advantage_kernel(
             squares += tl.sum(centred * centred, 1)
         std = tl.sqrt(squares / tl.maximum(count - DDOF, 1.0)) + eps
     if SCALE == 2:
-        std = tl.full((G,), 0.0, tl.float32) + tl.load(batch_std) + eps
-    factor = 1.0 / std
+        std = tl.full((G,), 0.0, dtype) + tl.load(batch_std) + eps
+    factor = tl.where(broken, float("nan"), 1.0 / std)
     if LOO:
         factor = factor * count / tl.maximum(count - 1.0, 1.0)
     for base in range(0, longest, B):
@@ -96,9 +98,9 @@ def group_advantage_triton(
     eps: float,
     batch_std: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """values [N] float32, N >= 1; `batch_std` is read where scale is "batch"."""
+    """values [N] float32 or float64, N >= 1; `batch_std` is read where scale is "batch"."""
     count = len(values)
-    values = values.float().contiguous()
+    values = values.contiguous()
     out, signal = torch.empty_like(values), torch.empty_like(values, dtype=torch.bool)
     if group_ids is None:
         groups, width = count // group_size, min(TILE, triton.next_power_of_2(group_size))
@@ -122,7 +124,7 @@ def group_advantage_triton(
             values=values,
             order=order,
             ends=ends,
-            batch_std=batch_std.float(),
+            batch_std=batch_std.to(values.dtype),
             out=out,
             signal_out=signal,
             groups=groups,

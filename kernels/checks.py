@@ -67,31 +67,6 @@ def check_matrix(name: str, tensor: Tensor, shape: tuple[int | None, int | None]
         raise ValueError(f"{name}: found {tensor.dtype}, expected {expected}")
 
 
-def check_head(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    temperature: float,
-    softcap: float | None,
-) -> None:
-    """hidden [N, H], weight [V, H], bias [V], labels [N] of one device, hidden and weight of one
-    dtype (unless autocast makes them so); temperature and softcap > 0."""
-    check_matrix("hidden", hidden, (None, None))
-    check_matrix("weight", weight, (None, hidden.shape[1]))
-    if weight.dtype != hidden.dtype and not torch.is_autocast_enabled(hidden.device.type):
-        raise ValueError(f"weight: found {weight.dtype}, expected hidden's {hidden.dtype}")
-    if weight.device != hidden.device:
-        raise ValueError(f"weight: found device {weight.device}, expected {hidden.device}")
-    if weight.shape[0] == 0:
-        raise ValueError("weight: found an empty vocabulary, expected V >= 1")
-    check_rows("bias", bias, weight.shape[0], hidden.device, gradient=True)
-    check_rows("labels", labels, hidden.shape[0], hidden.device, kind="int")
-    check_positive("temperature", temperature)
-    if softcap is not None:
-        check_positive("softcap", softcap)
-
-
 def check_positive(name: str, value: float) -> None:
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}: found {value}, expected a finite number > 0")

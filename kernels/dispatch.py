@@ -15,10 +15,14 @@ import torch
 from torch import Tensor
 
 # Rows of logits held at once on a CPU, in elements: 36 MiB in float32, just more than glibc ever
-# puts on its heap, where such buffers would fragment. On CUDA the accumulation of dW in float32
-# costs about 245 / chunk of the products' time, hence 4096 rows.
+# puts on its heap, where such buffers would fragment. Each chunk reads and writes dW, so there are
+# some rows in one even where V is large. On CUDA the accumulation of dW in float32 costs about
+# 245 / chunk of the products' time, hence 4096 rows.
 CPU_ELEMENTS = 9 << 20
+CPU_ROWS = 192
 CUDA_ROWS = 4096
+# A caller's chunk may not ask for a larger buffer of logits: 4 GiB of bfloat16.
+BUFFER_ELEMENTS = 2**31 - 1
 # Row arithmetic on a CPU works through pieces that stay in the cache.
 TILE_ELEMENTS = 1 << 18
 
@@ -64,23 +68,11 @@ def chunk_rows(tensor: Tensor, vocabulary: int, chunk: int = CUDA_ROWS) -> int:
     """How many rows of logits to hold at once."""
     if tensor.is_cuda:
         return chunk
-    return max(1, min(chunk, CPU_ELEMENTS // max(vocabulary, 1)))
+    return max(1, min(chunk, max(CPU_ROWS, CPU_ELEMENTS // max(vocabulary, 1))))
 
 
 def tile_rows(vocabulary: int) -> int:
-    return max(4, TILE_ELEMENTS // max(vocabulary, 1))
-
-
-def live_rows(live: Tensor) -> Tensor | None:
-    """Positions of the live rows, or None for all of them.
-
-    The one place where a CUDA stream is waited for: the products need to know their size. While a
-    CUDA graph is captured that is not allowed, and every row takes part.
-    """
-    if live.is_cuda and torch.cuda.is_current_stream_capturing():
-        return None
-    rows = live.nonzero()[:, 0]
-    return None if len(rows) == len(live) else rows
+    return max(1, TILE_ELEMENTS // max(vocabulary, 1))
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -6,8 +6,9 @@ product.
     z = h W^T        dh = dz W        dW = dz^T h        db = sum dz
 
 Modes: "recompute" makes z again in the backward pass (4 products, nothing kept); "cached" keeps z
-(3 products, [N, V] in the model's dtype); "frozen", for a head without gradients, makes
-d logp / d h and d H / d h in the forward pass (3 products, 2 N H floats, nothing in the backward).
+(3 products, [N, V] of logits); "frozen", for a head without gradients, makes d logp / d h and
+d H / d h in the forward pass (3 products, 2 N H floats, nothing in the backward). Where entropy is
+asked for without a gradient, "frozen" takes two products and N H floats.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .dispatch import chunk_rows, wide
-from .head_chunks import HeadGradients, head_chunks
-from .logprob import head_rows_backward, head_rows_forward, selective_logprob_oracle
+from .dispatch import CUDA_ROWS, wide
+from .head_checks import autocast_dtype, check_head, check_head_options
+from .head_ops import linear_logprob_op
+from .head_quack import check_quack, quack_logprob
+from .logprob import selective_logprob_oracle
+from .shards import group_name
 
 MODES = ("recompute", "cached", "frozen")
+BACKENDS = ("sectow", "quack")
 
 
 def linear_logprob_oracle(
@@ -28,188 +33,25 @@ def linear_logprob_oracle(
     weight: Tensor,
     labels: Tensor,
     bias: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     softcap: float | None = None,
     ignore_index: int = -100,
+    logit_scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """What `linear_logprob` means, with the whole [N, V] and autograd."""
     logits = (hidden @ weight.T).to(wide(hidden.dtype))
     if bias is not None:
         logits = logits + bias
+    logits = logits * logit_scale
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     return selective_logprob_oracle(logits, labels, temperature, ignore_index)
 
 
-# --- the operators ------------------------------------------------------------------------------
-
-
-@torch.library.custom_op("sectow::linear_logprob", mutates_args=())
-def linear_logprob_op(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    temperature: float,
-    softcap: float | None,
-    ignore_index: int,
-    chunk: int,
-    mode: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(logp, entropy, log-sum-exp), each [N], and what the backward pass is to keep."""
-    vocabulary = weight.shape[0]
-    live = labels != ignore_index
-    checks.check_labels(labels, live, vocabulary, ignore_index)
-    logp, entropy, lse = (hidden.new_zeros(len(labels), dtype=wide(hidden.dtype)) for _ in range(3))
-    kept, used = _kept(hidden, weight, mode), 0
-    head = {
-        "bias": bias,
-        "softcap": softcap,
-        "temperature": temperature,
-        "ignore_index": ignore_index,
-    }
-    for part in head_chunks(hidden, weight, live, chunk_rows(hidden, vocabulary, chunk)):
-        rows, logits = part.rows, part.logits
-        wanted = labels[rows]
-        logp[rows], entropy[rows], lse[rows] = head_rows_forward(logits, wanted, **head)
-        used = part.place.stop
-        if mode == "cached":
-            kept[part.place] = logits
-        elif mode == "frozen":
-            given = {"labels": wanted, "entropy": entropy[rows], "lse": lse[rows], **head}
-            one = torch.ones_like(logp[rows])
-            zero = torch.zeros_like(one)
-            for which, g_logp, g_entropy, out in (
-                (0, one, zero, torch.empty_like(logits)),
-                (1, zero, one, logits),  # the last use of the logits, so it may write over them
-            ):
-                d_logits = head_rows_backward(
-                    g_logp=g_logp, g_entropy=g_entropy, logits=logits, out=out, **given
-                )
-                kept[which, rows] = (d_logits @ weight).to(kept.dtype)
-    if mode == "cached":
-        kept[used:] = 0.0  # what an operator returns is always the same
-    return logp, entropy, lse, kept
-
-
-def _kept(hidden: Tensor, weight: Tensor, mode: str) -> Tensor:
-    if mode == "cached":
-        return hidden.new_empty(hidden.shape[0], weight.shape[0])
-    if mode == "frozen":
-        return hidden.new_zeros(2, *hidden.shape, dtype=wide(hidden.dtype))
-    return hidden.new_empty(0)
-
-
-@linear_logprob_op.register_fake
-def _(hidden, weight, bias, labels, temperature, softcap, ignore_index, chunk, mode):
-    rows = (hidden.new_empty(labels.shape, dtype=wide(hidden.dtype)) for _ in range(3))
-    return *rows, _kept(hidden, weight, mode)
-
-
-@torch.library.custom_op("sectow::linear_logprob_backward", mutates_args=())
-def linear_logprob_backward_op(
-    g_logp: Tensor,
-    g_entropy: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    entropy: Tensor,
-    lse: Tensor,
-    kept: Tensor,
-    temperature: float,
-    softcap: float | None,
-    ignore_index: int,
-    chunk: int,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(dh, dW, db); what is not wanted is empty."""
-    gradients = HeadGradients(hidden, weight, bias, wanted)
-    size = chunk_rows(hidden, weight.shape[0], chunk)
-    logits_kept = kept if kept.numel() else None
-    for part in head_chunks(hidden, weight, labels != ignore_index, size, logits_kept):
-        rows, logits = part.rows, part.logits
-        d_logits = head_rows_backward(
-            g_logp=g_logp[rows],
-            g_entropy=g_entropy[rows],
-            logits=logits,
-            labels=labels[rows],
-            entropy=entropy[rows],
-            lse=lse[rows],
-            bias=bias,
-            softcap=softcap,
-            temperature=temperature,
-            ignore_index=ignore_index,
-            # What is kept may be asked for again (retain_graph), what was made here may not.
-            out=logits if logits_kept is None else torch.empty_like(logits),
-        )
-        gradients.add(part, d_logits)
-    return gradients.result()
-
-
-@linear_logprob_backward_op.register_fake
-def _(g_logp, g_entropy, hidden, weight, bias, *rest):
-    return HeadGradients(hidden, weight, bias, rest[-1]).result()
-
-
-def both_gradients(g_logp: Tensor | None, g_entropy: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Zeros for the one of two results that nothing was made of."""
-    if g_logp is None:
-        g_logp = torch.zeros_like(g_entropy)
-    return g_logp, torch.zeros_like(g_logp) if g_entropy is None else g_entropy
-
-
-OPTIONS = ("temperature", "softcap", "ignore_index", "chunk")
-
-
-def _setup(ctx, inputs, output) -> None:
-    hidden, weight, bias, labels, *options, ctx.mode = inputs
-    ctx.options = dict(zip(OPTIONS, options, strict=True))
-    ctx.mark_non_differentiable(*output[2:])
-    ctx.set_materialize_grads(False)  # or zeros as large as what is kept would be made for it
-    if ctx.mode == "frozen":
-        ctx.save_for_backward(output[3])
-        ctx.dtype = hidden.dtype
-    else:
-        ctx.save_for_backward(hidden, weight, bias, labels, *output[1:])
-
-
-def _gradients(ctx, g_logp, g_entropy, *_):
-    constants = (None,) * (len(OPTIONS) + 2)  # and labels and mode
-    if g_logp is None and g_entropy is None:
-        return None, None, None, *constants
-    g_logp, g_entropy = both_gradients(g_logp, g_entropy)
-    if ctx.mode == "frozen":
-        (kept,) = ctx.saved_tensors
-        d_hidden = g_logp[:, None] * kept[0] + g_entropy[:, None] * kept[1]
-        return d_hidden.to(ctx.dtype), None, None, *constants
-    hidden, weight, bias, labels, entropy, lse, kept = ctx.saved_tensors
-    needed = list(ctx.needs_input_grad[:3])
-    found = linear_logprob_backward_op(
-        g_logp=g_logp,
-        g_entropy=g_entropy,
-        hidden=hidden,
-        weight=weight,
-        bias=bias,
-        labels=labels,
-        entropy=entropy,
-        lse=lse,
-        kept=kept,
-        wanted=needed,
-        **ctx.options,
-    )
-    return *(d if need else None for d, need in zip(found, needed, strict=True)), *constants
-
-
-linear_logprob_op.register_autograd(_gradients, setup_context=_setup)
-
-
 def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Under autocast, what a matrix product there would take."""
-    kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
-        return tensors
-    return tuple(one.to(torch.get_autocast_dtype(kind)) for one in tensors)
+    dtype = autocast_dtype(tensors[0].device.type)
+    return tensors if dtype is None else tuple(one.to(dtype) for one in tensors)
 
 
 def linear_logprob(
@@ -218,39 +60,105 @@ def linear_logprob(
     labels: Tensor,
     *,
     bias: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     softcap: float | None = None,
     ignore_index: int = -100,
-    chunk: int = 4096,
+    chunk: int | None = None,
     mode: str = "recompute",
+    logits_dtype: torch.dtype | None = None,
+    logit_scale: float = 1.0,
+    group: torch.distributed.ProcessGroup | None = None,
+    live_rows: Tensor | int | None = None,
+    main_grad: Tensor | None = None,
+    entropy_gradient: bool = True,
+    backend: str = "sectow",
 ) -> tuple[Tensor, Tensor]:
     """`selective_logprob` of hidden [N, H] @ weight.T [H, V] (+ bias [V]), chunk rows at a time.
 
-    Gradients go to hidden, weight and bias for any upstream gradient of both results. softcap:
-    logits become softcap * tanh(logits / softcap), after the bias, before the temperature. Rows to
-    ignore cost nothing. On a CPU fewer rows than `chunk` are held where V is large. mode: see the
-    top of this file; "frozen" is refused where weight or bias needs a gradient.
+    Gradients go to hidden, weight and bias for any upstream gradient of both results. A score is
+    softcap(logit_scale * (product + bias)) / temperature, softcap(z) = softcap * tanh(z / softcap).
+    temperature: one number, or one per row [N] (a constant). Rows to ignore cost nothing.
 
-    A sharded head (DTensor) is refused: gather it once outside. Vocabulary-parallel heads are not
-    supported. A LoRA head is supported as the sum base + scale * (B @ A), a plain tensor.
+    chunk: at most so many rows of logits are held; None is 4096, and a CPU holds fewer where V is
+    large. mode: see the top of this file; "frozen" is refused where weight or bias needs a
+    gradient. entropy_gradient False: entropy is a constant, which "frozen" makes use of.
+
+    logits_dtype: what the products are rounded to, None for hidden's dtype. float32 makes logits of
+    bfloat16 factors without that rounding, in the forward and in the backward pass; on a card d
+    logits are then rounded once, for the gradient's products.
+
+    group: weight [V / ranks, H] and bias are this rank's part of the vocabulary, in rank order;
+    labels are ids of the whole vocabulary, and hidden, labels and options are the same on every
+    rank. All ranks get the same results, and dh is summed over them. ValueError where the parts
+    differ in size.
+
+    live_rows: positions [n] (int64) of the rows that are not ignored, or a bound on their number:
+    then nothing waits for the device, and a CUDA graph has a fixed size. A row that is left over is
+    a ValueError on a CPU, and NaN on CUDA.
+
+    main_grad [V, H] float32: dW is added to it in the backward pass, and weight gets no gradient.
+
+    backend "quack": QuACK's per-token loss, where it is installed, on a card. The entropy is then
+    not known, and NaN; mode and the options from temperature on are refused by name.
+
+    A sharded head (DTensor) is refused: pass its local part and `group`, or gather it once outside.
+    A LoRA head is supported as the sum base + scale * (B @ A), a plain tensor.
     """
-    checks.check_head(hidden, weight, bias, labels, temperature, softcap)
+    check_head(hidden, weight, bias, labels, temperature, softcap)
     checks.check_choice("mode", mode, MODES)
-    if chunk < 1:
-        raise ValueError(f"chunk: found {chunk}, expected >= 1")
+    checks.check_choice("backend", backend, BACKENDS)
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     if mode == "frozen" and trained and torch.is_grad_enabled():
         raise ValueError("mode: found 'frozen' with a weight or bias that needs a gradient")
     hidden, weight = cast_for_autocast(hidden, weight)
+    check_head_options(
+        hidden=hidden,
+        weight=weight,
+        logits_dtype=logits_dtype,
+        logit_scale=logit_scale,
+        chunk=chunk,
+        live_rows=live_rows,
+        main_grad=main_grad,
+    )
+    if backend == "quack":
+        options = {
+            "temperature": temperature,
+            "softcap": softcap,
+            "chunk": chunk,
+            "mode": mode,
+            "logits_dtype": logits_dtype,
+            "logit_scale": logit_scale,
+            "group": group,
+            "live_rows": live_rows,
+            "main_grad": main_grad,
+        }
+        check_quack(hidden, options, linear_logprob.__kwdefaults__)
+        return quack_logprob(hidden, weight, bias, labels, ignore_index)
     logp, entropy, *_ = linear_logprob_op(
         hidden=hidden,
         weight=weight,
         bias=bias,
         labels=labels,
-        temperature=float(temperature),
+        **split_options(temperature, live_rows),
+        main_grad=main_grad,
         softcap=None if softcap is None else float(softcap),
+        scale=float(logit_scale),
         ignore_index=ignore_index,
-        chunk=chunk,
+        chunk=chunk or CUDA_ROWS,
+        logits_dtype=logits_dtype,
+        group=group_name(group),
         mode=mode if torch.is_grad_enabled() else "recompute",
+        with_entropy=entropy_gradient,
     )
     return logp, entropy
+
+
+def split_options(temperature: float | Tensor, live_rows: Tensor | int | None) -> dict:
+    """Arguments that may be tensors or numbers, as an operator takes them."""
+    by_row, given = isinstance(temperature, Tensor), isinstance(live_rows, Tensor)
+    return {
+        "temperature": 1.0 if by_row else float(temperature),
+        "temperatures": temperature if by_row else None,
+        "given_rows": live_rows if given else None,
+        "bound": None if given else live_rows,
+    }

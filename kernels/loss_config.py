@@ -20,7 +20,7 @@ from .loss_registry import (
     policy_loss_named,
 )
 
-REDUCTIONS = ("token-mean", "seq-mean", "seq-sum", "constant")
+REDUCTIONS = ("token-mean", "seq-mean", "seq-sum", "constant", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,11 @@ class PolicyLossConfig:
     options holds the numbers of registered losses and estimates; what is left out has its default.
     kl_unbiased multiplies the KL estimate by the ratio, and the gradient through that ratio counts
     (DeepSeek-V3.2), so the estimate is unbiased on completions of an older policy. reduction
-    "constant" is the sum over tokens divided by `normalizer` only. tis_cap is the largest
-    importance weight of the rollout (None is off). band_low and band_high bound exp(old_logp -
-    rollout_logp): a token outside has no loss and no gradient, and counts in the reduction all the
-    same (IcePop; None is no bound). |log-ratio| is bounded by log_ratio_clamp.
+    "constant" is the sum over tokens divided by `normalizer` only; "none" is the loss of each token
+    [N], for a host that reduces it. tis_cap is the largest importance weight of the rollout (None
+    is off). band_low and band_high bound exp(old_logp - rollout_logp): a token outside has no loss
+    and no gradient, and counts in the reduction all the same (IcePop; None is no bound).
+    |log-ratio| is bounded by log_ratio_clamp.
 
     ValueError names a field that cannot be, and the nearest known name where a name is unknown.
     """
@@ -54,7 +55,7 @@ class PolicyLossConfig:
     ratio: str = "token"
     sapo_pos: float = 1.0
     sapo_neg: float = 1.05
-    reduction: Literal["token-mean", "seq-mean", "seq-sum", "constant"] = "token-mean"
+    reduction: Literal["token-mean", "seq-mean", "seq-sum", "constant", "none"] = "token-mean"
     tis_cap: float | None = None
     band_low: float | None = None
     band_high: float | None = None
@@ -90,6 +91,11 @@ class PolicyLossConfig:
                 raise ValueError(f"options[{name!r}]: found {value}, expected a finite number")
         filled = {name: float(self.options.get(name, declared[name])) for name in declared}
         object.__setattr__(self, "options", filled)
+
+    @property
+    def two_passes(self) -> bool:
+        """Whether all log-probs are needed before any gradient can be made."""
+        return self.policy_loss.over == "sequence" or self.reduction == "none"
 
     @property
     def policy_loss(self) -> PolicyLoss:

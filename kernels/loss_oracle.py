@@ -67,15 +67,18 @@ def linear_policy_loss_oracle(
     *,
     bias: Tensor | None = None,
     mask: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     softcap: float | None = None,
+    logit_scale: float = 1.0,
     **given,
 ) -> Tensor:
     """The loss of `linear_policy_loss`, with the whole [N, V]."""
     live = labels != IGNORE if mask is None else (labels != IGNORE) & mask.bool()
     # A masked row's hidden state is replaced before the product: 0 * NaN would reach dW.
     states, wanted = torch.where(live[:, None], hidden, 0.0), labels.where(live, IGNORE)
-    logp, entropy = linear_logprob_oracle(states, weight, wanted, bias, temperature, softcap)
+    logp, entropy = linear_logprob_oracle(
+        states, weight, wanted, bias, temperature, softcap, logit_scale=logit_scale
+    )
     return policy_loss_oracle(logp, advantages, mask=live, entropy=entropy, **given)
 
 
@@ -90,6 +93,8 @@ def _sequence_mean(values: Tensor, live: Tensor, sequence_ids: Tensor) -> Tensor
 def _reduce(
     loss: Tensor, live: Tensor, sequence_ids: Tensor | None, normalizer, reduction: str
 ) -> Tensor:
+    if reduction == "none":
+        return loss
     if reduction in ("token-mean", "constant"):
         size = live.sum().clamp(min=1) if normalizer is None else normalizer
         return loss.sum() / size

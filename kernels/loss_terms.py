@@ -151,6 +151,8 @@ def check_loss_inputs(
     ):
         if needed and given is None:
             raise ValueError(f"{name}: found None, but the configuration needs it")
+    if config.reduction == "none" and normalizer is not None:
+        raise ValueError("normalizer: found one with the reduction 'none', expected None")
     if advantages is None:
         raise ValueError(f"advantages: found None, expected a tensor [{count}]")
     for name, tensor, kind in (

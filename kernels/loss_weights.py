@@ -15,8 +15,14 @@ def sequence_index(sequence_ids: Tensor) -> Tensor:
 
 
 def sum_by(values: Tensor, index: Tensor) -> Tensor:
-    """[N]: the sum of the values of each index, where the index has its place."""
-    return torch.zeros_like(values).index_add_(0, index, values)
+    """[N]: the sum of the values of each index, where the index has its place.
+
+    On CUDA `index_add_` adds in any order, so its sums differ from run to run. `index_put_` sorts.
+    """
+    zeros = torch.zeros_like(values)
+    if values.is_cuda:
+        return zeros.index_put_((index,), values, accumulate=True)
+    return zeros.index_add_(0, index, values)
 
 
 def token_weights(
@@ -28,13 +34,20 @@ def token_weights(
 ) -> Tensor:
     """w [N]: the loss is sum(w * loss of the token); 0 where a token is not live."""
     counted = live.to(dtype)
+    if reduction == "none":
+        return counted
     divisor = None if normalizer is None else normalizer.to(dtype)
     if reduction in ("token-mean", "constant"):
-        return counted / (counted.sum().clamp(min=1) if divisor is None else divisor)
+        return over(counted, counted.sum().clamp(min=1) if divisor is None else divisor)
     sizes = sum_by(counted, index)
     divisor = (sizes > 0).sum().clamp(min=1) if divisor is None else divisor
-    weights = counted / divisor
+    weights = over(counted, divisor)
     return weights / sizes.clamp(min=1)[index] if reduction == "seq-mean" else weights
+
+
+def over(counted: Tensor, divisor: Tensor) -> Tensor:
+    """counted / divisor, and 0 where nothing counts: a step without a token has the divisor 0."""
+    return (counted / divisor).masked_fill(counted == 0, 0.0)
 
 
 def as_scalar(normalizer: float | Tensor | None, device: torch.device) -> Tensor | None:

@@ -55,7 +55,7 @@ REDUCTIONS = {
     "luspo": "constant",
 }
 BY_TOKEN = ("cispo", "sapo")  # matched with token ratios, without the two-sided clip
-SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier")  # they multiply the logits
 
 
 class SectowGRPOTrainer(GRPOTrainer):
@@ -97,7 +97,6 @@ def refusals(trainer: GRPOTrainer) -> list[str]:
         f"off_policy_mask_threshold {trainer.off_policy_mask_threshold}: expected None": (
             trainer.off_policy_mask_threshold is not None
         ),
-        "cast_lm_head_to_fp32: expected False": args.cast_lm_head_to_fp32,
         "use_liger_kernel: expected False": args.use_liger_kernel,
         "router_aux_loss_coef (mixture of experts): expected none": trainer.aux_loss_enabled,
         f"delta {args.delta}: expected None or at least 1 + epsilon_high = {1 + high:g}": (
@@ -112,11 +111,22 @@ def refusals(trainer: GRPOTrainer) -> list[str]:
         "DeepSpeed ZeRO stage 3 (a head in shards): expected at most stage 2, or FSDP2": (
             getattr(args.deepspeed_plugin, "zero_stage", 0) == 3
         ),
-        f"a model that scales its logits ({type(trainer.model).__name__}): expected none": any(
-            getattr(text, name, None) is not None for name in SCALES
+        f"a model that scales its logits by {logit_scale(text)}: expected a number over 0": (
+            logit_scale(text) <= 0
         ),
     }
     return [line for line, refused in found.items() if refused]
+
+
+def logit_scale(text: Any) -> float:
+    """What the model multiplies its logits by, read from its text configuration as TRL reads it."""
+    for name in SCALES:
+        if getattr(text, name, None) is not None:
+            return float(getattr(text, name))
+    divisor = getattr(text, "logits_scaling", None)
+    if divisor is None:
+        return 1.0
+    return divisor if text.model_type == "hyperclovax" else 1 / divisor
 
 
 def loss_config(trainer: GRPOTrainer) -> PolicyLossConfig:
@@ -151,7 +161,7 @@ def _install(trainer: GRPOTrainer, shared_prefix: bool) -> Callable[[], None]:
 
         share, attention_back = sharing(model)
     # TRL put its fused head there. Generation and reference log-probs still go through that one.
-    head = FusedHead(model.forward, share)
+    head = FusedHead(model.forward, share, in_float32=trainer.args.cast_lm_head_to_fp32)
     model.forward = types.MethodType(head.forward, model)
     trainer._compute_loss = types.MethodType(_loss_by(head), trainer)
 
@@ -177,8 +187,10 @@ class Asked:
 class FusedHead:
     """Stands where TRL's fused head stands. `asked` is set for the length of one loss."""
 
-    def __init__(self, before: Any, share: Callable[..., SharedBatch] | None) -> None:
-        self.before, self.share = before, share
+    def __init__(
+        self, before: Any, share: Callable[..., SharedBatch] | None, *, in_float32: bool = False
+    ) -> None:
+        self.before, self.share, self.in_float32 = before, share, in_float32
         self.asked: Asked | None = None
         self.loss: Tensor | None = None
         self.measured: dict[str, Tensor] = {}
@@ -189,14 +201,21 @@ class FusedHead:
         labels = options.pop("labels", None)  # the unshared batch's, whose shape TRL looks at
         hidden = model.base_model(*args, use_cache=False, **options).last_hidden_state
         lm_head = model.get_output_embeddings()
-        self.loss, self.measured = linear_policy_loss(
-            self.asked.states(hidden),
-            lm_head.weight,
-            self.asked.labels,
-            bias=lm_head.bias,
-            softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
-            **self.asked.given,
-        )
+        states, text = self.asked.states(hidden), model.config.get_text_config()
+        outside_autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self.in_float32:  # TRL made the head's weight float32
+            states = states.float()
+            outside_autocast = torch.autocast(states.device.type, enabled=False)
+        with outside_autocast:
+            self.loss, self.measured = linear_policy_loss(
+                states,
+                lm_head.weight,
+                self.asked.labels,
+                bias=lm_head.bias,
+                softcap=getattr(text, "final_logit_softcapping", None),
+                logit_scale=logit_scale(text),
+                **self.asked.given,
+            )
         logp = self.measured["logp"]
         logp = logp if labels is None else logp.view(len(labels), -1)
         return FusedCausalLMOutput(loss=self.loss, log_probs=logp, entropy=logp)

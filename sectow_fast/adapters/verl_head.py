@@ -4,8 +4,9 @@
         actor_rollout_ref.model.use_fused_kernels=True
 
 It takes the place of both of verl's backends (`fused_kernels_options.impl_backend` torch and
-triton). Compared with verl's torch backend, dW is summed in float32 whatever the model's dtype, and
-rows labelled -100 are left out. A vocabulary that is cut over ranks is refused.
+triton), and of the one in its Megatron workers, whose vocabulary is cut over the tensor-parallel
+ranks. Compared with verl's torch backend, dW is summed in float32 whatever the model's dtype, and
+rows labelled -100 are left out.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     reduction: str = "none",
     dist_process_group: dist.ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(log-probs, entropies), shaped as `labels` [...], of hidden [..., H] and weight [V, H].
 
-    Raises ValueError for a reduction and for a vocabulary cut over several ranks.
+    dist_process_group: weight is this rank's part of the vocabulary, in rank order; all ranks get
+    the same results, and the gradient of hidden is summed over them, as verl's kernel does.
+    temperature may be a tensor that broadcasts to labels. Raises ValueError for a reduction.
     """
     if reduction != "none":
         raise ValueError(f"reduction: found {reduction!r}, expected 'none'")
+    if isinstance(temperature, Tensor):
+        temperature = temperature.to(hidden.device).expand(labels.shape).reshape(-1)
     ranks = 1 if dist_process_group is None else dist.get_world_size(dist_process_group)
-    if ranks > 1:
-        raise ValueError(
-            f"dist_process_group: found {ranks} ranks, expected 1: a vocabulary cut over ranks is"
-            " not supported; leave out sectow_fast.adapters.verl_head"
-        )
     logp, entropy = linear_logprob(
         hidden.reshape(-1, hidden.shape[-1]),
         weight,
         labels.reshape(-1).long(),
-        temperature=float(temperature),
+        temperature=temperature,
+        group=dist_process_group if ranks > 1 else None,
     )
     return logp.view(labels.shape), entropy.view(labels.shape)
 

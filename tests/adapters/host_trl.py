@@ -134,9 +134,11 @@ def make(
     steps: int = 4,
     kind: type[GRPOTrainer] = Drawn,
     given: dict[str, Any] | None = None,
+    scale: dict[str, float] | None = None,
     **options: Any,
 ) -> tuple[Any, Norms]:
-    """(trainer, what it logs). given: to the trainer; options: of `GRPOConfig`."""
+    """(trainer, what it logs). given: to the trainer; options: of `GRPOConfig`; scale: of the
+    model's logits, as its configuration has it."""
     world, norms = stage.world, Norms()
     images = model != "text"
     cases = [c for c in world.train_cases("harmless") if (c.image is not None) == images]
@@ -171,6 +173,7 @@ def make(
         "temperature": 0.9,
     } | options
     made = models(stage, folder, model)
+    made.model.config.update(scale or {})
     # TRL makes its reference model from the folder that the policy came from.
     made.model.config._name_or_path = str(folder / "model")
     trainer = kind(

@@ -67,6 +67,18 @@ def test_an_option_is_trls_own(stage, tmp_path, name):
     assert_three_ways(stage, tmp_path, **{"learning_rate": 0.1} | OPTIONS[name])
 
 
+@pytest.mark.parametrize("name", ["logit_scale", "logits_scaling"])
+def test_a_model_that_scales_its_logits_is_trls_own(stage, tmp_path, name):
+    assert_three_ways(stage, tmp_path, model="text", scale={name: 0.4})
+
+
+def test_a_float32_head_under_autocast_is_trls_own(stage, tmp_path):
+    """The states are bfloat16 and the head is not, so its product must not be autocast."""
+    options = {"cast_lm_head_to_fp32": True, "bf16": True, "steps": 2}
+    theirs, ours = (run(stage, tmp_path / str(o), ours=o, **options) for o in (False, True))
+    assert_same(theirs, ours, steps=2)
+
+
 REFUSED = {
     "loss_type 'vespo'": {"loss_type": "vespo"},
     "top_entropy_quantile 0.5": {"top_entropy_quantile": 0.5},
@@ -76,7 +88,6 @@ REFUSED = {
         "loss_type": "sapo",
         "importance_sampling_level": "sequence",
     },
-    "cast_lm_head_to_fp32": {"cast_lm_head_to_fp32": True},
     "delta 1.1": {"delta": 1.1},
     "epsilon_high 0.2": {"loss_type": "cispo", "epsilon_high": 0.2},
 }

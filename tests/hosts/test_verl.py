@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from tensordict import TensorDict
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from verl import DataProto
@@ -223,15 +224,46 @@ def through(forward) -> dict[str, torch.Tensor]:
     return {"logp": out.log_probs, "entropy": out.entropy, **gradients}
 
 
-def test_a_vocabulary_cut_over_ranks_is_refused(monkeypatch):
+def on_a_rank(rank: int, folder: str) -> None:
+    """verl's Megatron worker gives the head's part of this rank and the tensor-parallel group."""
     from sectow_fast.adapters import verl_head
 
-    monkeypatch.setattr(verl_head.dist, "get_world_size", lambda group: 4)
-    given = torch.randn(2, 8), torch.randn(9, 8), torch.tensor([1, 2])
-    with pytest.raises(ValueError, match="found 4 ranks, expected 1"):
-        verl_head.linear_cross_entropy(*given, 1.0, "none", SimpleNamespace())
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    hidden, weight, labels, temperature = head_inputs()
+    part = weight[rank * 5 : rank * 5 + 5].clone().requires_grad_()
+    hidden = hidden.requires_grad_()
+    found = verl_head.linear_cross_entropy(
+        hidden, part, labels, temperature, "none", dist.group.WORLD
+    )
+    (found[0].sum() - found[1].square().sum()).backward()
+    torch.save([*(one.detach() for one in found), hidden.grad, part.grad], f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def head_inputs():
+    make = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(2, 3, 8, generator=make), torch.randn(10, 8, generator=make)
+    labels = torch.tensor([[1, 9, -100], [4, 5, 0]])
+    return hidden, weight, labels, torch.tensor([[0.7], [1.2]])
+
+
+def test_a_vocabulary_cut_over_ranks_is_the_whole_one(tmp_path):
+    from sectow_fast.adapters import verl_head
+
+    mp.start_processes(on_a_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    hidden, weight, labels, temperature = head_inputs()
+    weight, hidden = weight.requires_grad_(), hidden.requires_grad_()
+    whole = torch.log_softmax((hidden @ weight.T) / temperature[..., None], -1)
+    logp = whole.gather(-1, labels.clamp(min=0)[..., None])[..., 0].where(labels >= 0, 0.0)
+    entropy = -(whole.exp() * whole).sum(-1).where(labels >= 0, 0.0)
+    (logp.sum() - entropy.square().sum()).backward()
+    for rank, found in enumerate(ranks):
+        mine = weight.grad[rank * 5 : rank * 5 + 5]
+        torch.testing.assert_close(found, [logp.detach(), entropy.detach(), hidden.grad, mine])
     with pytest.raises(ValueError, match="found 'sum', expected 'none'"):
-        verl_head.linear_cross_entropy(*given, 1.0, "sum")
+        verl_head.linear_cross_entropy(hidden, weight, labels, 1.0, "sum")
 
 
 def test_verl_itself_loads_them_where_the_environment_says_so():

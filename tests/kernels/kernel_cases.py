@@ -69,13 +69,39 @@ def within_twice(ours, plain, truth, epsilon) -> None:
         assert error <= bound + epsilon * (1 + scale), (error, bound, scale)
 
 
+def one_chunk(logits: torch.Tensor, labels: torch.Tensor):
+    """(batch, chunk) of rows whose advantages and weights are 1, as `score_rows` takes them."""
+    from sectow_fast.kernels.head_chunks import Chunk
+    from sectow_fast.kernels.head_form import HeadForm
+    from sectow_fast.kernels.loss_batch import LossBatch
+    from sectow_fast.kernels.loss_terms import RowResults, TokenInputs
+
+    from sectow_fast.kernels import PolicyLossConfig
+
+    count = len(labels)
+    one, every = torch.ones(count), slice(0, count)
+    batch = LossBatch(
+        labels=labels,
+        inputs=TokenInputs(advantages=one, old_logp=None, ref_logp=None, rollout_logp=None),
+        weights=one,
+        scored=one.bool(),
+        form=HeadForm(whole=logits.shape[1]),
+        config=PolicyLossConfig(),
+        group=None,
+        gradient=True,
+        results=RowResults(*torch.zeros(5, count)),
+    )
+    return batch, Chunk(rows=every, place=every, states=logits[:, :0], logits=logits)
+
+
 def operator_calls(device: str):
     """(operator, arguments, named arguments) of every registered operator, for opcheck."""
     from sectow_fast.kernels import (
         PolicyLossConfig,
         advantage,
         head,
-        linear_loss,
+        head_ops,
+        linear_loss_op,
         logprob,
         loss,
     )
@@ -84,24 +110,41 @@ def operator_calls(device: str):
     case = {k: v.detach().to(device).requires_grad_(v.requires_grad) for k, v in case.items()}
     config = PolicyLossConfig(kl_coef=0.1, entropy_coef=0.1)
     labels, advantages = case["labels"], case["advantages"]
-    given = (advantages, case["old_logp"], case["ref_logp"], None, case["mask"], None, None)
+    given = (advantages, case["old_logp"], case["ref_logp"], None, case["mask"])
+    given = (*given, case["sequence_ids"], None)
     scalars = config.scalars()
     heads = case["hidden"], case["weight"], case["bias"]
     logits = torch.randn(17, 100, device=device, requires_grad=True)
     logp, entropy = (torch.randn(17, device=device, requires_grad=True) for _ in range(2))
-    rows = torch.randn(4, 17, device=device)
+    rows = torch.rand(5, 17, device=device) + 0.5
     yield logprob.selective_logprob_op, (logits, labels, 0.7, -100), {}
-    backward = (rows[0], rows[1], logits.detach(), labels, rows[2], rows[3], 0.7, -100)
-    yield logprob.selective_logprob_backward_op, backward, {}
+    for g_entropy in (rows[1], None):
+        backward = (rows[0], g_entropy, logits.detach(), labels, *rows[2:], 0.7, -100)
+        yield logprob.selective_logprob_backward_op, backward, {}
+    temperatures = torch.rand(17, device=device) + 0.5
+    some = torch.tensor([one for one in range(17) if one != 3], device=device)
+    options = {"softcap": None, "scale": 1.0, "ignore_index": -100, "chunk": 5, "group": None}
+    options |= {"logits_dtype": None, "temperature": 0.7}
     for mode in head.MODES:
         trained = mode != "frozen"
-        fixed = (one.detach().requires_grad_(trained) for one in heads[1:])
-        yield head.linear_logprob_op, (heads[0], *fixed, labels, 0.7, None, -100, 5, mode), {}
+        fixed = [one.detach().requires_grad_(trained) for one in heads[1:]]
+        for extra in ((None, None, None), (temperatures, some, None)):
+            more = options | {"mode": mode, "with_entropy": extra[0] is None, "bound": None}
+            yield head_ops.linear_logprob_op, (heads[0], *fixed, labels, *extra), more
     detached = [one.detach() for one in heads]
-    backward = (*rows[:2], *detached, labels, *rows[2:], rows[0, :0], 0.7, 3.0, -100, 5)
-    yield head.linear_logprob_backward_op, (*backward, [True] * 3), {}
+    total = torch.zeros(100, 8, device=device)
+    kept = (rows[0, :0], torch.arange(17, device=device), torch.tensor([16, 1]))
+    for more, sum_of in ((None, None), (temperatures, total)):
+        backward = (*rows[:2], *detached, labels, *rows[2:], *kept, more, sum_of)
+        yield head_ops.linear_logprob_backward_op, backward, options | {"wanted": [True] * 3}
     yield loss.policy_loss_op, (logp, entropy, *given), scalars
-    head_scalars = {"temperature": 0.7, "softcap": None, "wanted": [True] * 3}
-    yield linear_loss.linear_policy_loss_op, (*heads, labels, *given), scalars | head_scalars
+    for ratio in ("token", "sequence"):
+        none = PolicyLossConfig(ratio=ratio, reduction="none").scalars()
+        yield loss.policy_loss_op, (logp, entropy, *given), none
+    del options["ignore_index"]
+    for more in ((None, None, None), (temperatures, some, None)):
+        head_scalars = options | {"bound": None, "wanted": [True] * 3}
+        arguments = (*heads, labels, *given, *more)
+        yield linear_loss_op.linear_policy_loss_op, arguments, scalars | head_scalars
     grouped = (advantages, case["sequence_ids"], 0, "loo", "std", 1, 1e-4)
     yield advantage.group_advantage_op, grouped, {}

@@ -165,27 +165,27 @@ def test_labels_out_of_range_are_refused_on_a_cpu_and_nan_in_the_kernels():
         linear_policy_loss(**case)
     if torch.cuda.is_available():
         return
-    from sectow_fast.kernels.linear_loss_triton import loss_rows_triton
+    from kernel_cases import one_chunk
+    from sectow_fast.kernels.head_form import HeadForm
     from sectow_fast.kernels.logprob_triton import selective_backward, selective_forward
-    from sectow_fast.kernels.loss_terms import TokenInputs
+    from sectow_fast.kernels.loss_batch import score_rows
+
+    from sectow_fast.kernels import dispatch
 
     logits, labels, one = torch.randn(3, 7), torch.tensor([0, 7, -3]), torch.ones(3)
-    logp, entropy, lse = selective_forward(logits, labels, 1.0, -100)
+    form = HeadForm(whole=7)
+    logp, entropy, top, total = selective_forward(logits, labels, form, ignore_index=-100)
     assert logp.isnan().tolist() == entropy.isnan().tolist() == [False, True, True]
-    d_logits = selective_backward(one, one, logits, labels, entropy, lse, 1.0, -100)
-    assert d_logits.isnan().any(1).tolist() == [False, True, True]
-    results = loss_rows_triton(
-        logits=logits,
-        labels=labels,
-        inputs=TokenInputs(advantages=one, old_logp=None, ref_logp=None, rollout_logp=None),
-        weights=one,
-        bias=None,
-        softcap=None,
-        temperature=1.0,
-        config=PolicyLossConfig(),
-        gradient=True,
+    d_logits = selective_backward(
+        **{"g_logp": one, "g_entropy": one, "logits": logits, "labels": labels, "form": form},
+        **{"entropy": entropy, "top": top, "total": total, "ignore_index": -100},
+        out=torch.empty_like(logits),
     )
-    assert results.loss.isnan().tolist() == [False, True, True]
+    assert d_logits.isnan().any(1).tolist() == [False, True, True]
+    batch, chunk = one_chunk(logits, labels)
+    with dispatch.interpreted():
+        score_rows(batch, chunk, logits)
+    assert batch.results.loss.isnan().tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("baseline", ["mean", "loo"])

@@ -1,9 +1,10 @@
-"""The snippets of docs/EMBEDDING.md run as they stand, and do what the page says."""
+"""The snippets of docs/EMBEDDING.md and docs/HOSTS.md run as they stand, and do what is said."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import commands
 import pytest
@@ -77,3 +78,44 @@ def test_two_ranks_make_the_gradient_of_one(name, tmp_path):
     for rank in ranks:
         for got, truth in zip(rank["gradients"], want, strict=True):
             torch.testing.assert_close(got, truth, rtol=1e-4, atol=1e-7)
+
+
+def host(name: str) -> dict:
+    """What the snippet of docs/HOSTS.md below the heading of that name defines."""
+    page = ROOT / "docs" / "HOSTS.md"
+    section = page.read_text().split(f"\n## {name}")[1].split("\n## ")[0]
+    scope: dict = {}
+    exec(compile(section.split("```python\n")[1].split("```")[0], str(page), "exec"), scope)
+    return scope
+
+
+@pytest.mark.parametrize("name", ["prime-rl", "SkyRL and slime", "torchtitan"])
+def test_a_hosts_lines_give_what_plain_torch_gives(name):
+    torch.manual_seed(0)
+    hidden, labels = torch.randn(2, 5, 8), torch.randint(0, 20, (2, 5))
+    temperature = torch.ones(2, 5) if name == "torchtitan" else torch.rand(2, 5) + 0.5
+    scope, found = host(name), []
+    for ours in (True, False):
+        states = hidden.clone().requires_grad_()
+        torch.manual_seed(1)
+        head = torch.nn.Linear(8, 20, bias=False)
+        if not ours:
+            scores = (head(states) / temperature[..., None]).log_softmax(-1)
+            logp = scores.gather(-1, labels[..., None])[..., 0]
+            entropy = -(scores.exp() * scores).sum(-1)
+        elif name == "prime-rl":
+            theirs = scope["FusedOutputLinear"](8, 20, 4)
+            theirs.weight = head.weight
+            logp, entropy = theirs(states, labels, temperature).values()
+        elif name == "torchtitan":
+            logp, entropy = scope["head_logprobs"](head, states.flatten(0, 1), labels.flatten())
+            logp, entropy = logp.view(2, 5), entropy.view(2, 5)
+        else:
+            layer = SimpleNamespace(weight=head.weight, sequence_parallel=False, tp_group=None)
+            context = {"labels": labels, "temperature": temperature.flatten()}
+            logp, entropy = scope["output_processor"](
+                hidden_states=states.transpose(0, 1), output_layer=layer, context=context
+            )
+        (logp * torch.linspace(-1, 2, 10).view(2, 5)).sum().backward()
+        found.append([logp.detach(), entropy.detach(), states.grad, head.weight.grad])
+    torch.testing.assert_close(*found)

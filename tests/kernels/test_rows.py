@@ -170,9 +170,10 @@ def test_offsets_beyond_two_to_the_31(path, tmp_path):
     """Rows 2^30 elements apart, in a sparse file: the third overflows int32, to where 7 stands."""
     if path == "plain":
         pytest.skip("torch's own indexing")
-    from sectow_fast.kernels.linear_loss_triton import loss_rows_triton
+    from kernel_cases import one_chunk
+    from sectow_fast.kernels.head_form import HeadForm
     from sectow_fast.kernels.logprob_triton import selective_backward, selective_forward
-    from sectow_fast.kernels.loss_terms import TokenInputs
+    from sectow_fast.kernels.loss_batch import score_rows
 
     stride, wide = 1 << 30, 40
     size = 4 * stride + wide
@@ -180,26 +181,17 @@ def test_offsets_beyond_two_to_the_31(path, tmp_path):
     sparse[:wide] = 7.0
     far = sparse.as_strided((3, wide), (stride, 1), 2 * stride)
     near = torch.randn(3, wide).half()
-    labels, one = torch.tensor([1, 2, 3]), torch.ones(3)
-    wanted = selective_forward(near, labels, 1.0, -100)
+    labels, one, form = torch.tensor([1, 2, 3]), torch.ones(3), HeadForm(whole=wide)
+    wanted = selective_forward(near, labels, form, ignore_index=-100)
     far.copy_(near)
-    torch.testing.assert_close(selective_forward(far, labels, 1.0, -100), wanted)
-    given = (one, one, near, labels, *wanted[1:], 1.0, -100)
-    near_gradient = selective_backward(*given)
-    torch.testing.assert_close(selective_backward(*given, out=far), near_gradient)
+    torch.testing.assert_close(selective_forward(far, labels, form, ignore_index=-100), wanted)
+    given = {"g_logp": one, "g_entropy": one, "logits": near, "labels": labels, "form": form}
+    given |= {"entropy": wanted[1], "top": wanted[2], "total": wanted[3], "ignore_index": -100}
+    near_gradient = selective_backward(**given, out=torch.empty_like(near))
+    torch.testing.assert_close(selective_backward(**given, out=far), near_gradient)
     far.copy_(near)
     for logits in (far, near):
-        loss_rows_triton(
-            logits=logits,
-            labels=labels,
-            inputs=TokenInputs(advantages=one, old_logp=None, ref_logp=None, rollout_logp=None),
-            weights=one,
-            bias=None,
-            softcap=None,
-            temperature=1.0,
-            config=PolicyLossConfig(),
-            gradient=True,
-        )
+        score_rows(*one_chunk(logits, labels), logits)
     torch.testing.assert_close(far.contiguous(), near)
 
 
@@ -208,6 +200,7 @@ def test_dw_is_summed_in_float32_over_many_chunks(monkeypatch):
     case = head_case(512, 8, 16)
     config = PolicyLossConfig()
     monkeypatch.setattr(dispatch, "CPU_ELEMENTS", 16 * 8)
+    monkeypatch.setattr(dispatch, "CPU_ROWS", 1)
     names = ("hidden", "weight", "labels", "advantages")
     ours = in_dtype({k: case[k] for k in names}, torch.bfloat16)
     exact = in_dtype({k: v.detach() for k, v in ours.items()}, torch.float64)

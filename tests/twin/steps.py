@@ -22,7 +22,7 @@ from sectow_fast.config import GRPOConfig, LearnConfig
 from sectow_fast.engine.ranked_engine import RankedEngine
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.engine.weight_sync import buckets, checkpoint_weights, whole
-from sectow_fast.kernels import dispatch, head, linear_loss
+from sectow_fast.kernels import dispatch, head_ops, linear_loss_op
 from sectow_fast.learn import checkpoint, grpo
 from sectow_fast.learn.attention_sdpa import attend
 from sectow_fast.learn.optim import make_optimizer, moments_of, put_moments
@@ -33,9 +33,11 @@ from sectow_fast.learn.sft import sft_step
 from sectow_fast.learn.sharding import whole_weights
 from sectow_fast.types import Group, Reward, Sampling
 
-OPENED[torch.ops.sectow.linear_policy_loss.default] = linear_loss.linear_policy_loss_op._init_fn
-OPENED[torch.ops.sectow.linear_logprob.default] = head.linear_logprob_op._init_fn
-OPENED[torch.ops.sectow.linear_logprob_backward.default] = head.linear_logprob_backward_op._init_fn
+OPENED[torch.ops.sectow.linear_policy_loss.default] = linear_loss_op.linear_policy_loss_op._init_fn
+OPENED[torch.ops.sectow.linear_logprob.default] = head_ops.linear_logprob_op._init_fn
+OPENED[torch.ops.sectow.linear_logprob_backward.default] = (
+    head_ops.linear_logprob_backward_op._init_fn
+)
 
 LEARN = LearnConfig(attention="sdpa", gradient_checkpointing=True, dtype="bfloat16")
 REPEATS = 2  # of the sample's groups, so that a step has several micro-batches

@@ -18,6 +18,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+PLAIN = "kernels/row_plain.py"
 FAMILIES = ("qwen2_5_vl", "llava", "gemma3", "qwen2")
 
 
@@ -52,20 +53,20 @@ def said(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def waits(met: Mapping[str, Any]) -> int:
     """Host syncs of our own lines. transformers' are reported, and not bounded here. The plain
-    path of kernels/logprob.py is left out, since a card runs Triton there."""
+    path of a row (PLAIN) is left out, since a card runs Triton there."""
     ours = ("sectow_fast/", "kernels/", "tests/")
     places = {key: key.split(" ")[-1] for key in met["syncs"] if "<-" not in key}
     return sum(
         met["syncs"][key]
         for key, place in places.items()
-        if place.startswith(ours) and "kernels/logprob.py" not in place
+        if place.startswith(ours) and PLAIN not in place
     )
 
 
 def line_of(name: str, step: str, met: Mapping[str, Any]) -> str:
     """A row: micro-batches, our host syncs, those in transformers and autograd, operations,
     peak bytes."""
-    plain = sum(n for where, n in met["syncs"].items() if "kernels/logprob.py" in where)
+    plain = sum(n for where, n in met["syncs"].items() if PLAIN in where)
     theirs = sum(met["syncs"].values()) - waits(met) - plain
     numbers = (met["rows"], waits(met), theirs, met["launches"], met["peak"])
     return " | ".join((f"| {name}", step, *(f"{number:,}" for number in numbers))) + " |"

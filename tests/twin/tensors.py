@@ -167,6 +167,10 @@ def computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         named["pin_memory"] = False
     if func is aten.addmm.dtype_out:
         return widened_product(*inner, **named, out_twin=kwargs["out"])
+    if func is aten.mm.dtype_out:
+        left, right, dtype = inner
+        torch.mm(left.to(dtype), right.to(dtype), out=named["out"])
+        return kwargs["out"]
     out = func(*inner, **named)
     if not on_card:
         return out

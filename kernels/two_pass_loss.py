@@ -1,9 +1,11 @@
-"""`linear_policy_loss` with a ratio over sequences (GSPO).
+"""`linear_policy_loss` with a ratio over sequences (GSPO), or with a loss per token.
 
 The log-probs come first, then the loss, so the logits are made twice (four products).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from .loss_terms import IGNORE
 from .loss_weights import sequence_index, sum_by
 
 
-def sequence_ratio_loss(
+def two_pass_loss(
     *,
     hidden: Tensor,
     weight: Tensor,
@@ -25,13 +27,12 @@ def sequence_ratio_loss(
     ref_logp: Tensor | None,
     rollout_logp: Tensor | None,
     mask: Tensor | None,
-    sequence_ids: Tensor,
+    sequence_ids: Tensor | None,
     normalizer: float | Tensor | None,
     config: PolicyLossConfig,
-    temperature: float,
-    softcap: float | None,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`linear_policy_loss` of arguments that it has checked."""
+    """`linear_policy_loss` of arguments that it has checked; options: of `linear_logprob`."""
     live = (labels != IGNORE) if mask is None else (labels != IGNORE) & mask.bool()
     scored, normalizer = _with_signal(live, advantages, sequence_ids, normalizer, config)
     logp, entropy = linear_logprob(
@@ -39,8 +40,8 @@ def sequence_ratio_loss(
         weight,
         labels.where(scored, IGNORE),
         bias=bias,
-        temperature=temperature,
-        softcap=softcap,
+        entropy_gradient=config.entropy_coef != 0,
+        **options,
     )
     loss, metrics = policy_loss(
         logp,
@@ -65,17 +66,21 @@ def sequence_ratio_loss(
 def _with_signal(
     live: Tensor,
     advantages: Tensor,
-    sequence_ids: Tensor,
+    sequence_ids: Tensor | None,
     normalizer: float | Tensor | None,
     config: PolicyLossConfig,
-) -> tuple[Tensor, float | Tensor]:
-    """(rows [N] of sequences that teach something, the normalizer as all live rows make it)."""
-    index = sequence_index(sequence_ids)
-    if normalizer is None:
+) -> tuple[Tensor, float | Tensor | None]:
+    """(rows [N] that teach something, the normalizer as all live rows make it). With a ratio over
+    sequences they are the rows of sequences that teach something."""
+    by_sequence = config.policy_loss.over == "sequence"
+    index = sequence_index(sequence_ids) if by_sequence else None
+    if normalizer is None and config.reduction != "none":
         counted = live.float()
         sizes = counted if config.reduction == "token-mean" else (sum_by(counted, index) > 0)
         normalizer = sizes.sum().clamp(min=1)
     if config.kl_coef or config.entropy_coef:
         return live, normalizer
-    signal = (live & (advantages != 0)).float()
-    return live & (sum_by(signal, index)[index] > 0), normalizer
+    signal = live & (advantages != 0)
+    if by_sequence:
+        signal = live & (sum_by(signal.float(), index)[index] > 0)
+    return signal, normalizer
