@@ -68,8 +68,10 @@ class Found:
 
     asleep, awake: free beside both players' weights while all engines sleep, and while they draw.
     tokens: of the longest sequence. row: what the forward and backward of such a row took, with the
-    gradients; slope: what each further token takes. masters: float32 weights of both players;
-    gradients, optimizer: of one. These three are on the GPU without offload, on the host with it.
+    gradients. most: the most tokens that a row was filled up to; slope: what each token between the two
+    takes at most, since a peak is the largest of sums that grow with the row. masters: float32
+    weights of both players; gradients, optimizer: of one. These three are on the GPU without
+    offload, on the host with it.
     """
 
     offload: bool
@@ -77,6 +79,7 @@ class Found:
     awake: int
     tokens: int
     row: int
+    most: int
     slope: int
     masters: int
     gradients: int
@@ -84,7 +87,8 @@ class Found:
 
     def tightest(self, ranks: Ranks) -> Found:
         """The same for the rank with the least room."""
-        least = {name: int(-ranks.largest(-getattr(self, name))) for name in ("asleep", "awake")}
+        lows = ("asleep", "awake", "most")
+        least = {name: int(-ranks.largest(-getattr(self, name))) for name in lows}
         most = {
             name: int(ranks.largest(getattr(self, name)))
             for name in ("row", "slope", "masters", "gradients", "optimizer")
@@ -156,12 +160,11 @@ def decide(found: Found, wanted: Wanted) -> Choice:
 def _choice(found: Found, wanted: Wanted, *, offload: bool) -> Choice:
     row, engines = found.free(offload=offload)
     rows = found.tokens + (row // found.slope if found.slope else wanted.rows)
-    if row < 0:
-        rows = 0
+    rows = 0 if row < 0 else min(rows, max(found.most, found.tokens), wanted.rows)
     cache = wanted.cache + engines // wanted.cache_bytes
     if wanted.cache <= cache < wanted.cache * GAIN:
         cache = wanted.cache
-    return Choice(offload=offload, rows=min(rows, wanted.rows), cache=min(cache, wanted.cache_most))
+    return Choice(offload=offload, rows=rows, cache=min(cache, wanted.cache_most))
 
 
 def measure(
@@ -178,20 +181,20 @@ def measure(
     of placeholders. Gradients are dropped, and no weight changes. Engines sleep before and after.
     """
     prompt = max(context - grpo.max_new_tokens, 1)
-    lengths = sorted({context, min(2 * context, grpo.tokens_per_batch)})
     asleep = gauge.free()
-    rows, slopes = [], []
+    rows, mosts, slopes = [], [], []
     for policy in policies:
-        taken = [_taken(policy, grpo, prompt=prompt, tokens=one, gauge=gauge) for one in lengths]
-        (least, row), (most, larger) = taken[0], taken[-1]
-        row = asleep + 1 if row is None else row  # more than there is
-        rows.append(row)
-        if larger is None:
-            slopes.append(asleep)  # not one token more
-        elif most == least:
-            slopes.append(row // least)
-        else:
-            slopes.append(max(larger - row, 0) // (most - least))
+        least, row = _taken(policy, grpo, prompt=prompt, tokens=context, gauge=gauge)
+        most, slope, tokens = context, 0, grpo.tokens_per_batch
+        while row is not None and tokens > most:
+            count, larger = _taken(policy, grpo, prompt=prompt, tokens=tokens, gauge=gauge)
+            if larger is not None:
+                most, slope = tokens, max(larger - row, 0) // max(count - least, 1)
+                break
+            tokens = (most + tokens) // 2
+        rows.append(asleep + 1 if row is None else row)  # more than there is
+        mosts.append(most)
+        slopes.append(slope)
     for engine in engines:
         engine.wake()
     awake = gauge.free()
@@ -205,6 +208,7 @@ def measure(
         awake=awake,
         tokens=context,
         row=max(rows),
+        most=min(mosts),
         slope=max(slopes),
         masters=sum(_local(p).nbytes for policy in policies for p in policy.parameters()),
         gradients=max(whole),

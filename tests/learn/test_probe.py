@@ -20,6 +20,7 @@ FOUND = Found(
     awake=40 * GIB - 16 * GIB - 10 * GIB,
     tokens=LONG,
     row=ROW,
+    most=8192,
     slope=2**20,
     masters=16 * GIB,
     gradients=4 * GIB,
@@ -105,6 +106,11 @@ def test_what_fits_nowhere_names_the_setting_in_one_line(more, ask, words):
     assert "\n" not in str(raised.value)
 
 
+def test_no_row_is_longer_than_one_that_was_run():
+    assert decide(found(most=5000), WANTED).rows == 5000
+    assert decide(found(most=LONG, slope=0), WANTED).rows == LONG
+
+
 def test_a_row_that_takes_nothing_more_per_token_is_not_divided_by():
     assert decide(found(slope=0), WANTED).rows == 8192
 
@@ -119,4 +125,4 @@ class Other(Ranks):
 def test_the_rank_with_the_least_room_decides():
     least = FOUND.tightest(Other())
     assert (least.asleep, least.awake) == (FOUND.asleep // 2, FOUND.awake // 2)
-    assert least == found(asleep=least.asleep, awake=least.awake)
+    assert least == found(asleep=least.asleep, awake=least.awake, most=FOUND.most // 2)

@@ -29,7 +29,7 @@ class Scale:
         self.rows += 1
 
     def taken(self) -> int:
-        return 64 * self.slope * (2 - self.rows % 2)  # a row of 64 tokens, then one of 128
+        return 64 * self.slope * (2 - self.rows % 2)  # a row of 64 tokens, then a longer one
 
 
 def unused(config: Config) -> Scale:
@@ -90,8 +90,9 @@ def test_what_fits_is_kept_and_a_resumed_run_reads_it(scene, tmp_path):
     assert config == scene[0] and gauge.rows == 4  # two rows of each player
     row = json.loads((tmp_path / "memory.json").read_text())
     assert row["choice"] == {"offload": False, "rows": 160, "cache": 4096}
-    # The second row has a second prompt, and replies up to 120 tokens.
-    assert row["found"]["row"] == 64_000 and row["found"]["slope"] == 64_000 // (120 - 64)
+    # Up to 160 tokens go one more prompt and its reply to the first ones: 120.
+    assert row["found"]["row"] == 64_000 and row["found"]["most"] == 160
+    assert row["found"]["slope"] == 64_000 // (120 - 64)
     assert len(said) == 1 and "rows of 160 tokens" in said[0] and "memory.json" in said[0]
     for player in (players.defender, players.attacker):
         assert all(p.grad is None for p in player.model.parameters())
@@ -108,7 +109,8 @@ def test_shorter_rows_go_into_what_is_played(scene, tmp_path):
     moments = moments_of(scene[2])
     room = int(64_000 * 1.05) + moments + 20_000
     config, players = play(scene, tmp_path, Scale(room))
-    assert trains_on(config) == trains_on(players.config) == {64 + 20_000 // (64_000 // 56)}
+    slope = json.loads((tmp_path / "memory.json").read_text())["found"]["slope"]
+    assert trains_on(config) == trains_on(players.config) == {64 + 20_000 // slope}
     assert config.learn.offload == "off"
     again, _ = play(scene, tmp_path, lambda config: Unread())
     assert again == config
