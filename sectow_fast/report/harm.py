@@ -53,7 +53,7 @@ def leak(run: RunData) -> Figure | None:
         top.errorbar(rounds, values, color=colour, marker="o", markersize=3.5, label=name, **bars)
         end = (rounds[-1], values[-1])
         text = percent(rates[-1].value, 2)
-        top.annotate(text, end, (7, 0), textcoords="offset points", va="center", fontsize=8)
+        top.annotate(text, end, (13, 0), textcoords="offset points", va="center", fontsize=8)
     top.set_yscale("log")
     top.set_ylim(FLOOR * 0.8, 130)
     top.set_yticks([0.01, 0.1, 1, 10, 100], ["≤ 0.01%", "0.1%", "1%", "10%", "100%"])
@@ -104,7 +104,11 @@ def leak_styles(run: RunData) -> Figure | None:
     def values(name: str) -> list[float]:
         return [table.get(name, NO_RATE).value for table in tables]
 
-    ranked = sorted(names, key=lambda name: [-value for value in values(name)[::-1]])[:MOST_STYLES]
+    def worst_first(name: str) -> list[float]:
+        """The last round decides; a style that a draw did not have counts as closed."""
+        return [-value if value > 0 else 0.0 for value in values(name)[::-1]]
+
+    ranked = sorted(names, key=worst_first)[:MOST_STYLES]
     fig, (axes,) = figure(0.8 + 0.22 * len(ranked))
     shares = [[_shown(value) for value in values(name)] for name in ranked]
     axes.pcolormesh(shares, cmap=LEAK_HEAT, norm=LogNorm(0.1, 100), edgecolors="none")
@@ -134,11 +138,11 @@ def proxy_gap(run: RunData) -> Figure | None:
         "gap": measure("proxy_gap"),
     }
     for axes, phase, of in (
-        (top, "attack", "attempts"),
-        (middle, "defend", "replies to unsafe requests"),
+        (top, "attack", "success of its attempts"),
+        (middle, "defend", "harm in replies to unsafe requests"),
     ):
         over_steps(axes, (step for step in run.steps if step.phase == phase), lines)
-        axes.set_title(f"{PHASE_NAMES[phase]}: success of {of}, by step")
+        axes.set_title(f"{PHASE_NAMES[phase]}: {of}, by step")
         axes.set_ylim(-0.05, 1.05)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     kept = [phase for phase in run.phases if "kept_proxy_gap" in phase.measures]

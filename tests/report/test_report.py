@@ -11,7 +11,7 @@ from synthetic import EVENT, NASTY, SECRET, write_run
 
 from sectow_fast.records import HarvestRecord, RoundRecord, StyleCount
 from sectow_fast.report import html, models
-from sectow_fast.report.harm import proxy_gap
+from sectow_fast.report.harm import leak_styles, proxy_gap
 from sectow_fast.report.html import cards, page_of, write_report
 from sectow_fast.report.round_table import round_table
 from sectow_fast.report.rundata import attackers, current_success, load, phase_seconds, style_rows
@@ -111,6 +111,21 @@ def test_the_table_has_the_leak_and_says_how_many_objects_a_suite_has(folder):
     proxy = dataclasses.replace(suite, harvest=dataclasses.replace(suite.harvest, kept_gold=41))
     kept = {row.name: row for row in round_table([proxy])}["Attacks kept (count)"]
     assert kept.cells[0].note == "41 truly"
+
+
+def test_styles_are_ranked_by_what_they_do_at_the_end(folder):
+    run = load(folder)
+    last = run.rounds[-1].leak.styles
+    missing = next(iter(last))  # a draw of the attacks need not have every style
+    fewer = dataclasses.replace(
+        run.rounds[-1].leak, styles={k: v for k, v in last.items() if k != missing}
+    )
+    changed = [*run.rounds[:-1], dataclasses.replace(run.rounds[-1], leak=fewer)]
+    run = dataclasses.replace(run, summary=dataclasses.replace(run.summary, rounds=changed))
+    (axes,) = leak_styles(run).axes
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == [*sorted(fewer.styles, key=lambda k: -fewer.styles[k].value), missing]
+    assert "–" in {text.get_text() for text in axes.texts}
 
 
 def test_a_proxys_gap_is_a_figure_where_a_proxy_paid(folder, tmp_path):
