@@ -86,7 +86,7 @@ class TorchEngine(InProcessEngine):
             past_key_values=cache,
             use_cache=True,
             **self.family.own_inputs(ids),
-            **{name: value.to(device) for name, value in pixels.items()},
+            **{n: value.to(device) for n, value in self.family.model_inputs(pixels).items()},
         ).last_hidden_state[:, -1]
         position = begins.to(device).repeat_interleave(n, 0)
         if n > 1:
