@@ -7,6 +7,7 @@ where torchvision is missing they are built without one. Everything else is as s
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ def load_processor(folder: Path, *, role: str = "model", max_pixels: int | None 
     if max_pixels is not None:
         cap_pixels(processor.image_processor, max_pixels)
     return processor
+
+
+def shown(processor: Any, picture: Any) -> tuple[dict[str, Any], str]:
+    """(the model's inputs of one picture, what stands for it in a text), as the processor makes
+    both when it is called with the picture and a text."""
+    kind = processor.valid_processor_kwargs
+    settings = processor._merge_kwargs(kind, processor.tokenizer.init_kwargs, return_tensors="pt")
+    made, (text,) = processor._process_images([picture], **settings["images_kwargs"])
+    return {name: value for name, value in made.items() if hasattr(value, "shape")}, text
 
 
 def cap_pixels(image_processor: Any, most: int) -> None:
@@ -113,7 +123,12 @@ def _without_video(folder: Path) -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     template = folder / "chat_template.jinja"
+    # What else the class is made by: how many tokens a picture has, for one.
+    saved, _ = made.get_processor_dict(folder)
+    known = inspect.signature(made.__init__).parameters
+    given = {"image_processor", "tokenizer", "video_processor", "chat_template"}
     return PicturesOnly(
+        **{name: value for name, value in saved.items() if name in known.keys() - given},
         image_processor=AutoImageProcessor.from_pretrained(folder, trust_remote_code=False),
         tokenizer=tokenizer,
         video_processor=None,

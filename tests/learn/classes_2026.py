@@ -195,7 +195,8 @@ def glm4v():
 
 def glm46v():
     config = t.Glm46VConfig(
-        text_config=TEXT | dict(model_type="glm4v_text", rope_parameters=ROPE),
+        text_config=TEXT
+        | dict(model_type="glm4v_text", rope_parameters=ROPE | dict(partial_rotary_factor=1.0)),
         vision_config=GLM_TOWER | dict(model_type="glm4v_vision"),
         tie_word_embeddings=True,
         **GLM_IDS,
