@@ -223,9 +223,8 @@ class ChatCodec:
                     f"model: its tokenizer does not know a word of case {names[one]!r};"
                     " it was made for another world (another seed?): use the one it was made with"
                 )
-            word = str(self.tokenizer.convert_ids_to_tokens(self.image_id))
             pictures = sum(kind == "image" for kind, _ in one.words)
-            expected = sum(part.count(word) for part in one.instead) or pictures
+            expected = sum(map(self._placeholders, one.instead)) if one.instead else pictures
             found = ids.count(self.image_id)
             if found != expected or [i for i in ids if i in special] != open_ones:
                 raise UserError(
@@ -250,6 +249,9 @@ class ChatCodec:
         (text,), _ = self.processor.get_text_with_replacements([text], list(one.instead))
         return text
 
+    def _placeholders(self, text: str) -> int:
+        return text.count(self.tokenizer.convert_ids_to_tokens(self.image_id))
+
     def _begun(self, key: str) -> Future[dict[str, torch.Tensor]]:
         """A picture that is processed or will be; it is now the latest used."""
         with self._lock:
@@ -260,7 +262,11 @@ class ChatCodec:
         return found
 
     def _process(self, key: str) -> dict[str, torch.Tensor]:
-        made, _ = shown(self.processor, self.images.open(key))
+        pictures, picture = self.processor.image_processor, self.images.open(key)
+        if hasattr(pictures, "merge_size"):  # a Qwen-VL's, which needs no text beside
+            made = pictures(images=[picture], return_tensors="pt")
+        else:
+            made, _ = shown(self.processor, picture)
         return {
             name: value.to(self.dtype) if self.dtype and value.is_floating_point() else value
             for name, value in made.items()

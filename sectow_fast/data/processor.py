@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sectow_fast.types import UserError
 
 
@@ -47,8 +49,11 @@ def shown(processor: Any, picture: Any) -> tuple[dict[str, Any], str]:
     both when it is called with the picture and a text."""
     kind = processor.valid_processor_kwargs
     settings = processor._merge_kwargs(kind, processor.tokenizer.init_kwargs, return_tensors="pt")
-    made, (text,) = processor._process_images([picture], **settings["images_kwargs"])
-    return {name: value for name, value in made.items() if hasattr(value, "shape")}, text
+    given = settings["images_kwargs"]
+    if "use_image_special_tokens" in settings["text_kwargs"]:  # LFM2-VL's, where it is misplaced
+        given["use_image_special_tokens"] = settings["text_kwargs"]["use_image_special_tokens"]
+    made, (text,) = processor._process_images([picture], **given)
+    return {name: torch.as_tensor(value) for name, value in made.items()}, text
 
 
 def cap_pixels(image_processor: Any, most: int) -> None:

@@ -4,7 +4,16 @@ Each file here is one kind of class. A file outside the package adds one by `reg
 the self-test at start-up (learn/selftest.py) checks that its layout is right.
 """
 
-from sectow_fast.families import gemma, idefics3, internvl, llava, qwen_vl, text
+from sectow_fast.families import (
+    gemma,
+    idefics3,
+    internvl,
+    lfm2,
+    llava,
+    minicpm,
+    qwen_vl,
+    text,
+)
 from sectow_fast.families.base import (
     FAMILIES,
     Family,
@@ -30,7 +39,9 @@ __all__ = [
     "ids_in",
     "internvl",
     "join_pixels",
+    "lfm2",
     "llava",
+    "minicpm",
     "of_text",
     "qwen_vl",
     "register_family",

@@ -97,10 +97,14 @@ def join_pixels(pictures: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, tor
     """The image inputs of several pictures as one: their rows one below the other.
 
     Where pictures have other numbers of tiles, or other heights and widths, the smaller ones get
-    zeros behind, as the processors of such classes pad them, and the model leaves them out.
+    zeros behind, as the processors of such classes pad them, and the model leaves them out. Beside
+    `target_sizes`, patches stand in one row [1, 3, side, side x all patches].
     """
-    found = [[one[name] for one in pictures] for name in pictures[0]]
-    return {name: _below(parts) for name, parts in zip(pictures[0], found, strict=True)}
+    found = {name: [one[name] for one in pictures] for name in pictures[0]}
+    joined = {name: _below(parts) for name, parts in found.items() if name != "pixel_values"}
+    values = found["pixel_values"]
+    packed = torch.cat(values, -1) if "target_sizes" in found else _below(values)
+    return {"pixel_values": packed, **joined}
 
 
 def _below(parts: Sequence[torch.Tensor]) -> torch.Tensor:

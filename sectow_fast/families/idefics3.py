@@ -16,6 +16,8 @@ class Idefics3Family(Family):
     """tokens_per_image: of a tile. pixel_values [pictures, tiles, 3, H, W]; a picture of fewer
     tiles is filled up by tiles of zeros, which the model leaves out."""
 
+    unread: tuple[str, ...] = ("rows", "cols")
+
     def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         if not pixels:
             return []

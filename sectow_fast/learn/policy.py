@@ -216,9 +216,9 @@ class Policy(torch.nn.Module):
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             use_cache=False,
-            logits_to_keep=len(done) + 1,
+            logits_to_keep=len(done) + 1,  # which some classes do not know
             **self.family.own_inputs(ids),
             **{name: value.to(device) for name, value in pixels.items()},
-        ).logits[0, :-1]
+        ).logits[0, -len(done) - 1 : -1]
         logp = torch.log_softmax(logits.float() + self.banned_bias(), -1)
         return logp.gather(-1, ids[0, len(prompt.ids) :, None])[:, 0]

@@ -272,6 +272,41 @@ def gemma4_moe():
     )
 
 
+def lfm2_vl():
+    return t.Lfm2VlForConditionalGeneration(
+        t.Lfm2VlConfig(
+            vision_config=t.Siglip2VisionConfig(
+                **{k: v for k, v in TOWER.items() if k != "image_size"},
+                num_patches=16,
+                vision_use_head=False,
+            ),
+            text_config=t.Lfm2Config(
+                **TEXT | dict(num_hidden_layers=3),
+                layer_types=["conv", "full_attention", "conv"],
+                conv_L_cache=3,
+            ),
+            image_token_id=IMAGE,
+            downsample_factor=2,
+            projector_hidden_size=16,
+        )
+    )
+
+
+def minicpmv4_6():
+    from transformers.models.minicpmv4_6.configuration_minicpmv4_6 import MiniCPMV4_6VisionConfig
+
+    return t.MiniCPMV4_6ForConditionalGeneration(
+        t.MiniCPMV4_6Config(
+            text_config=t.Qwen3_5TextConfig(**MROPE | DELTA),
+            vision_config=MiniCPMV4_6VisionConfig(**TOWER | dict(image_size=16), insert_layer_id=0),
+            insert_layer_id=0,
+            image_token_id=IMAGE,
+            video_token_id=93,
+            tie_word_embeddings=True,
+        )
+    )
+
+
 CLASSES = {
     f.__name__: lively(f)
     for f in (
@@ -290,6 +325,8 @@ CLASSES = {
         qwen3_5_moe,
         gemma4,
         gemma4_moe,
+        lfm2_vl,
+        minicpmv4_6,
     )
 }
 
@@ -339,6 +376,35 @@ def _filled_up(draw, model, height, width):
     return kind | {"num_soft_tokens_per_image": count}
 
 
+def _tiles_of_any_size(draw, model, height, width):
+    """A wide picture has two tiles and the whole one behind, another one is a tile alone; all are
+    filled up to 40 patches."""
+    shapes = [(4, 4), (4, 4), (2, 4)] if width > height else [(height, width)]
+    pixels, mask = torch.zeros(len(shapes), 40, 3 * 4 * 4), torch.zeros(len(shapes), 40)
+    for at, (rows, columns) in enumerate(shapes):
+        pixels[at, : rows * columns] = torch.randn(rows * columns, 3 * 4 * 4, generator=draw)
+        mask[at, : rows * columns] = 1
+    return {
+        "pixel_values": pixels,
+        "pixel_attention_mask": mask.long(),
+        "spatial_shapes": torch.tensor(shapes),
+        "image_rows": torch.tensor([1]),
+        "image_cols": torch.tensor([2 if len(shapes) > 1 else 1]),
+    }
+
+
+def _slices(draw, model, height, width):
+    """A wide picture has two slices behind."""
+    shapes = [(4, 8), (4, 4), (4, 4)] if width > height else [(height, width)]
+    patches = sum(rows * columns for rows, columns in shapes)
+    return {
+        "pixel_values": torch.randn(1, 3, 4, 4 * patches, generator=draw),
+        "target_sizes": torch.tensor(shapes),
+        "grids": torch.tensor([[1, 2] if len(shapes) > 1 else [0, 0]]),
+        "num_patches_per_image": torch.tensor([len(shapes)]),
+    }
+
+
 # Pictures by the class's `model_type`, where they are not patches with a grid.
 PIXELS = {
     "llava_next": _tiles,
@@ -349,6 +415,8 @@ PIXELS = {
     "idefics3": _masked_squares,
     "smolvlm": _masked_squares,
     "gemma4": _filled_up,
+    "lfm2_vl": _tiles_of_any_size,
+    "minicpmv4_6": _slices,
 }
 # The placeholders between which tokens of the text stand: in rows or tiles of so many tokens.
 ROWS = {"llava": "row", "mistral3": "row", "idefics3": 4, "smolvlm": 4}
