@@ -60,6 +60,12 @@ class Family:
         """What the model itself takes of a codec's `pixel_inputs`."""
         return {name: value for name, value in pixels.items() if name not in self.unread}
 
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        """Inputs of one picture with nothing on it, of about `tokens` tokens where the class has
+        pictures of any size. config: the model's. What an update takes is counted with it."""
+        side = config.vision_config.image_size
+        return {"pixel_values": torch.zeros(1, 3, side, side)}
+
     def positions(
         self, ids: Sequence[int], grids: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, int]:

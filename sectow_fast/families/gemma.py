@@ -35,6 +35,13 @@ class Gemma4Family(Family):
         patches = (pixels["image_position_ids"] != -1).all(-1).sum(-1)
         return [int(count) // self.pooling for count in patches]
 
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        vision = config.vision_config
+        side = max(int(tokens**0.5), 1) * vision.pooling_kernel_size
+        places = torch.stack([torch.arange(side).repeat(side), torch.arange(side * side) // side])
+        pixels = torch.zeros(1, side * side, 3 * vision.patch_size**2)
+        return {"pixel_values": pixels, "image_position_ids": places.T[None]}
+
     def own_inputs(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"mm_token_type_ids": (ids == self.image_id).long()}
 

@@ -21,8 +21,14 @@ class Idefics3Family(Family):
     def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         if not pixels:
             return []
-        shown = (pixels["pixel_values"] != 0).flatten(2).any(-1).sum(1)
+        seen = pixels.get("pixel_attention_mask", pixels["pixel_values"])
+        shown = (seen != 0).flatten(2).any(-1).sum(1)
         return [self.tokens_per_image * n for n in shown.tolist()]
+
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        side, tiles = config.vision_config.image_size, max(tokens // self.tokens_per_image, 1)
+        mask = torch.ones(1, tiles, side, side, dtype=torch.long)
+        return {"pixel_values": torch.zeros(1, tiles, 3, side, side), "pixel_attention_mask": mask}
 
 
 def _idefics3(config: Any) -> Family:

@@ -25,6 +25,11 @@ class InternVLFamily(Family):
             pixels["num_patches"].tolist() if name == "pixel_values" else super().rows(name, pixels)
         )
 
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        tiles = max(tokens // self.tokens_per_image, 1)
+        pixels = torch.zeros(tiles, 3, *config.vision_config.image_size)
+        return {"pixel_values": pixels, "num_patches": torch.tensor([tiles])}
+
 
 def _internvl(config: Any) -> Family:
     return InternVLFamily(

@@ -31,6 +31,16 @@ class Lfm2VlFamily(Family):
         tokens = (pixels["spatial_shapes"] // self.factor).prod(-1)
         return [int(one.sum()) for one in tokens.split(self.rows("spatial_shapes", pixels))]
 
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        side, patch = max(int(tokens**0.5), 1) * self.factor, config.vision_config.patch_size
+        return {
+            "pixel_values": torch.zeros(1, side * side, 3 * patch**2),
+            "pixel_attention_mask": torch.ones(1, side * side, dtype=torch.long),
+            "spatial_shapes": torch.tensor([[side, side]]),
+            "image_rows": torch.tensor([1]),
+            "image_cols": torch.tensor([1]),
+        }
+
 
 def _lfm2_vl(config: Any) -> Family:
     return Lfm2VlFamily(

@@ -32,6 +32,15 @@ class TiledFamily(Family):
         sizes = pixels["image_sizes"].tolist() if pixels else []
         return [self.tokens_per_image + self._tiled(size) for size in sizes]
 
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        """A picture of the largest size, whatever the tokens."""
+        from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+        size = max(self.grids, key=lambda one: one[0] * one[1])
+        tiles = image_size_to_num_patches(size, list(self.grids), self.side)
+        pixels = torch.zeros(1, tiles, 3, self.side, self.side)
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
+
     def _tiled(self, size: Sequence[int]) -> int:
         """By transformers' own functions: what is cut off is rounded in them."""
         from transformers.models.llava_next import modeling_llava_next as own
@@ -69,6 +78,11 @@ class SizedFamily(Family):
     def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         sizes = pixels["image_sizes"].tolist() if pixels else []
         return [(height // self.cell) * (width // self.cell) for height, width in sizes]
+
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        side = max(int(tokens**0.5), 1) * self.cell
+        sizes = torch.tensor([[side, side]])
+        return {"pixel_values": torch.zeros(1, 3, side, side), "image_sizes": sizes}
 
 
 def _llava(config: Any) -> Family:

@@ -13,8 +13,8 @@ from sectow_fast.families.base import Family, of_text, register_family
 
 @dataclass(frozen=True, kw_only=True)
 class MiniCPMFamily(Family):
-    """pixel_values [1, 3, side, side x all patches]. merge: patches along an edge per token. The processor
-    tells the slices of each picture (the whole one among them), and of each its patches."""
+    """pixel_values [1, 3, side, side x all patches]. merge: patches along an edge per token. The
+    processor tells the slices of each picture (the whole one among them), and their patches."""
 
     merge: int
     unread: tuple[str, ...] = ("grids", "num_patches_per_image")
@@ -39,6 +39,14 @@ class MiniCPMFamily(Family):
         tokens = (pixels["target_sizes"] // self.merge).prod(-1)
         slices = pixels["num_patches_per_image"].tolist()
         return [int(one.sum()) for one in tokens.split(slices)]
+
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        side, patch = max(int(tokens**0.5), 1) * self.merge, config.vision_config.patch_size
+        return {
+            "pixel_values": torch.zeros(1, 3, patch, patch * side * side),
+            "target_sizes": torch.tensor([[side, side]]),
+            "num_patches_per_image": torch.tensor([1]),
+        }
 
 
 def _minicpm(config: Any) -> Family:

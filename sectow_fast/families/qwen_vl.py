@@ -52,6 +52,15 @@ class MRopeFamily(Family):
     def own_inputs(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"mm_token_type_ids": (ids == self.image_id).long()}
 
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        vision = config.vision_config
+        side = max(int(tokens**0.5), 1) * self.merge
+        patch = 3 * vision.temporal_patch_size * vision.patch_size**2
+        return {
+            "pixel_values": torch.zeros(side * side, patch, dtype=torch.float32),
+            "image_grid_thw": torch.tensor([[1, side, side]]),
+        }
+
     def rows(self, name: str, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         if name == "pixel_values":  # patches, not pictures
             return [int(grid.prod()) for grid in pixels["image_grid_thw"]]
