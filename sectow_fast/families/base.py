@@ -60,6 +60,11 @@ class Family:
         """What the model itself takes of a codec's `pixel_inputs`."""
         return {name: value for name, value in pixels.items() if name not in self.unread}
 
+    def spans(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
+        """The patches of each image, where the tower takes those of all as one row and is told by a
+        mask alone which belong together; none elsewhere."""
+        return []
+
     def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
         """Inputs of one picture with nothing on it, of about `tokens` tokens where the class has
         pictures of any size. config: the model's. What an update takes is counted with it."""

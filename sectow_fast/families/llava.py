@@ -71,13 +71,18 @@ class OneVisionFamily(TiledFamily):
 @dataclass(frozen=True, kw_only=True)
 class SizedFamily(Family):
     """Pictures of any size, a token for each `cell` x `cell` pixels, and a token of the text after
-    each row of them. A smaller picture is filled up beside a larger one; `image_sizes` tells."""
+    each row of them. A smaller picture is filled up beside a larger one; `image_sizes` tells.
+    merge: patches along an edge per token."""
 
     cell: int
+    merge: int
 
     def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         sizes = pixels["image_sizes"].tolist() if pixels else []
         return [(height // self.cell) * (width // self.cell) for height, width in sizes]
+
+    def spans(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
+        return [tokens * self.merge**2 for tokens in self.image_tokens(pixels)]
 
     def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
         side = max(int(tokens**0.5), 1) * self.cell
@@ -99,10 +104,12 @@ def _llava(config: Any) -> Family:
 
 
 def _sized(config: Any) -> Family:
+    merge = getattr(config, "spatial_merge_size", 1)
     return SizedFamily(
         name=config.model_type,
         image_id=config.image_token_id,
-        cell=config.vision_config.patch_size * getattr(config, "spatial_merge_size", 1),
+        cell=config.vision_config.patch_size * merge,
+        merge=merge,
         **of_text(config),
     )
 

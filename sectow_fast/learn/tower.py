@@ -111,6 +111,8 @@ class Tower:
         }
         if "image_grid_thw" in inputs:
             inputs |= layout(inner.visual, inputs["image_grid_thw"], device)
+        if spans := self.family.spans(pixels):  # in the place of a mask of all by all
+            inputs["cu_seq_lens_q"] = _ends(spans, device)
         return inner.get_image_features(**inputs, return_dict=True)
 
 

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from alone import check_rows
 from classes_2026 import CLASSES, Pictures
 from families import sample
 
+from sectow_fast.config import LearnConfig
 from sectow_fast.engine.torch_engine import TorchEngine
-from sectow_fast.learn.policy import Policy
+from sectow_fast.learn import attention, forks
+from sectow_fast.learn.attention import TOWER
+from sectow_fast.learn.policy import Policy, make_policy
+from sectow_fast.learn.segments import Segments
 from sectow_fast.learn.selftest import check_packing, rollout_gaps
 from sectow_fast.types import Sampling, UserError
 
@@ -65,3 +72,63 @@ def test_several_pictures_of_a_class_that_shows_them_otherwise_are_refused():
     made = sample(model, Pictures)
     with pytest.raises(UserError, match="'several': found 3 images, expected one: llava_onevision"):
         list(Policy(model, made.codec).rows(made.groups, 1000))
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "gemma4", "qwen3_vl_moe"])
+def test_checkpointing_and_shards_change_no_gradient(name):
+    """States that fork, keys that layers share, and experts."""
+    torch.manual_seed(3)
+    model = CLASSES[name]()
+    made = made_for(model)
+    both = []
+    for config, apart in ((LearnConfig(), False), (LearnConfig(gradient_checkpointing=True), True)):
+        policy = make_policy(copy.deepcopy(model), made.codec, config, apart=apart)
+        policy.train()
+        for row, _ in policy.rows(made.groups, 110):
+            policy(row)[0].sum().backward()
+        both.append({n: p.grad for n, p in policy.model.named_parameters() if p.grad is not None})
+    plain, sharded = both
+    assert plain.keys() == sharded.keys()
+    for parameter, wanted in plain.items():
+        scale = wanted.abs().max().clamp(min=1e-3)
+        found = sharded[parameter].to_local()
+        torch.testing.assert_close(found / scale, wanted / scale, atol=1e-4, rtol=1e-3)
+
+
+def no_tail(monkeypatch):
+    of = forks.Begun.of
+    monkeypatch.setattr(
+        forks.Begun,
+        "of",
+        lambda self, which: forks.Begun(0 * (one := of(self, which)).tail, one.state),
+    )
+
+
+FAULTS = {
+    "no fork": ("qwen3_5", lambda m: m.setattr(forks, "masks_for", lambda model, mask: mask)),
+    "no tail": ("lfm2_vl", no_tail),
+    "pictures that see each other": ("mistral3", lambda m: m.setattr(attention, "PREFIX", TOWER)),
+    "blocks in every layer": (
+        "gemma4_moe",
+        lambda m: m.setattr(Segments, "blocks_of", lambda self, window: self.blocks),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_self_test_refuses(fault, monkeypatch):
+    name, plant = FAULTS[fault]
+    plant(monkeypatch)
+    torch.manual_seed(3)
+    model = CLASSES[name]()
+    made = made_for(model)
+    with pytest.raises(UserError, match="self-test of packed rows"):
+        check_packing(Policy(model, made.codec), [prompt for prompt, _ in made.groups])
+
+
+def test_a_picture_whose_tiles_do_not_match_its_placeholders_is_refused():
+    made = made_for(model := CLASSES["internvl"]())
+    prompt = made.groups[0][0]
+    wrong = dataclasses.replace(prompt, images=("square",))
+    with pytest.raises(UserError, match="'a': found 8 image tokens in its prompt, expected 4"):
+        list(Policy(model, made.codec).rows([(wrong, made.groups[0][1])], 1000))
