@@ -20,7 +20,7 @@ from PIL import Image
 
 from sectow_fast.config import Config
 from sectow_fast.data.images import ImageStore
-from sectow_fast.data.processor import shown
+from sectow_fast.data.processor import shown, written
 from sectow_fast.data.special import UNTOLD, ModelTokens, PlainText, turn_end
 from sectow_fast.families import join_pixels
 from sectow_fast.types import Case, Part, Prompt, UserError
@@ -121,9 +121,9 @@ class ChatCodec:
         self._tokenise(cases)
         prompts = []
         for case in cases:
-            written = self._written(case)
-            ids = self._texts[written]
-            if case.images and not written.instead:
+            asked = self._written(case)
+            ids = self._texts[asked]
+            if case.images and not asked.instead:
                 left = iter([self._pictures[key] for key in case.images])
                 ids = tuple(
                     one
@@ -246,8 +246,7 @@ class ChatCodec:
         text = self._render(one.words)
         if not one.instead:
             return text.replace(self.processor.image_token, self._expanded)
-        (text,), _ = self.processor.get_text_with_replacements([text], list(one.instead))
-        return text
+        return written(self.processor, text, one.instead)
 
     def _placeholders(self, text: str) -> int:
         return text.count(self.tokenizer.convert_ids_to_tokens(self.image_id))

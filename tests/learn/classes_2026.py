@@ -226,6 +226,7 @@ def _gemma4(**text):
         text_config=TEXT
         | dict(
             num_hidden_layers=4,
+            max_position_embeddings=256,
             head_dim=8,
             global_head_dim=16,
             sliding_window=6,
@@ -250,7 +251,7 @@ def _gemma4(**text):
         video_token_id=93,
         boi_token_id=91,
         eoi_token_id=92,
-        audio_token_id=94,
+        audio_token_id=95,
     )
     return t.Gemma4ForConditionalGeneration(config)
 

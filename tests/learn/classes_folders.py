@@ -1,11 +1,12 @@
 """Tiny models of the classes of 2026 as folders, with the processors of their classes.
 
-Pixtral's and LFM2-VL's processors want torchvision and SmolVLM's wants num2words, which are not
-among the packages of the tests.
+SmolVLM's processor wants num2words, which is not among the packages of the tests. Those that want
+torchvision are tested where it is (the environment of tests/sglang_cpu).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from families import IMAGE
 TILES = [f"<row_{i}_col_{j}>" for i in (1, 2) for j in (1, 2)]
 SPECIAL = {0: "<pad>", 1: "<end>", 2: "<user>", 3: "<bot>"}
 SPECIAL |= dict(zip(range(80, 84), TILES, strict=True)) | {84: "<global-img>"}
+SPECIAL |= {75 + i: f"<|img_{word[1:-1]}|>" for i, word in enumerate(TILES)}  # LFM2-VL's
 SPECIAL |= {85: "<end_of_utterance>", 86: "<unk>"}
 SPECIAL |= {IMAGE: "<image>", 91: "<img>", 92: "</img>", 93: "<|video|>"}
 SPECIAL |= {94: "<fake_token_around_image>", 95: "<audio>"}
@@ -100,9 +102,60 @@ def qwen3_5():
     ), {}
 
 
+def gemma4():
+    from transformers.models.gemma4 import image_processing_pil_gemma4 as images
+
+    return images.Gemma4ImageProcessorPil(
+        patch_size=4, pooling_kernel_size=2, max_soft_tokens=70
+    ), dict(image_seq_length=70)
+
+
+def minicpmv4_6():
+    from transformers.models.minicpmv4_6 import image_processing_pil_minicpmv4_6 as images
+
+    return images.MiniCPMV4_6ImageProcessorPil(
+        patch_size=4, scale_resolution=16, max_slice_nums=2
+    ), {}
+
+
+def mistral3():
+    from transformers.models.pixtral import image_processing_pil_pixtral as images
+
+    return images.PixtralImageProcessorPil(size={"longest_edge": 32}, patch_size=4), dict(
+        patch_size=4,
+        spatial_merge_size=2,
+        image_token="<image>",
+        image_break_token="<img>",
+        image_end_token="</img>",
+    )
+
+
+def lfm2_vl():
+    import transformers
+
+    return transformers.Lfm2VlImageProcessor(
+        encoder_patch_size=4,
+        tile_size=16,
+        max_tiles=2,
+        min_image_tokens=1,
+        max_image_tokens=8,
+        max_num_patches=32,
+    ), {}
+
+
 PROCESSORS = {
-    f.__name__: f for f in (llava_next, llava_onevision, internvl, idefics3, glm4v, qwen3_5)
+    f.__name__: f
+    for f in (
+        llava_next,
+        llava_onevision,
+        internvl,
+        idefics3,
+        glm4v,
+        qwen3_5,
+    )
 }
+if importlib.util.find_spec("torchvision"):
+    PROCESSORS |= {f.__name__: f for f in (gemma4, minicpmv4_6, mistral3, lfm2_vl)}
 NAMES = {"image_token": "<image>", "video_token": "<|video|>"}
 OWN = {
     "internvl": {
@@ -110,6 +163,24 @@ OWN = {
         "end_image_token": "</img>",
         "context_image_token": "<image>",
         "video_token": "<|video|>",
+    },
+    "gemma4": NAMES
+    | {"boi_token": "<img>", "eoi_token": "</img>", "audio_token": "<audio>"}
+    | {"boa_token": TILES[0], "eoa_token": TILES[1]},
+    "lfm2_vl": NAMES
+    | {
+        "image_start_token": "<img>",
+        "image_end_token": "</img>",
+        "image_thumbnail_token": "<global-img>",
+    },
+    "minicpmv4_6": NAMES
+    | {
+        "image_start_token": "<img>",
+        "image_end_token": "</img>",
+        "slice_start_token": TILES[0],
+        "slice_end_token": TILES[1],
+        "image_id_start_token": TILES[2],
+        "image_id_end_token": TILES[3],
     },
 }
 
