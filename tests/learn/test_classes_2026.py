@@ -40,9 +40,15 @@ def test_the_self_test_accepts_it_and_rows_equal_separate_forwards_in_every_grad
     check_rows(tiny, made, 110)
 
 
-def test_the_torch_engine_draws_by_the_trainers_log_probs(tiny):
+# One of each kind of rows and features, and of each kind of cache.
+KINDS = ("llava_next", "mistral3", "internvl", "idefics3", "qwen3_5_moe", "gemma4", "lfm2_vl")
+
+
+@pytest.mark.parametrize("name", [*KINDS, "glm4v_moe", "gemma4_moe", "llava_onevision"])
+def test_the_torch_engine_draws_by_the_trainers_log_probs(name):
     """Of experts too: in float32 rollout and training choose the same ones."""
-    made = made_for(tiny)
+    torch.manual_seed(3)
+    made = made_for(tiny := CLASSES[name]())
     prompts = [prompt for prompt, _ in made.groups]
     policy = Policy(tiny, made.codec)
     sampling = Sampling(max_new_tokens=5, temperature=1.0)
@@ -52,8 +58,10 @@ def test_the_torch_engine_draws_by_the_trainers_log_probs(tiny):
     assert float(rollout_gaps(policy, rows, 1.0).max()) < 1e-4
 
 
-def test_features_of_a_frozen_tower_are_kept_by_picture(tiny):
-    made = made_for(tiny)
+@pytest.mark.parametrize("name", [*KINDS, "minicpmv4_6"])
+def test_features_of_a_frozen_tower_are_kept_by_picture(name):
+    torch.manual_seed(3)
+    made = made_for(tiny := CLASSES[name]())
     for parameter in tiny.parameters():
         parameter.requires_grad_(False)
     keeping, computing = Policy(tiny, made.codec), Policy(tiny, made.codec, kept_bytes=0)
