@@ -6,9 +6,11 @@ import dataclasses
 import pytest
 import torch
 from alone import check_rows
-from classes_2026 import CLASSES, Pictures
-from families import sample
+from classes_2026 import CLASSES
+from families import completion, sample
+from pictures_2026 import Pictures
 
+from sectow_fast.adapters.trl_rows import sharing
 from sectow_fast.config import LearnConfig
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.learn import attention, forks
@@ -140,3 +142,22 @@ def test_a_picture_whose_tiles_do_not_match_its_placeholders_is_refused():
     wrong = dataclasses.replace(prompt, images=("square",))
     with pytest.raises(UserError, match="'a': found 8 image tokens in its prompt, expected 4"):
         list(Policy(model, made.codec).rows([(wrong, made.groups[0][1])], 1000))
+
+
+def test_trls_rows_fork_states_and_refuse_pictures_of_these_kinds():
+    torch.manual_seed(3)
+    model = CLASSES["qwen3_5"]()
+    share, _ = sharing(model)
+    prompt, done = torch.arange(5, 12), [completion(4, 1), completion(4, 9)]
+    replies = torch.tensor([one.ids for one in done])
+    inputs = {"prompt_ids": prompt.repeat(2, 1), "completion_ids": replies}
+    masks = {"prompt_mask": torch.ones(2, 7), "completion_mask": torch.ones(2, 4, dtype=torch.long)}
+    batch = share(inputs | masks, torch.ones(2, dtype=torch.bool))
+    assert batch.row.tokens == 7 + 4 + 4
+    with torch.no_grad():
+        found = batch.states(model.model(**batch.model_inputs, use_cache=False).last_hidden_state)
+        whole = model.model(input_ids=torch.cat([inputs["prompt_ids"], replies], 1))
+    wanted = whole.last_hidden_state[:, 6:-1].flatten(0, 1)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="found internvl, expected a class with images as LLaVA"):
+        sharing(CLASSES["internvl"]())
