@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sectow_fast.families import Family, MRopeFamily, family_of
+from sectow_fast.families import Family, family_of
 from sectow_fast.learn import attention, forks
 from sectow_fast.learn.packing import PackedRow, pack
 from sectow_fast.types import Completion, Prompt, UserError
@@ -65,7 +65,7 @@ def sharing(model: Any) -> tuple[Callable[..., SharedBatch], Callable[[], None]]
         family = family_of(model)
     except UserError as error:
         raise ValueError(f"sectow_fast.adapters.trl, shared_prefix: {error}") from None
-    if type(family) not in (Family, MRopeFamily):
+    if family.unread:  # what its processor tells of its pictures is not in TRL's batch
         raise ValueError(
             f"sectow_fast.adapters.trl, shared_prefix: found {family.name}, expected a class with"
             " images as LLaVA, Qwen-VL and Gemma 3 have them"
