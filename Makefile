@@ -50,6 +50,8 @@ SGLANG_RUN := PYTHONPATH=$(CURDIR):$(CURDIR)/$(SGLANG_TESTS)/site OMP_NUM_THREAD
 ifeq ($(shell uname -sm),Linux x86_64)
 test-sglang: $(SGLANG_VENV)/.installed $(VENV)/.installed-test
 	$(SGLANG_RUN) -m pytest $(SGLANG_TESTS)
+	$(SGLANG_RUN) -m pytest tests/learn/test_classes_folders.py \
+	  -k "gemma4 or minicpm or mistral3 or lfm2"  # processors that want torchvision
 else
 test-sglang:
 	@echo "test-sglang: left out, SGLang's CPU parts are published for Linux on x86-64 only"

@@ -9,14 +9,14 @@ tensors keep TRL's [B, T] layout: `where` says which place of it each of the row
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sectow_fast.families import Family, family_of
-from sectow_fast.learn import attention
+from sectow_fast.learn import attention, forks
 from sectow_fast.learn.packing import PackedRow, pack
 from sectow_fast.types import Completion, Prompt, UserError
 
@@ -29,12 +29,14 @@ FOREIGN += ("image_position_ids",)
 class SharedBatch:
     """A row, on `device`, and the places [N] of its completion tokens in the flat [B * T] batch.
 
-    Two completions (a, b) and (c,) of one prompt and T = 3 are where = [0, 1, 3].
+    Two completions (a, b) and (c,) of one prompt and T = 3 are where = [0, 1, 3]. masks: makes the
+    model's `attention_mask` of the row's.
     """
 
     row: PackedRow
     where: Tensor
     device: torch.device
+    masks: Callable[[Tensor], Any] = lambda mask: mask
 
     @property
     def labels(self) -> Tensor:
@@ -44,7 +46,7 @@ class SharedBatch:
     def model_inputs(self) -> dict[str, Any]:
         return {
             "input_ids": self.row.input_ids.to(self.device),
-            "attention_mask": attention.mask_of(self.row.segments, self.device),
+            "attention_mask": self.masks(attention.mask_of(self.row.segments, self.device)),
             "position_ids": self.row.position_ids.to(self.device),
             **self.row.pixel_inputs,
         }
@@ -63,6 +65,11 @@ def sharing(model: Any) -> tuple[Callable[..., SharedBatch], Callable[[], None]]
         family = family_of(model)
     except UserError as error:
         raise ValueError(f"sectow_fast.adapters.trl, shared_prefix: {error}") from None
+    if family.unread:  # what its processor tells of its pictures is not in TRL's batch
+        raise ValueError(
+            f"sectow_fast.adapters.trl, shared_prefix: found {family.name}, expected a class with"
+            " images as LLaVA, Qwen-VL and Gemma 3 have them"
+        )
     text = model.config.get_text_config()
     if getattr(text, "attention_dropout", 0.0):
         raise ValueError(
@@ -71,9 +78,11 @@ def sharing(model: Any) -> tuple[Callable[..., SharedBatch], Callable[[], None]]
         )
     before = attention.implementations(model)
     attention.use(model, "auto")
+    forks.use(model)
 
     def share(inputs: Mapping[str, Any], live: Tensor) -> SharedBatch:
-        return shared_batch(inputs, live, family)
+        batch = shared_batch(inputs, live, family)
+        return replace(batch, masks=lambda mask: forks.masks_for(model, mask))
 
     return share, lambda: attention.put(model, before)
 

@@ -11,13 +11,15 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
 from sectow_fast.config import Config
 from sectow_fast.data.images import ImageStore
+from sectow_fast.data.processor import shown, written
 from sectow_fast.data.special import (
     UNTOLD,
     ModelTokens,
@@ -26,6 +28,7 @@ from sectow_fast.data.special import (
     rendered,
     turn_end,
 )
+from sectow_fast.families import join_pixels
 from sectow_fast.hashes import THREADS
 from sectow_fast.types import Case, Part, Prompt, UserError
 
@@ -40,6 +43,24 @@ def kept_pictures(config: Config) -> dict[str, Any]:
         "kept_bytes": int(config.learn.picture_gib * 2**30),
         "dtype": None if whole else getattr(torch, config.learn.dtype),
     }
+
+
+class Written(NamedTuple):
+    """What the text of a prompt depends on: its words, and what the processor writes for each of
+    its pictures, () where that is one placeholder, repeated."""
+
+    words: tuple[Part, ...]
+    instead: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How a prompt shows pictures of one size. tokens: placeholders in all; text: what the
+    processor writes; plain: that is one placeholder, repeated."""
+
+    tokens: int
+    text: str = ""
+    plain: bool = True
 
 
 class ChatCodec:
@@ -88,30 +109,31 @@ class ChatCodec:
         self._expanded = _expanded(processor, self.image_id, marker)
         stand_ins = (self.image_id, *tokens.placeholders)
         self.banned_ids: tuple[int, ...] = banned_ids(processor, stand_ins, self.end_ids)
-        self._texts: dict[tuple[Part, ...], tuple[int, ...]] = {}
+        self._texts: dict[Written, tuple[int, ...]] = {}
         self._pixels: dict[str, Future[dict[str, torch.Tensor]]] = {}
-        self._image_tokens: dict[tuple[int, int], int] = {}
-        self._counts: dict[str, int] = {}
+        self._shown: dict[tuple[int, int], Shown] = {}
+        self._pictures: dict[str, Shown] = {}
         self._lock = threading.Lock()
         self._grown = False  # whether a picture came since the bound was last looked at
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pictures")
 
     def encode(self, cases: Sequence[Case]) -> list[Prompt]:
         """Token ids with image placeholders expanded, as the processor itself gives them."""
+        keys = dict.fromkeys(key for case in cases for key in case.images)
+        new = [key for key in keys if key not in self._pictures]
+        found = self._threads.map(lambda key: self._as_shown(self.images.size(key)), new)
+        self._pictures |= dict(zip(new, found, strict=True))
         self._tokenise(cases)
-        shown = dict.fromkeys(key for case in cases for key in case.images)
-        new = [key for key in shown if key not in self._counts]
-        counts = self._threads.map(lambda key: self.image_tokens(self.images.size(key)), new)
-        self._counts |= dict(zip(new, counts, strict=True))
         prompts = []
         for case in cases:
-            ids = self._texts[_words(case)]
-            if case.images:
-                left = iter(case.images)
+            asked = self._written(case)
+            ids = self._texts[asked]
+            if case.images and not asked.instead:
+                left = iter([self._pictures[key] for key in case.images])
                 ids = tuple(
                     one
                     for i in ids
-                    for one in ([i] * self._counts[next(left)] if i == self.image_id else (i,))
+                    for one in ([i] * next(left).tokens if i == self.image_id else (i,))
                 )
             prompts.append(Prompt(case_id=case.id, ids=ids, images=case.images))
         return prompts
@@ -133,7 +155,7 @@ class ChatCodec:
         begun = [self._begun(key) for key in keys]
         found = [one.result() for one in begun]
         self._forget()
-        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+        return join_pixels(found)
 
     def prefetch(self, prompts: Sequence[Prompt]) -> None:
         """Begin to process the images of prompts that are asked for soon; a few at a time, since
@@ -143,40 +165,47 @@ class ChatCodec:
 
     def image_tokens(self, size: tuple[int, int]) -> int:
         """How many tokens a picture of (width, height) pixels takes, as the processor says."""
-        if size not in self._image_tokens:
+        return self._as_shown(size).tokens
+
+    def _as_shown(self, size: tuple[int, int]) -> Shown:
+        if size not in self._shown:
             pictures = self.processor.image_processor
             if hasattr(pictures, "merge_size"):  # a Qwen-VL's, which counts patches by size
                 patches = pictures.get_number_of_image_patches(*size[::-1], {})
-                tokens = patches // pictures.merge_size**2
+                made = Shown(tokens=patches // pictures.merge_size**2)
             else:  # it can only be asked with a picture
-                blank = Image.new("RGB", size)
-                text = rendered(self.processor, self.text, (("image", ""), ("text", "")))
+                _, text = shown(self.processor, Image.new("RGB", size))
                 with self._lock:  # a tokenizer does not take two threads
-                    whole = self.processor(text=[text], images=[blank])
-                tokens = list(whole["input_ids"][0]).count(self.image_id)
-            self._image_tokens[size] = tokens
-        return self._image_tokens[size]
+                    ids, alone = self.text.rows([text, self._expanded])
+                tokens = ids.count(self.image_id)
+                at = alone.index(self.image_id)
+                one_run = [*alone[:at], *[self.image_id] * tokens, *alone[at + 1 :]]
+                made = Shown(tokens=tokens, text=text, plain=ids == one_run)
+            self._shown[size] = made
+        return self._shown[size]
 
     def most_image_tokens(self) -> int:
-        """The most tokens that a picture of any size takes."""
+        """The most tokens that a picture of any size takes. A processor that does not say it is
+        asked with pictures of several shapes."""
         pictures = self.processor.image_processor
         if hasattr(pictures, "merge_size"):  # a Qwen-VL's, whose edges are numbers of pixels
             edge = pictures.patch_size * pictures.merge_size
             return pictures.size["longest_edge"] // edge**2
-        return self.image_tokens((64, 64))  # every picture is scaled to one size
+        if self._as_shown((64, 64)) == self._as_shown((640, 64)):  # scaled to one size
+            return self.image_tokens((64, 64))
+        edges = (2048, 1024, 512)
+        return max(self.image_tokens((w, h)) for w in edges for h in edges)
 
     def _tokenise(self, cases: Sequence[Case]) -> None:
         if len(self._texts) > CACHED_TEXTS:
             self._texts.clear()
         # Messages name the case, never its words: those of real suites are not for the console.
-        names = {_words(case): case.id for case in cases}
+        names = {self._written(case): case.id for case in cases}
         # Not a set difference, which would walk all keys of the dict at every step.
         wanted = sorted(one for one in names if one not in self._texts)
         if not wanted:
             return
-        marker = self.processor.image_token
-        written = [rendered(self.processor, self.text, one) for one in wanted]
-        texts = [one.replace(marker, self._expanded) for one in written]
+        texts = [self._filled(one) for one in wanted]
         unknown = self.tokenizer.unk_token_id
         special = set(self.text.special.values())
         for one, text, ids in zip(wanted, texts, self.text.rows(texts), strict=True):
@@ -186,14 +215,33 @@ class ChatCodec:
                     f"model: its tokenizer does not know a word of case {names[one]!r};"
                     " it was made for another world (another seed?): use the one it was made with"
                 )
-            pictures, found = sum(k == "image" for k, _ in one), ids.count(self.image_id)
-            if found != pictures or [i for i in ids if i in special] != open_ones:
+            pictures = sum(kind == "image" for kind, _ in one.words)
+            expected = sum(map(self._placeholders, one.instead)) if one.instead else pictures
+            found = ids.count(self.image_id)
+            if found != expected or [i for i in ids if i in special] != open_ones:
                 raise UserError(
-                    f"case {names[one]!r}: found {found} placeholders for {pictures} pictures, or"
-                    " special tokens that its chat template did not write; expected words, which"
+                    f"case {names[one]!r}: found {found} placeholders of the {expected} of its"
+                    f" {pictures} pictures, or special tokens that its chat template did"
+                    " not write; expected words, which"
                     " this tokenizer cannot keep apart from its special tokens; take them out"
                 )
             self._texts[one] = tuple(ids)
+
+    def _written(self, case: Case) -> Written:
+        words = tuple((kind, value if kind == "text" else "") for kind, value in case.layout)
+        found = [self._pictures[key] for key in case.images]
+        plain = all(one.plain for one in found)
+        return Written(words, () if plain else tuple(one.text for one in found))
+
+    def _filled(self, one: Written) -> str:
+        """The template's text: a placeholder for each picture, or all that the processor writes."""
+        text = rendered(self.processor, self.text, one.words)
+        if not one.instead:
+            return text.replace(self.processor.image_token, self._expanded)
+        return written(self.processor, text, one.instead)
+
+    def _placeholders(self, text: str) -> int:
+        return text.count(self.tokenizer.convert_ids_to_tokens(self.image_id))
 
     def _begun(self, key: str) -> Future[dict[str, torch.Tensor]]:
         """A picture that is processed or will be; it is now the latest used."""
@@ -205,7 +253,11 @@ class ChatCodec:
         return found
 
     def _process(self, key: str) -> dict[str, torch.Tensor]:
-        made = self.processor.image_processor(images=[self.images.open(key)], return_tensors="pt")
+        pictures, picture = self.processor.image_processor, self.images.open(key)
+        if hasattr(pictures, "merge_size"):  # a Qwen-VL's, which needs no text beside
+            made = pictures(images=[picture], return_tensors="pt")
+        else:
+            made, _ = shown(self.processor, picture)
         return {
             name: value.to(self.dtype) if self.dtype and value.is_floating_point() else value
             for name, value in made.items()
@@ -228,11 +280,6 @@ class ChatCodec:
                     return
                 del self._pixels[key]
                 over -= size
-
-
-def _words(case: Case) -> tuple[Part, ...]:
-    """What the ids of a case depend on, but for the sizes of its pictures."""
-    return tuple((kind, value if kind == "text" else "") for kind, value in case.layout)
 
 
 def _expanded(processor: Any, image_id: int, marker: int) -> str:

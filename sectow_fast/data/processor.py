@@ -7,11 +7,17 @@ where torchvision is missing they are built without one. Everything else is as s
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sectow_fast.types import UserError
+
+GIVEN = ("image_processor", "tokenizer")  # the parts of a processor that are used here
 
 
 def load_processor(
@@ -32,9 +38,11 @@ def load_processor(
             processor = _without_video(folder)
         else:
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
         words = " ".join(str(error).split())[:240]
-        raise UserError(f"{role} {folder}: its processor cannot be loaded ({words})") from None
+        raise UserError(
+            f"{role} {folder}: its processor cannot be loaded ({words}){_hint()}"
+        ) from None
     if not hasattr(processor, "image_processor"):
         raise UserError(f"{role} {folder}: found no image processor, expected a model that sees")
     if not getattr(processor, "chat_template", None):
@@ -72,6 +80,28 @@ def load_model(
             raise  # the folder is as it should be
         words = " ".join(str(error).split())[:240]
         raise UserError(f"{role} {folder}: cannot be loaded ({words})") from None
+
+
+def shown(processor: Any, picture: Any) -> tuple[dict[str, Any], str]:
+    """(the model's inputs of one picture, what stands for it in a text), as the processor makes
+    both when it is called with the picture and a text."""
+    kind = processor.valid_processor_kwargs
+    settings = processor._merge_kwargs(kind, processor.tokenizer.init_kwargs, return_tensors="pt")
+    given = settings["images_kwargs"]
+    if "use_image_special_tokens" in settings["text_kwargs"]:  # LFM2-VL's, where it is misplaced
+        given["use_image_special_tokens"] = settings["text_kwargs"]["use_image_special_tokens"]
+    given.pop("use_image_id", None)  # MiniCPM-V's, for `written`
+    made, (text,) = processor._process_images([picture], **given)
+    return {name: torch.as_tensor(value) for name, value in made.items()}, text
+
+
+def written(processor: Any, text: str, pictures: Sequence[str]) -> str:
+    """A template's text with what stands for each of its pictures, as the processor writes it."""
+    pictures = list(pictures)
+    if getattr(processor, "default_use_image_id", False):  # MiniCPM-V numbers them
+        pictures = processor._prepend_local_ids([text], pictures, processor.image_token)
+    (text,), _ = processor.get_text_with_replacements([text], pictures)
+    return text
 
 
 def cap_pixels(image_processor: Any, most: int, *, setting: str = "model.max_pixels") -> None:
@@ -119,6 +149,10 @@ def keep_size(image_processor: Any, folder: Path) -> None:
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
+def _hint() -> str:
+    return "" if importlib.util.find_spec("torchvision") else "; it may want torchvision"
+
+
 def _processor_class(folder: Path) -> Any:
     import transformers
     from transformers import AutoConfig
@@ -141,15 +175,21 @@ def _without_video(folder: Path) -> Any:
 
     class PicturesOnly(made):  # type: ignore[misc, valid-type]
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-            if argument_name == "video_processor":
+            if argument_name not in GIVEN:
                 return None
             return super().check_argument_for_proper_class(argument_name, argument)
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     template = folder / "chat_template.jinja"
+    # What else the class is made by: how many tokens a picture has, for one.
+    saved, _ = made.get_processor_dict(folder)
+    known = inspect.signature(made.__init__).parameters
+    others = {name for name in made.get_attributes() if name not in GIVEN}  # for videos, sounds
+    kept = known.keys() - {*GIVEN, *others, "chat_template"}
     return PicturesOnly(
+        **{name: value for name, value in saved.items() if name in kept},
+        **dict.fromkeys(others),
         image_processor=AutoImageProcessor.from_pretrained(folder, trust_remote_code=False),
         tokenizer=tokenizer,
-        video_processor=None,
         chat_template=template.read_text() if template.is_file() else tokenizer.chat_template,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sectow_fast.families import family_of
 from sectow_fast.types import Completion, Prompt, UserError
 
 # (rows, temperature) -> |the trainer's log-prob - the engine's| of every token of the rows' ends.
@@ -60,7 +61,8 @@ def plain_logprobs(
     model.eval()
     device = next(model.parameters()).device
     whole = torch.tensor([[*prompt.ids, *ids]], device=device)
-    inputs = {name: value.to(device) for name, value in codec.pixel_inputs([prompt]).items()}
+    pixels = family_of(model).model_inputs(codec.pixel_inputs([prompt]))
+    inputs = {name: value.to(device) for name, value in pixels.items()}
     known = inspect.signature(model.forward).parameters
     # Which tokens are a picture's: without it transformers >= 5.3 silently gives a Qwen-VL wrong
     # positions, and Gemma 3 pictures whose tokens do not see each other.

@@ -86,11 +86,11 @@ class TorchEngine(InProcessEngine):
             past_key_values=cache,
             use_cache=True,
             **self.family.own_inputs(ids),
-            **{name: value.to(device) for name, value in pixels.items()},
+            **{n: value.to(device) for n, value in self.family.model_inputs(pixels).items()},
         ).last_hidden_state[:, -1]
         position = begins.to(device).repeat_interleave(n, 0)
         if n > 1:
-            cache.batch_repeat_interleave(n)
+            cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(n))
             hidden, mask = hidden.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
         rows = np.arange(len(prompts) * n)  # which completion each row of the batch is
         flat = np.ascontiguousarray(seeds.reshape(-1))
@@ -100,6 +100,8 @@ class TorchEngine(InProcessEngine):
         ends = reply_ends(codec.end_ids, model)
         for step in range(sampling.max_new_tokens):
             logits = model.lm_head(hidden).float()
+            if (cap := self.family.softcap) is not None:
+                logits = cap * torch.tanh(logits / cap)
             logits[:, banned] = -torch.inf
             picked, logp = native.sample_tokens(
                 logits.cpu().numpy(),
@@ -119,7 +121,7 @@ class TorchEngine(InProcessEngine):
             if len(going) < len(rows):
                 # Finished rows leave the batch: they would cost as much as living ones.
                 keep = torch.from_numpy(going).to(device)
-                cache.batch_select_indices(keep)
+                cache.reorder_cache(keep)
                 mask, position = mask[keep], position[keep]
                 rows, picked = rows[going], picked[going]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)

@@ -22,7 +22,8 @@ from sectow_fast.types import UserError
 BACKENDS = ("sdpa", "flex", "flash", "xformers")
 PACKAGES = {"flash": "flash_attn", "xformers": "xformers"}
 PREFIX = "sectow-"
-# transformers hands a tower's whole row over, with its ends, only where the name says flash.
+# transformers hands the whole row of a tower of packed pictures over, with its ends, only where the
+# name says flash. Another tower leaves out the mask of its pictures for such a name (Pixtral).
 TOWER = "sectow-flash-tower-"
 # It also tries to load a kernel of that name for a model that is a decoder alone.
 SAFE = {"flash": "varlen"}
@@ -59,7 +60,10 @@ def install(model: Any, name: str, backend: Backend) -> None:
     """Let `backend` compute the attention of `model`'s decoder and tower, under this name."""
     text, tower = PREFIX + SAFE.get(name, name), TOWER + name
     _register((text, tower), backend)
-    put(model, dict.fromkeys(implementations(model), text) | {"vision_config": tower})
+    vision = getattr(model.config, "vision_config", None)
+    packed = hasattr(vision, "spatial_merge_size")
+    names = {"vision_config": tower if packed else text}
+    put(model, dict.fromkeys(implementations(model), text) | names)
 
 
 def implementations(model: Any) -> dict[str, str]:

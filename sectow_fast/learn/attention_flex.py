@@ -62,7 +62,8 @@ def _prepare(segments: Segments, window: int | None, device: torch.device) -> An
     name = ("flex", window, device)
     if name not in segments.prepared:
         group, segment, place = segments.labels.to(device, non_blocking=True)
-        blocks = None if segments.blocks is None else segments.blocks.to(device, non_blocking=True)
+        blocks = segments.blocks_of(window)
+        blocks = None if blocks is None else blocks.to(device, non_blocking=True)
 
         def same(_b, _h, i, j):
             return group[i] == group[j]

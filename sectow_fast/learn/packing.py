@@ -178,7 +178,12 @@ def pack(
     return PackedRow(
         input_ids=row,
         position_ids=where if family.axes == 1 else where[:, None],
-        segments=Segments(spans, len(ids), blocks=_image_blocks(row[0], family)),
+        segments=Segments(
+            spans,
+            len(ids),
+            blocks=_image_blocks(row[0], family),
+            windowed_blocks=family.windowed_blocks,
+        ),
         pixel_inputs=pixels,
         # dtypes are given because torch makes float32 of an empty list.
         column=torch.tensor(columns, dtype=torch.long),

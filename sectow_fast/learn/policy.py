@@ -15,7 +15,7 @@ import torch
 from sectow_fast.config import LearnConfig
 from sectow_fast.families import family_of
 from sectow_fast.kernels import PolicyLossConfig, linear_logprob, linear_policy_loss
-from sectow_fast.learn import attention
+from sectow_fast.learn import attention, forks
 from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.packing import PackedRow, Piece, rank_rows
 from sectow_fast.learn.ranks import ALONE, Ranks
@@ -113,6 +113,7 @@ class Policy(torch.nn.Module):
         self.ranks, self.dummy = ranks, dummy
         self.family = family_of(model)
         self.backend = attention.use(model, backend, cuda=self.device.type == "cuda")
+        forks.use(model)
         # Ranks must make the same calls, and another rank may not have a picture's features.
         self.tower = Tower(model, kept_bytes=kept_bytes if ranks.world == 1 else 0)
         self._bans: dict[torch.device, torch.Tensor] = {}  # what `banned_bias` made
@@ -153,9 +154,10 @@ class Policy(torch.nn.Module):
     def hidden(self, row: PackedRow) -> torch.Tensor:
         """[N, H]: the states that predict each completion token. An image is computed once per
         group."""
+        mask = attention.mask_of(row.segments, self.device)
         states = self.model.model(
             input_ids=self.sent(row.input_ids),
-            attention_mask=attention.mask_of(row.segments, self.device),
+            attention_mask=forks.masks_for(self.model, mask),
             position_ids=self.sent(row.position_ids),
             use_cache=False,
             **self.tower.outputs(row, self.device),
@@ -209,14 +211,14 @@ class Policy(torch.nn.Module):
         with no packing and no layout of ours in the tower. A packed row is held against them."""
         device = self.device
         ids = torch.tensor([[*prompt.ids, *done]], device=device)
-        pixels = self.codec.pixel_inputs([prompt])
+        pixels = self.family.model_inputs(self.codec.pixel_inputs([prompt]))
         logits = self.model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             use_cache=False,
-            logits_to_keep=len(done) + 1,
+            logits_to_keep=len(done) + 1,  # which some classes do not know
             **self.family.own_inputs(ids),
             **{name: value.to(device) for name, value in pixels.items()},
-        ).logits[0, :-1]
+        ).logits[0, -len(done) - 1 : -1]
         logp = torch.log_softmax(logits.float() + self.banned_bias(), -1)
         return logp.gather(-1, ids[0, len(prompt.ids) :, None])[:, 0]

@@ -38,6 +38,7 @@ class Span:
 class Segments:
     """The spans of a row of `tokens` tokens, in order. blocks: per token the number of the image
     whose tokens see each other both ways, -1 for none (Gemma 3); None where no image does.
+    windowed_blocks: they do so only where attention has a window (Gemma 4).
     both_ways: each token sees the whole of its span, as in a vision tower. Spans then have no
     prefix.
 
@@ -50,10 +51,11 @@ class Segments:
         tokens: int,
         *,
         blocks: torch.Tensor | None = None,
+        windowed_blocks: bool = False,
         both_ways: bool = False,
     ) -> None:
         self.spans, self.tokens, self.blocks = tuple(spans), tokens, blocks
-        self.both_ways = both_ways
+        self.windowed_blocks, self.both_ways = windowed_blocks, both_ways
         self.prepared: dict[object, object] = {}
 
     @cached_property
@@ -80,6 +82,10 @@ class Segments:
             out[2, here] = torch.arange(span.keys - span.length, span.keys)
         return out
 
+    def blocks_of(self, window: int | None) -> torch.Tensor | None:
+        """`blocks` as attention with this window has them."""
+        return None if window is None and self.windowed_blocks else self.blocks
+
     def visible(self, window: int | None = None) -> torch.Tensor:
         """bool [T, T], query by key: the oracle of every backend. window: how many keys a token
         sees back, itself included."""
@@ -89,8 +95,8 @@ class Segments:
             return same
         mine = (segment[:, None] == segment[None]) | (segment[None] == 0)
         seen = place[:, None] >= place[None]
-        if self.blocks is not None:
-            seen |= (self.blocks[:, None] == self.blocks[None]) & (self.blocks[:, None] >= 0)
+        if (blocks := self.blocks_of(window)) is not None:
+            seen |= (blocks[:, None] == blocks[None]) & (blocks[:, None] >= 0)
         if window is not None:
             seen &= place[:, None] - place[None] < window
         return same & mine & seen
@@ -152,7 +158,8 @@ def _join(segments: Segments, spans: Sequence[Span], window: int | None) -> Join
     there = prefix < before[:, None]
     keys = torch.cat([first[:, None] + torch.where(there, prefix, 0), queries], 1)
     longest = keys.shape[1]
-    plain = not prefix.shape[1] and segments.blocks is None
+    blocks = segments.blocks_of(window)
+    plain = not prefix.shape[1] and blocks is None
     if plain and (window is None or longest <= window):
         # Padding is on the right, so causal attention alone hides it.
         return Joined(queries=queries, keys=keys, used=used, seen=None)
@@ -160,9 +167,9 @@ def _join(segments: Segments, spans: Sequence[Span], window: int | None) -> Join
     place = torch.cat([prefix.expand(len(spans), -1), before[:, None] + columns], 1)
     mine = (before[:, None] + columns)[:, :, None]
     seen = mine >= place[:, None]
-    if segments.blocks is not None:
-        block = segments.blocks[queries][:, :, None]
-        seen |= (block == segments.blocks[keys][:, None]) & (block >= 0)
+    if blocks is not None:
+        block = blocks[queries][:, :, None]
+        seen |= (block == blocks[keys][:, None]) & (block >= 0)
     if window is not None:
         seen &= mine - place[:, None] < window
     # A padded query must see something, or its row is NaN and so is every gradient.

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from sectow_fast.config import GRPOConfig, LearnConfig
-from sectow_fast.families import Family, family_of
+from sectow_fast.families import Family, family_of, join_pixels
 from sectow_fast.learn import attention
 from sectow_fast.learn.fake import Tracker, attend, only_shapes
 from sectow_fast.learn.grpo import loss_config
@@ -58,26 +58,16 @@ class ProbeCodec:
     eos_id, pad_id, banned_ids = 1, 0, (0,)
 
     def __init__(self, family: Family, config: Any, tokens: int) -> None:
-        self.image_id, self.pixels = family.image_id, {}
-        vision = getattr(config, "vision_config", None)
-        if vision is not None and family.axes == 3:
-            merge = vision.spatial_merge_size
-            side = max(int(tokens**0.5), 1) * merge
-            patch = 3 * vision.temporal_patch_size * vision.patch_size**2
-            self.pixels = {
-                "pixel_values": torch.zeros(side * side, patch, dtype=torch.float32),
-                "image_grid_thw": torch.tensor([[1, side, side]]),
-            }
-        elif vision is not None:
-            shape = (1, 3, vision.image_size, vision.image_size)
-            self.pixels = {"pixel_values": torch.zeros(shape)}
+        self.image_id = family.image_id
+        sees = getattr(config, "vision_config", None) is not None
+        self.pixels = family.blank(config, tokens) if sees else {}
 
     def prefetch(self, prompts: Any) -> None:
         """Nothing: there are no files."""
 
     def pixel_inputs(self, prompts: Any) -> dict[str, torch.Tensor]:
         count = sum(len(prompt.images) for prompt in prompts)
-        return {name: torch.cat([one] * count) for name, one in self.pixels.items() if count}
+        return join_pixels([self.pixels] * count) if count else {}
 
 
 def probe_groups(

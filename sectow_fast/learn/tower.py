@@ -17,17 +17,20 @@ from typing import Any
 
 import torch
 
+from sectow_fast.families import family_of, join_pixels
 from sectow_fast.learn.attention import ends_of
 from sectow_fast.learn.packing import PackedRow
 from sectow_fast.learn.segments import Segments, Span
 
 KEPT_BYTES = 2**31
+SIZES = ("image_grid_thw", "image_sizes")  # inputs that a tower reads on the host
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
     """What the decoder takes of one picture. values: the features [tokens, H], then those of the
-    tower's inner layers (Qwen3-VL); stacked: the class wants pictures of one size as one tensor."""
+    tower's inner layers (Qwen3-VL); stacked: the class wants pictures, or their tiles, as one
+    tensor, and the features are [tiles, tokens, H]."""
 
     values: tuple[torch.Tensor, ...]
     stacked: bool
@@ -51,7 +54,7 @@ class Tower:
     """
 
     def __init__(self, model: Any, *, kept_bytes: int = KEPT_BYTES) -> None:
-        self.model = model
+        self.model, self.family = model, family_of(model)
         self.watch()
         self.kept_bytes = kept_bytes if not any(p.requires_grad for p in self._weights) else 0
         self._kept: dict[str, Features] = {}
@@ -84,8 +87,11 @@ class Tower:
         missing = {key: i for i, key in enumerate(row.images) if key not in self._kept}
         if missing:
             with torch.no_grad():
-                made = self.compute(_picked(row.pixel_inputs, list(missing.values())), device)
-            self._kept |= dict(zip(missing, _split(made), strict=True))
+                parts = self.family.pictures(row.pixel_inputs)
+                picked = join_pixels([parts[i] for i in missing.values()])
+                made = self.compute(picked, device)
+            counts = self.family.image_tokens(picked)
+            self._kept |= dict(zip(missing, _split(made, counts), strict=True))
         found = [self._kept.pop(key) for key in dict.fromkeys(row.images)]
         self._kept |= dict(zip(dict.fromkeys(row.images), found, strict=True))  # the latest used
         rest = sum(one.nbytes for one in self._kept.values()) - self.kept_bytes
@@ -100,13 +106,13 @@ class Tower:
         """Features by the model's own tower, from a row's pixels, which are on the host."""
         inner = self.model.model
         inputs: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in pixels.items()
-            if name != "image_grid_thw"
+            name: value.cpu() if name in SIZES else value.to(device, non_blocking=True)
+            for name, value in self.family.model_inputs(pixels).items()
         }
-        if "image_grid_thw" in pixels:
-            grid = pixels["image_grid_thw"].cpu()
-            inputs |= {"image_grid_thw": grid, **layout(inner.visual, grid, device)}
+        if "image_grid_thw" in inputs:
+            inputs |= layout(inner.visual, inputs["image_grid_thw"], device)
+        if spans := self.family.spans(pixels):  # in the place of a mask of all by all
+            inputs["cu_seq_lens_q"] = _ends(spans, device)
         return inner.get_image_features(**inputs, return_dict=True)
 
 
@@ -146,25 +152,23 @@ def _ends(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
     return ends_of(Segments(spans, at, both_ways=True), device)
 
 
-def _picked(pixels: Mapping[str, torch.Tensor], which: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The inputs of some of a row's pictures."""
-    out = {name: value[list(which)] for name, value in pixels.items() if name != "pixel_values"}
-    values = pixels["pixel_values"]
-    if "image_grid_thw" in pixels:
-        values = values.split(pixels["image_grid_thw"].prod(-1).tolist())
-        return out | {"pixel_values": torch.cat([values[i] for i in which])}
-    return out | {"pixel_values": values[list(which)]}
-
-
-def _split(made: Any) -> list[Features]:
-    """The pictures of a tower's output, in host memory."""
+def _split(made: Any, counts: Sequence[int]) -> list[Features]:
+    """The pictures of a tower's output, in host memory. counts: the tokens of each."""
     layers = [made.pooler_output, *(getattr(made, "deepstack_features", None) or [])]
     stacked = isinstance(made.pooler_output, torch.Tensor)
+    split = [_by_picture(layer, counts) for layer in layers]
     return [
         # Copied on a CPU too: a view would keep the features of the whole row alive.
         Features(values=tuple(one.to("cpu", copy=True) for one in picture), stacked=stacked)
-        for picture in zip(*layers, strict=True)
+        for picture in zip(*split, strict=True)
     ]
+
+
+def _by_picture(layer: Any, counts: Sequence[int]) -> Sequence[torch.Tensor]:
+    """Features by picture, where a class gives them by tile [tiles, tokens, H] or by picture."""
+    if isinstance(layer, torch.Tensor):
+        return layer.split([count // layer.shape[1] for count in counts])
+    return torch.cat(list(layer)).split(list(counts))
 
 
 def _joined(pictures: Sequence[Features], device: torch.device) -> Any:
@@ -173,7 +177,7 @@ def _joined(pictures: Sequence[Features], device: torch.device) -> Any:
 
     pooled, *inner = zip(*(one.values for one in pictures), strict=True)
     there = [[value.to(device, non_blocking=True) for value in layer] for layer in (pooled, *inner)]
-    first = torch.stack(there[0]) if pictures[0].stacked else there[0]
+    first = torch.cat(there[0]) if pictures[0].stacked else there[0]
     made = BaseModelOutputWithPooling(pooler_output=first)
     made.deepstack_features = there[1:]
     return made

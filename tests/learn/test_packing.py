@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from alone import check_rows
 from families import MODELS, Codec, completion, sample
 
 from sectow_fast.learn.packing import IGNORE, pack, plan_rows, rank_rows
@@ -17,59 +18,9 @@ def tiny(request):
     return MODELS[request.param]()
 
 
-def separate_logp(model, codec, prompt, one):
-    """Log-probs of one completion by the model's own forward: its positions, masks and head."""
-    ids = torch.tensor([[*prompt.ids, *one.ids]])
-    logits = model(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        use_cache=False,
-        **codec.family.own_inputs(ids),
-        **codec.pixel_inputs([prompt]),
-    ).logits[0, len(prompt.ids) - 1 : -1]
-    return torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(one.ids)[:, None])[:, 0]
-
-
-def gradients(model):
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    return found
-
-
 @pytest.mark.parametrize("budget", [60, 1000])
 def test_packed_rows_equal_separate_forwards_in_logp_and_every_gradient(tiny, budget):
-    made = sample(tiny)
-    policy = Policy(tiny, made.codec)
-    weights = iter(torch.randn(100, generator=torch.Generator().manual_seed(1)))
-    weight = {
-        (i, j): torch.stack([next(weights) for _ in one.ids])
-        for i, (_, done) in enumerate(made.groups)
-        for j, one in enumerate(done)
-    }
-    tiny.train()
-    packed = {}
-    for row, pieces in rank_rows(made.groups, budget, codec=made.codec, family=policy.family):
-        assert row.tokens <= budget
-        logp, _ = policy(row, ban=False)
-        names = [(p.group, j) for p in pieces for j in p.picked]
-        parts = [logp[row.owner == number] for number in range(len(names))]
-        packed |= dict(zip(names, parts, strict=True))
-        sum((weight[n] * part).sum() for n, part in zip(names, parts, strict=True)).backward()
-    ours = gradients(tiny)
-    assert packed.keys() == weight.keys()
-    for i, (prompt, done) in enumerate(made.groups):
-        for j, one in enumerate(done):
-            alone = separate_logp(tiny, made.codec, prompt, one)
-            torch.testing.assert_close(packed[i, j], alone, atol=2e-5, rtol=1e-4)
-            (alone * weight[i, j]).sum().backward()
-    theirs = gradients(tiny)
-    assert ours.keys() == theirs.keys()
-    assert sum(float(g.square().sum()) for g in ours.values()) > 1e-3
-    for name in ours:
-        scale = theirs[name].abs().max().clamp(min=1e-3)
-        torch.testing.assert_close(
-            ours[name] / scale, theirs[name] / scale, atol=1e-4, rtol=1e-3, msg=name
-        )
+    check_rows(tiny, sample(tiny), budget)
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])

@@ -9,7 +9,7 @@ import tower_calls
 from families import MODELS, sample
 
 from sectow_fast.config import LearnConfig
-from sectow_fast.learn.attention import TOWER
+from sectow_fast.learn.attention import PREFIX, TOWER
 from sectow_fast.learn.policy import Policy, make_policy
 from sectow_fast.learn.tower import tower_parameters
 
@@ -39,7 +39,9 @@ def test_features_and_gradients_are_those_of_the_models_own_tower(seeing):
     model, made = seeing
     own = copy.deepcopy(model)
     policy = Policy(model, made.codec)
-    assert model.config.vision_config._attn_implementation == TOWER + "sdpa"
+    packed = hasattr(model.config.vision_config, "spatial_merge_size")
+    name = (TOWER if packed else PREFIX) + "sdpa"
+    assert model.config.vision_config._attn_implementation == name
     assert own.config.vision_config._attn_implementation == "sdpa"
     row = first_row(policy, made.groups)
     assert row.images == ("wide", "tall", "square", "tall", "wide", "tall")

@@ -24,7 +24,9 @@ class Family:
 
     axes: rows of `position_ids`, 1 or (M-RoPE: time, height, width) 3. image_id: the placeholder's
     token id. tokens_per_image: how many placeholders an image has. block_images: tokens of an image
-    see each other both ways (Gemma 3). softcap: c where the head's logits z become c tanh(z / c).
+    see each other both ways (Gemma 3), windowed_blocks: in layers with a window alone (Gemma 4).
+    softcap: c where the head's logits z become c tanh(z / c).
+    unread: what an image processor also tells of its pictures, and the model does not take.
     A class that differs in more than these fields overrides the methods, as `MRopeFamily` does.
 
     >>> Family(name="qwen2", axes=1, max_positions=512).positions((7, 8, 9), ())
@@ -37,11 +39,37 @@ class Family:
     image_id: int | None = None
     tokens_per_image: int = 0
     block_images: bool = False
+    windowed_blocks: bool = False
     softcap: float | None = None
+    unread: tuple[str, ...] = ()
 
     def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
         """Placeholders that each image of a codec's `pixel_inputs` needs."""
         return [self.tokens_per_image] * len(pixels["pixel_values"]) if pixels else []
+
+    def pictures(self, pixels: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """The inputs of each image by itself: `join_pixels` of them are the inputs of all."""
+        parts = {name: value.split(self.rows(name, pixels)) for name, value in pixels.items()}
+        return [dict(zip(parts, one, strict=True)) for one in zip(*parts.values(), strict=True)]
+
+    def rows(self, name: str, pixels: Mapping[str, torch.Tensor]) -> list[int]:
+        """How many rows each image has in the input of this name."""
+        return [1] * len(pixels[name])
+
+    def model_inputs(self, pixels: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the model itself takes of a codec's `pixel_inputs`."""
+        return {name: value for name, value in pixels.items() if name not in self.unread}
+
+    def spans(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
+        """The patches of each image, where the tower takes those of all as one row and is told by a
+        mask alone which belong together; none elsewhere."""
+        return []
+
+    def blank(self, config: Any, tokens: int) -> dict[str, torch.Tensor]:
+        """Inputs of one picture with nothing on it, of about `tokens` tokens where the class has
+        pictures of any size. config: the model's. What an update takes is counted with it."""
+        side = config.vision_config.image_size
+        return {"pixel_values": torch.zeros(1, 3, side, side)}
 
     def positions(
         self, ids: Sequence[int], grids: Sequence[torch.Tensor]
@@ -76,45 +104,31 @@ class Family:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class MRopeFamily(Family):
-    """A Qwen-VL. merge: patches per side that become one token."""
+def join_pixels(pictures: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The image inputs of several pictures as one: their rows one below the other.
 
-    axes: int = 3
-    merge: int
+    Where pictures have other numbers of tiles, or other heights and widths, the smaller ones get
+    zeros behind, as the processors of such classes pad them, and the model leaves them out. Beside
+    `target_sizes`, patches stand in one row [1, 3, side, side x all patches].
+    """
+    found = {name: [one[name] for one in pictures] for name in pictures[0]}
+    joined = {name: _below(parts) for name, parts in found.items() if name != "pixel_values"}
+    values = found["pixel_values"]
+    packed = torch.cat(values, -1) if "target_sizes" in found else _below(values)
+    return {"pixel_values": packed, **joined}
 
-    def image_tokens(self, pixels: Mapping[str, torch.Tensor]) -> list[int]:
-        return [int(g.prod()) // self.merge**2 for g in pixels["image_grid_thw"]] if pixels else []
 
-    def positions(
-        self, ids: Sequence[int], grids: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, int]:
-        """See `Family`. All h x w tokens of an image have the same position in time, and the image
-        moves the running position by max(h, w) (Qwen2-VL, arXiv 2409.12191, section 2.1).
-        """
-        found = list(ids)
-        parts: list[torch.Tensor] = []
-        at = begin = 0  # the next token, and its position
-        for grid in grids:
-            _, height, width = (int(n) // self.merge for n in grid)
-            words = found.index(self.image_id, at) - at
-            parts.append((torch.arange(words) + begin).expand(3, -1))
-            image = torch.stack(
-                [
-                    torch.zeros(height * width, dtype=torch.long),
-                    torch.arange(height).repeat_interleave(width),
-                    torch.arange(width).repeat(height),
-                ]
-            )
-            parts.append(image + begin + words)
-            at += words + height * width
-            begin += words + max(height, width)
-        rest = len(found) - at
-        parts.append((torch.arange(rest) + begin).expand(3, -1))
-        return torch.cat(parts, 1), begin + rest
-
-    def own_inputs(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"mm_token_type_ids": (ids == self.image_id).long()}
+def _below(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    shapes = [part.shape[1:] for part in parts]
+    if len(set(shapes)) == 1:
+        return torch.cat(list(parts))
+    largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    padded = parts[0].new_zeros(sum(len(part) for part in parts), *largest)
+    at = 0
+    for part in parts:
+        padded[(slice(at, at + len(part)), *(slice(n) for n in part.shape[1:]))] = part
+        at += len(part)
+    return padded
 
 
 def ids_in(value: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -153,51 +167,12 @@ def family_of(model: Any) -> Family:
 
 def text_family(config: Any) -> Family:
     """A decoder of text alone whose tokens stand on positions 0, 1, 2, ..."""
-    return Family(name=config.model_type, **_of_text(config))
+    return Family(name=config.model_type, **of_text(config))
 
 
-def _of_text(config: Any) -> dict[str, Any]:
+def of_text(config: Any) -> dict[str, Any]:
     """The fields of `Family` that the language model of a configuration decides."""
     text = config.get_text_config()
     # Only some classes of transformers have this field.
     softcap = getattr(text, "final_logit_softcapping", None)
     return {"max_positions": text.max_position_embeddings, "softcap": softcap}
-
-
-def _llava(config: Any) -> Family:
-    vision = config.vision_config
-    whole = config.vision_feature_select_strategy == "full"
-    return Family(
-        name=config.model_type,
-        image_id=config.image_token_id,
-        tokens_per_image=(vision.image_size // vision.patch_size) ** 2 + whole,
-        **_of_text(config),
-    )
-
-
-def _m_rope(config: Any) -> Family:
-    return MRopeFamily(
-        name=config.model_type,
-        image_id=config.image_token_id,
-        merge=config.vision_config.spatial_merge_size,
-        **_of_text(config),
-    )
-
-
-def _gemma3(config: Any) -> Family:
-    return Family(
-        name=config.model_type,
-        image_id=config.image_token_id,
-        tokens_per_image=config.mm_tokens_per_image,
-        block_images=True,
-        # transformers' class with pictures does not cap its logits; its text classes do.
-        **_of_text(config) | {"softcap": None},
-    )
-
-
-register_family("llava", _llava)
-for _name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
-    register_family(_name, _m_rope)
-register_family("gemma3", _gemma3)
-for _name in ("gemma3_text", "qwen2", "qwen3", "llama"):
-    register_family(_name, text_family)
