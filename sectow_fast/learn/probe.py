@@ -68,7 +68,7 @@ class Found:
 
     asleep, awake: free beside both players' weights while all engines sleep, and while they draw.
     tokens: of the longest sequence. row: what the forward and backward of such a row took, with the
-    gradients. most: the most tokens that a row was filled up to; slope: what each token between the two
+    gradients. most: tokens up to which a row was filled; slope: what each token between the two
     takes at most, since a peak is the largest of sums that grow with the row. masters: float32
     weights of both players; gradients, optimizer: of one. These three are on the GPU without
     offload, on the host with it.
@@ -188,10 +188,12 @@ def measure(
         most, slope, tokens = context, 0, grpo.tokens_per_batch
         while row is not None and tokens > most:
             count, larger = _taken(policy, grpo, prompt=prompt, tokens=tokens, gauge=gauge)
-            if larger is not None:
-                most, slope = tokens, max(larger - row, 0) // max(count - least, 1)
-                break
-            tokens = (most + tokens) // 2
+            if larger is None:
+                tokens = (most + tokens) // 2
+                continue
+            if count > least:
+                most, slope = tokens, max(larger - row, 0) // (count - least)
+            break
         rows.append(asleep + 1 if row is None else row)  # more than there is
         mosts.append(most)
         slopes.append(slope)

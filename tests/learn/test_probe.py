@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import families
 import pytest
+import torch
 
-from sectow_fast.learn.probe import SPARE, Choice, Found, Wanted, decide
+from sectow_fast.config import GRPOConfig, LearnConfig
+from sectow_fast.learn.policy import make_policy
+from sectow_fast.learn.probe import SPARE, Choice, Found, Wanted, decide, measure
 from sectow_fast.learn.ranks import Ranks
 from sectow_fast.types import UserError
 
@@ -126,3 +130,49 @@ def test_the_rank_with_the_least_room_decides():
     least = FOUND.tightest(Other())
     assert (least.asleep, least.awake) == (FOUND.asleep // 2, FOUND.awake // 2)
     assert least == found(asleep=least.asleep, awake=least.awake, most=FOUND.most // 2)
+
+
+class Rows:
+    """A gauge that says how many tokens the longest row since `restart` had."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self._since: list[int] = []
+
+    def free(self) -> int:
+        return 10**6
+
+    def restart(self) -> None:
+        self._since = []
+
+    def taken(self) -> int:
+        return max(self._since) * 1000
+
+    def row(self, tokens: int) -> None:
+        self.seen.append(tokens)
+        self._since.append(tokens)
+
+
+@pytest.mark.parametrize(
+    ("room", "most", "slope"), [(10**6, 160, 1000), (100, 96, 1000), (32, 32, 0), (31, 32, 0)]
+)
+def test_a_row_without_room_is_halved_towards_the_shortest_and_leaves_nothing(room, most, slope):
+    """Rows of 32, then up to 160, 96, 64 ... tokens on a card that has room for so many."""
+    model = families.qwen2()
+    policy = make_policy(model, families.Codec(model), LearnConfig())
+    gauge = Rows()
+
+    def narrow(module, args, kwargs):
+        gauge.row(kwargs["input_ids"].shape[1])
+        if gauge.seen[-1] > room:
+            raise torch.OutOfMemoryError("no room")
+
+    policy.model.model.register_forward_pre_hook(narrow, with_kwargs=True)
+    grpo = GRPOConfig(max_new_tokens=8, tokens_per_batch=160)
+    found = measure([policy], [], grpo, context=32, gauge=gauge)
+    assert (found.tokens, found.most, found.slope) == (32, most, slope)
+    assert found.row == (32_000 if room >= 32 else 10**6 + 1)
+    assert gauge.seen[0] == 32 and max(gauge.seen) == (32 if room < 32 else 160)
+    assert all(p.grad is None for p in policy.parameters())
+    trained = sum(p.numel() * 4 for p in policy.parameters())
+    assert (found.masters, found.gradients, found.optimizer) == (trained, trained, 2 * trained)
