@@ -33,6 +33,7 @@ from sectow_fast.evaluation.out_folder import (
     second_file,
     write_private,
 )
+from sectow_fast.evaluation.records import JsonLines
 from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
 from sectow_fast.evaluation.tables import row_summary
 from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
@@ -120,7 +121,8 @@ def evaluate(settings: Settings) -> int:
     failed: list[str] = []
     for name, path in models.items():
         try:
-            rows += evaluate_model(name, path, settings, asked, out, judge, second, wording)
+            for row in evaluate_model(name, path, settings, asked, out, judge, second, wording):
+                rows.append(row)  # it stays where a later one fails
         except NothingAnswered as error:
             failed.append(str(error))  # the other models may do better
     if rows or not failed:
@@ -181,9 +183,12 @@ def evaluate_model(
     judge: Judge,
     second: Judge | None,
     wording: Wording,
-) -> list[dict[str, Any]]:
-    """One row per defence. The model is loaded, or served, only where a reply is missing."""
-    rows = []
+) -> Iterator[dict[str, Any]]:
+    """One row per defence. The model is loaded, or served, only where a reply is missing.
+
+    NothingAnswered where the model or a judge answers nothing. A row whose second judge fails comes
+    first, without that judge.
+    """
     counts = settings.orr
     weights = {"served": path} if settings.engine == "endpoint" else content_of(Path(path))
     with contextlib.ExitStack() as stack:
@@ -214,18 +219,35 @@ def evaluate_model(
                 if unread := unreadable_verdicts(found):
                     summary["unreadable"] = unread
                     print(f"{row}: {unread['words']}", file=sys.stderr)
+                failure = None
                 if second is not None:
-                    with second_file(folder, second.id) as other:
-                        labels = second_opinion(
-                            row, asked, records, other, judge=second, count=settings.agreement,
-                            seed=settings.seed,
-                        )  # fmt: skip
-                    found_both = vars(agreement(*labels)) if labels[0] else None
-                    summary |= {"second_judge": second.id, "agreement": found_both}
-            rows.append(summary)
+                    try:
+                        summary |= _second(row, folder, settings, asked, records, second)
+                    except NothingAnswered as error:
+                        failure = error
             for note in write_exports(out.path / "export", settings.export, row, asked, found):
                 print(f"note: {note}", file=sys.stderr)
-    return rows
+            yield summary
+            if failure is not None:
+                raise failure
+
+
+def _second(
+    row: str, folder: Path, settings: Settings, asked: Asked, records: JsonLines, judge: Judge
+) -> dict[str, Any]:
+    """The fields of a row that a second judge adds."""
+    with second_file(folder, judge.id) as other:
+        labels = second_opinion(
+            row,
+            asked,
+            records,
+            other,
+            judge=judge,
+            count=settings.agreement,
+            seed=settings.seed,
+        )
+    found = vars(agreement(*labels)) if labels[0] else None
+    return {"second_judge": judge.id, "agreement": found}
 
 
 @contextlib.contextmanager

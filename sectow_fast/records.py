@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sectow_fast.types import Attack, Case, Event, Rate, UserError
@@ -229,6 +230,21 @@ def record_of(row: Mapping[str, Any], *, where: str = "metrics.jsonl") -> Record
 
 
 Record = StepRecord | PhaseRecord | Event
+
+
+def evaluation_rows(path: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the summary of an evaluation of models, which was read from `path`.
+
+    UserError where an earlier version wrote them.
+    """
+    rows: list[dict[str, Any]] = summary["rows"]
+    for row in rows:
+        if "folder" not in row:
+            raise UserError(
+                f"{path}: row {row['name']}: found no field folder, expected results of this"
+                " version of sectow_fast; evaluate anew with another --out"
+            )
+    return rows
 
 
 def _numbers(table: Mapping[str, float | None]) -> dict[str, float]:

@@ -19,7 +19,14 @@ from PIL import Image
 
 from sectow_fast.config import Config
 from sectow_fast.data.images import ImageStore
-from sectow_fast.data.special import UNTOLD, ModelTokens, PlainText, turn_end
+from sectow_fast.data.special import (
+    UNTOLD,
+    ModelTokens,
+    PlainText,
+    banned_ids,
+    rendered,
+    turn_end,
+)
 from sectow_fast.types import Case, Part, Prompt, UserError
 
 CACHED_TEXTS = 50_000
@@ -80,9 +87,8 @@ class ChatCodec:
         own = getattr(tokenizer, "image_token_id", None)
         self.image_id: int = next(i for i in (tokens.image_id, own, marker) if i is not None)
         self._expanded = _expanded(processor, self.image_id, marker)
-        stand_ins = {self.pad_id, self.image_id, marker, tokenizer.unk_token_id}
-        banned = {*stand_ins, *tokens.placeholders} - {None, *self.end_ids}
-        self.banned_ids: tuple[int, ...] = tuple(sorted(banned))
+        stand_ins = (self.image_id, *tokens.placeholders)
+        self.banned_ids: tuple[int, ...] = banned_ids(processor, stand_ins, self.end_ids)
         self._texts: dict[tuple[Part, ...], tuple[int, ...]] = {}
         self._pixels: dict[str, Future[dict[str, torch.Tensor]]] = {}
         self._image_tokens: dict[tuple[int, int], int] = {}
@@ -145,7 +151,7 @@ class ChatCodec:
                 tokens = patches // pictures.merge_size**2
             else:  # it can only be asked with a picture
                 blank = Image.new("RGB", size)
-                text = self._render((("image", ""), ("text", "")))
+                text = rendered(self.processor, self.text, (("image", ""), ("text", "")))
                 with self._lock:  # a tokenizer does not take two threads
                     whole = self.processor(text=[text], images=[blank])
                 tokens = list(whole["input_ids"][0]).count(self.image_id)
@@ -160,19 +166,6 @@ class ChatCodec:
             return pictures.size["longest_edge"] // edge**2
         return self.image_tokens((64, 64))  # every picture is scaled to one size
 
-    def _render(self, parts: Sequence[Part]) -> str:
-        """The template's words, a picture as the template writes it, the special tokens that the
-        parts spell hidden."""
-        content = [
-            {"type": "image"} if kind == "image" else {"type": "text", "text": value}
-            for kind, value in parts
-        ]
-        return self.processor.apply_chat_template(
-            self.text.hidden([{"role": "user", "content": content}]),
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-
     def _tokenise(self, cases: Sequence[Case]) -> None:
         if len(self._texts) > CACHED_TEXTS:
             self._texts.clear()
@@ -183,7 +176,8 @@ class ChatCodec:
         if not wanted:
             return
         marker = self.processor.image_token
-        texts = [self._render(one).replace(marker, self._expanded) for one in wanted]
+        written = [rendered(self.processor, self.text, one) for one in wanted]
+        texts = [one.replace(marker, self._expanded) for one in written]
         unknown = self.tokenizer.unk_token_id
         special = set(self.text.special.values())
         for one, text, ids in zip(wanted, texts, self.text.rows(texts), strict=True):

@@ -35,6 +35,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What Pillow raises, beside its own errors, where a file is cut or wrong.
+DAMAGE = (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error)
 LYING = (5, 6, 7, 8)  # those that exchange width and height
 
 # What identifies a file's content cheaply: its path, bytes, and nanoseconds of its last change.
@@ -209,7 +211,7 @@ def _orientation(image: Image.Image) -> int:
         return 1  # Pillow turns it itself
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error):
+    except DAMAGE:
         return 1
 
 
@@ -263,7 +265,7 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int) -> Iterator[Im
             f"image {name}: found more pixels than Pillow opens, expected <= {max_pixels} in all;"
             " scale it down"
         ) from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+    except DAMAGE as error:
         raise UserError(
             f"image {name}: found a damaged file ({error}), expected a whole picture;"
             " download it again"

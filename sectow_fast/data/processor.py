@@ -1,4 +1,4 @@
-"""A model folder's processor, with torchvision or without it.
+"""A model folder's processor, with torchvision or without it, and its model.
 
 The Qwen-VL processors want a video processor, which needs torchvision. No video is used here, so
 where torchvision is missing they are built without one. Everything else is as saved.
@@ -14,8 +14,14 @@ from typing import Any
 from sectow_fast.types import UserError
 
 
-def load_processor(folder: Path, *, role: str = "model", max_pixels: int | None = None) -> Any:
-    """AutoProcessor's processor for pictures and words. max_pixels: see `cap_pixels`.
+def load_processor(
+    folder: Path,
+    *,
+    role: str = "model",
+    max_pixels: int | None = None,
+    setting: str = "model.max_pixels",
+) -> Any:
+    """AutoProcessor's processor for pictures and words. max_pixels, setting: see `cap_pixels`.
 
     UserError: not loadable, no template, or a cap that it cannot keep.
     """
@@ -37,16 +43,44 @@ def load_processor(folder: Path, *, role: str = "model", max_pixels: int | None 
             " the tokenizer); use an instruct model, or add its template to the folder"
         )
     if max_pixels is not None:
-        cap_pixels(processor.image_processor, max_pixels)
+        cap_pixels(processor.image_processor, max_pixels, setting=setting)
     return processor
 
 
-def cap_pixels(image_processor: Any, most: int) -> None:
+def load_model(
+    folder: Path,
+    *,
+    dtype: str,
+    role: str = "model",
+    trust: bool = False,
+    auto: str = "AutoModelForImageTextToText",
+) -> Any:
+    """The model of a folder, from safetensors alone.
+
+    trust: whether code in the folder may run. auto: the class of transformers that loads it.
+    UserError: not loadable, or weights that do not fit its config.json.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        return getattr(transformers, auto).from_pretrained(
+            folder, trust_remote_code=trust, use_safetensors=True, dtype=dtype
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if "out of memory" in str(error):
+            raise  # the folder is as it should be
+        words = " ".join(str(error).split())[:240]
+        raise UserError(f"{role} {folder}: cannot be loaded ({words})") from None
+
+
+def cap_pixels(image_processor: Any, most: int, *, setting: str = "model.max_pixels") -> None:
     """Let a picture over `most` pixels be scaled down, and so bound its tokens. In place.
 
+    setting: what a user sets `most` by, for messages.
     UserError where the processor makes every picture larger than that, or has no such bound.
     """
-    name = f"model.max_pixels {most}: found {type(image_processor).__name__},"
+    name = f"{setting} {most}: found {type(image_processor).__name__},"
     size = dict(image_processor.size)
     # A processor that does not crop has a size to crop to all the same.
     fixed = dict(image_processor.crop_size) if image_processor.do_center_crop else size
@@ -61,7 +95,7 @@ def cap_pixels(image_processor: Any, most: int) -> None:
     if least > most:
         raise UserError(
             f"{name} which makes every picture {least} pixels or more, expected at most"
-            " model.max_pixels; raise it"
+            f" {setting}; raise it"
         )
 
 

@@ -10,13 +10,13 @@ goes through the tokenizer as a whole, as it always did.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sectow_fast.families import ids_in
-from sectow_fast.types import UserError
+from sectow_fast.types import Part, UserError
 
 # Code points that no text uses. A hidden token is HIDER and a number, so that HIDER can be hidden.
 HIDER, FIRST = "\U00100000", 0x100001
@@ -28,6 +28,19 @@ def placeholder_ids(config: Any) -> list[int]:
     """The tokens that stand for a picture or a video, as the model's configuration names them."""
     found = {getattr(config, name, None) for name in PLACEHOLDERS}
     return sorted(one for one in found if isinstance(one, int))
+
+
+def banned_ids(processor: Any, placeholders: Iterable[int], ends: Iterable[int]) -> tuple[int, ...]:
+    """The tokens that no reply may have, in order: they stand for padding, for what the tokenizer
+    does not know, or for a picture, and the next forward would fail on such a picture.
+
+    placeholders: what else stands for a picture or a video. ends: what ends a reply is no such
+    token, whatever else it stands for.
+    """
+    tokenizer, marker = processor.tokenizer, getattr(processor, "image_token", None)
+    shown = None if marker is None else tokenizer.convert_tokens_to_ids(marker)
+    found = {tokenizer.pad_token_id, tokenizer.unk_token_id, shown, *placeholders}
+    return tuple(sorted(one for one in found - set(ends) if one is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +167,20 @@ class ProcessorTokenizer:
         names = ("padding", "padding_side", "max_length", "pad_to_multiple_of", "return_tensors")
         kept = {name: options[name] for name in names if options.get(name) is not None}
         return self.plain.tokenizer.pad({"input_ids": self.plain.rows(text)}, **kept)
+
+
+def rendered(processor: Any, plain: PlainText, parts: Sequence[Part]) -> str:
+    """The template's words of one user's turn, a picture as the template writes it, the special
+    tokens that the parts spell hidden."""
+    content = [
+        {"type": "image"} if kind == "image" else {"type": "text", "text": value}
+        for kind, value in parts
+    ]
+    return processor.apply_chat_template(
+        plain.hidden([{"role": "user", "content": content}]),
+        add_generation_prompt=True,
+        tokenize=False,
+    )
 
 
 def turn_end(fill: Callable[..., str], plain: PlainText) -> int | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from sectow_fast.evaluation.records import JsonLines, is_useless, was_sent
 from sectow_fast.judges.endpoint import NO_ANSWER
+from sectow_fast.records import evaluation_rows
 from sectow_fast.run_folder import write_whole
 from sectow_fast.types import UserError
 
@@ -94,13 +95,7 @@ class OutFolder:
 
     def _earlier_rows(self) -> list[dict[str, Any]]:
         path = self.path / "summary.json"
-        rows = json.loads(path.read_text())["rows"] if path.exists() else []
-        if any("folder" not in row for row in rows):
-            raise UserError(
-                f"{path}: row {rows[0]['name']}: found no field folder, expected results of this"
-                " version of sectow_fast; use another --out"
-            )
-        return rows
+        return evaluation_rows(path, json.loads(path.read_text())) if path.exists() else []
 
 
 @contextlib.contextmanager

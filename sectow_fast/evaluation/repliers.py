@@ -12,8 +12,15 @@ from typing import Any, Protocol
 from PIL import Image
 
 from sectow_fast.data.images import ImageStore
-from sectow_fast.data.processor import load_processor
-from sectow_fast.data.special import PlainText, ProcessorTokenizer, placeholder_ids, turn_end
+from sectow_fast.data.processor import load_model, load_processor
+from sectow_fast.data.special import (
+    PlainText,
+    ProcessorTokenizer,
+    banned_ids,
+    placeholder_ids,
+    rendered,
+    turn_end,
+)
 from sectow_fast.families import ids_in, reply_ends
 from sectow_fast.serving.client import ChatClient
 from sectow_fast.types import Part, UserError
@@ -80,8 +87,6 @@ class TransformersReplier:
         max_pixels: int | None = None,
     ) -> None:
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForImageTextToText
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -90,14 +95,8 @@ class TransformersReplier:
                 f"model {folder}: found no config.json, expected a model's folder;"
                 " give one that save_pretrained wrote"
             )
-        self.processor = load_processor(folder, max_pixels=max_pixels)
-        try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, trust_remote_code=False, use_safetensors=True, dtype=dtype
-            )
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            words = " ".join(str(error).split())[:240]
-            raise UserError(f"model {folder}: cannot be loaded ({words})") from None
+        self.processor = load_processor(folder, max_pixels=max_pixels, setting="--max-pixels")
+        model = load_model(folder, dtype=dtype)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.to(self.device).eval()
         self.batch, self.max_new_tokens = batch, max_new_tokens
@@ -115,8 +114,7 @@ class TransformersReplier:
         from transformers import GenerationConfig
 
         old = self.model.generation_config
-        # A picture's placeholder in a reply has no picture: the next forward would fail on it.
-        banned = [one for one in placeholder_ids(self.model.config) if one not in self._ends]
+        banned = banned_ids(self.processor, placeholder_ids(self.model.config), self._ends)
         return GenerationConfig(
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
@@ -124,7 +122,7 @@ class TransformersReplier:
             # A finished row of a batch is filled with it, and masked.
             pad_token_id=next(iter((*ids_in(self.tokenizer.pad_token_id), *self._ends)), None),
             bos_token_id=old.bos_token_id,
-            suppress_tokens=banned or None,
+            suppress_tokens=list(banned) or None,
         )
 
     def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Reply]]:
@@ -140,7 +138,7 @@ class TransformersReplier:
     def _batch(self, asks: Sequence[Ask]) -> list[Reply]:
         import torch
 
-        texts = [self._render(ask) for ask in asks]
+        texts = [rendered(self.processor, self.text, ask.parts) for ask in asks]
         pictures = [ask.pictures() for ask in asks]
         inputs = self.processor(
             text=texts,
@@ -161,34 +159,25 @@ class TransformersReplier:
                 inputs[name] = value.to(self.model.dtype)
         with torch.inference_mode():
             out = self.model.generate(**inputs, generation_config=self._config)[:, length:]
-        unknown = self.tokenizer.unk_token_id
+        unk = self.tokenizer.unk_token_id
         replies = []
         for i in range(len(asks)):
             ids = out[i].tolist()
             ends = [at for at, one in enumerate(ids) if one in self._ends]
             ids = ids[: ends[0]] if ends else ids
             prompt = inputs["input_ids"][i][inputs["attention_mask"][i].bool()].tolist()
+            # What the template itself wrote is no word of the request.
+            unknown = prompt.count(unk) - self.text.marks(texts[i]).count(unk)
             replies.append(
                 Reply(
                     text=self.tokenizer.decode(ids, skip_special_tokens=True).strip(),
                     prompt_tokens=len(prompt),
                     completion_tokens=len(ids) + bool(ends),
                     cut=not ends,
-                    unknown_words=0 if unknown is None else prompt.count(unknown),
+                    unknown_words=unknown,
                 )
             )
         return replies
-
-    def _render(self, ask: Ask) -> str:
-        content = [
-            {"type": "image"} if kind == "image" else {"type": "text", "text": value}
-            for kind, value in ask.parts
-        ]
-        return self.processor.apply_chat_template(
-            self.text.hidden([{"role": "user", "content": content}]),
-            add_generation_prompt=True,
-            tokenize=False,
-        )
 
 
 class EndpointReplier:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sectow_fast.data.processor import load_model
 from sectow_fast.data.special import PlainText
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.families import ids_in
@@ -66,17 +67,15 @@ class ModelJudge:
     def __init__(
         self, folder: Path, format: GuardFormat, *, controversial: Controversial = "unsafe"
     ) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         if not (folder / "config.json").is_file():
             raise UserError(f"judge {folder}: found no config.json, expected a model's folder")
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, trust_remote_code=False, use_safetensors=True, dtype="auto"
-            )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"judge {folder}: cannot be loaded ({_line(error)})") from None
+        model = load_model(folder, dtype="auto", role="judge", auto="AutoModelForCausalLM")
         if not tokenizer.chat_template and not format.prompt:
             raise UserError(f"judge {folder}: found no chat template, expected a guard model's")
         import torch

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.data.codec import ChatCodec, kept_pictures
 from sectow_fast.data.images import HasFiles
-from sectow_fast.data.processor import keep_size, load_processor
+from sectow_fast.data.processor import keep_size, load_model, load_processor
 from sectow_fast.data.special import ModelTokens, PlainText
 from sectow_fast.judges import Told
 from sectow_fast.protocols import DataRow, Lesson
@@ -159,16 +159,7 @@ class RealStage:
         return self.load(Path(self.config.model.attacker or self.folder))
 
     def load(self, folder: Path) -> Any:
-        from safetensors import SafetensorError
-        from transformers import AutoModelForImageTextToText
-
-        try:
-            return AutoModelForImageTextToText.from_pretrained(
-                folder, trust_remote_code=False, use_safetensors=True, dtype="float32"
-            )
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            words = " ".join(str(error).split())[:240]
-            raise UserError(f"model {folder}: cannot be loaded ({words})") from None
+        return load_model(folder, dtype="float32")
 
     def save(
         self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None

@@ -20,6 +20,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 
+from sectow_fast.records import evaluation_rows
 from sectow_fast.report.metrics import read
 from sectow_fast.report.page import COLOURS, STYLE, Cell, figure, legend, render, svg, write_page
 from sectow_fast.report.rundata import bounds, percent
@@ -201,7 +202,7 @@ def write_report(out: str | Path, *, reveal: bool = False, private: bool = False
             f"{out / 'summary.json'}: fields rows and suites: found none, expected the --out of an"
             " evaluation; a run's report is made by python -m sectow_fast.report.html"
         )
-    rows, suites = summary["rows"], summary["suites"]
+    rows, suites = evaluation_rows(out / "summary.json", summary), summary["suites"]
     with matplotlib.rc_context(STYLE):
         figures = [(TITLES[m], dots(rows, m)) for m in TITLES]
     hidden = [n for n, info in suites.items() if not info["redistributes"]]

@@ -11,87 +11,110 @@ import time
 from pathlib import Path
 
 import commands
+import pytest
 from whole_commands import FEW, records, suites, summary
 
 from sectow_fast.evaluate import main
 
-ROOT = Path(__file__).parents[2]
+SERVER = Path(__file__).parent / "fault_server.py"
 
 
-def test_kill_9_and_resume_ask_and_judge_nothing_twice(toys, qwen, tmp_path):
+@pytest.fixture
+def faulty(tmp_path):
+    """Starts `fault_server.py` with its orders: (its address, the log of its requests)."""
+    servers = []
+
+    def start(orders) -> tuple[str, Path]:
+        names = [tmp_path / name for name in ("orders.json", "port", "log")]
+        names[0].write_text(json.dumps(orders))
+        names[2].touch()
+        servers.append(subprocess.Popen([sys.executable, SERVER, *names]))
+        end = time.monotonic() + 20
+        while not (names[1].exists() and names[1].read_text()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return f"http://127.0.0.1:{names[1].read_text()}/v1", names[2]
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+def test_kill_9_and_resume_ask_and_judge_nothing_twice(toys, qwen, tmp_path, faulty):
     good = "Safety: Unsafe\nCategories: None\nRefusal: No"
     usage = {"prompt_tokens": 5, "completion_tokens": 4}
     body = json.dumps({"choices": [{"message": {"content": good}}], "usage": usage})
-    names = [tmp_path / name for name in ("orders.json", "port", "log")]
-    names[0].write_text(json.dumps([[200, body, {}]]))
-    names[2].touch()
-    server = subprocess.Popen([sys.executable, ROOT / "tests/evaluate/fault_server.py", *names])
-    try:
-        end = time.monotonic() + 20
-        while not (names[1].exists() and names[1].read_text()):
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        out = tmp_path / "out"
-        line = (
-            "sectow_fast.evaluate",
-            *("--model", f"q={qwen}", *suites(toys, "jailbreakv", "mm-safetybench")),
-            *("--judge", "endpoint", "--judge-url", f"http://127.0.0.1:{names[1].read_text()}/v1"),
-            *("--concurrency", "1", "--out", out, "--max-new-tokens", "6", "--batch", "8"),
-        )
-        for file, count in (("responses", 20), ("records", 15), ("records", 40)):
-            path = out / "rows" / "q" / f"{file}.jsonl"
-            process = commands.start(*line)
-            end = time.monotonic() + 120
-            while process.poll() is None and time.monotonic() < end:
-                if path.exists() and path.read_bytes().count(b"\n") >= count:
-                    break
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        # As a kill in the middle of a write would leave it.
-        with open(out / "rows" / "q" / "records.jsonl", "ab") as file:
-            file.write(b'{"test_case_id": "half a li')
-        code, _, err = commands.run(*line)
-        assert code == 0, err
-        for file in ("responses", "records"):
-            lines = (out / "rows" / "q" / f"{file}.jsonl").read_text().splitlines()
-            ids = [json.loads(line)["test_case_id"] for line in lines]
-            assert len(ids) == len(set(ids)) == 80
-        # Two in hand at each of the three kills may be asked again; one that was answered never.
-        sent = [json.loads(line)[2]["messages"] for line in names[2].read_text().splitlines()]
-        distinct = {json.dumps(one) for one in sent}
-        assert len(distinct) <= len(sent) <= len(distinct) + 3
-    finally:
-        server.kill()
-        server.wait()
+    url, log = faulty([[200, body, {}]])
+    out = tmp_path / "out"
+    line = (
+        "sectow_fast.evaluate",
+        *("--model", f"q={qwen}", *suites(toys, "jailbreakv", "mm-safetybench")),
+        *("--judge", "endpoint", "--judge-url", url),
+        *("--concurrency", "1", "--out", out, "--max-new-tokens", "6", "--batch", "8"),
+    )
+    for file, count in (("responses", 20), ("records", 15), ("records", 40)):
+        path = out / "rows" / "q" / f"{file}.jsonl"
+        process = commands.start(*line)
+        end = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < end:
+            if path.exists() and path.read_bytes().count(b"\n") >= count:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    # As a kill in the middle of a write would leave it.
+    with open(out / "rows" / "q" / "records.jsonl", "ab") as file:
+        file.write(b'{"test_case_id": "half a li')
+    code, _, err = commands.run(*line)
+    assert code == 0, err
+    for file in ("responses", "records"):
+        lines = (out / "rows" / "q" / f"{file}.jsonl").read_text().splitlines()
+        ids = [json.loads(line)["test_case_id"] for line in lines]
+        assert len(ids) == len(set(ids)) == 80
+    # Two in hand at each of the three kills may be asked again; one that was answered never.
+    sent = [json.loads(line)[2]["messages"] for line in log.read_text().splitlines()]
+    distinct = {json.dumps(one) for one in sent}
+    assert len(distinct) <= len(sent) <= len(distinct) + 3
 
 
-def test_an_outage_leaves_unknowns_that_can_be_asked_again(toys, qwen, tmp_path):
+def test_an_outage_leaves_unknowns_that_can_be_asked_again(toys, qwen, tmp_path, faulty):
     good = json.dumps({"choices": [{"message": {"content": "Safety: Safe\nRefusal: No"}}]})
-    names = [tmp_path / name for name in ("orders.json", "port", "log")]
     orders = [[200, good, {}]] * 5 + [[500, "down", {}]] * 5 + [[200, good, {}]]
-    names[0].write_text(json.dumps(orders))
-    names[2].touch()
-    server = subprocess.Popen([sys.executable, ROOT / "tests/evaluate/fault_server.py", *names])
-    try:
-        end = time.monotonic() + 20
-        while not (names[1].exists() and names[1].read_text()):
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        out = tmp_path / "out"
-        arguments = ["--model", f"q={qwen}", *suites(toys, "figstep"), "--out", str(out), *FEW]
-        arguments += ["--judge", "endpoint", "--concurrency", "1", "--retries", "0"]
-        arguments += ["--judge-url", f"http://127.0.0.1:{names[1].read_text()}/v1"]
-        for more, unknown in (([], 5), ([], 5), (["--retry-unknown"], 0)):
-            assert main([*arguments, *more]) == 0
-            rate = summary(out)["rows"][0]["suites"]["figstep"]["asr"]["all"]
-            assert (rate["n"], rate["unknown"]) == (20 - unknown, unknown)
-            assert len(records(out, "q")) == 20
-        assert len(names[2].read_text().splitlines()) == 25
-        assert (out / "rows" / "q" / "records.jsonl").stat().st_mode & 0o077 == 0
-    finally:
-        server.kill()
-        server.wait()
+    url, log = faulty(orders)
+    out = tmp_path / "out"
+    arguments = ["--model", f"q={qwen}", *suites(toys, "figstep"), "--out", str(out), *FEW]
+    arguments += ["--judge", "endpoint", "--concurrency", "1", "--retries", "0"]
+    arguments += ["--judge-url", url]
+    for more, unknown in (([], 5), ([], 5), (["--retry-unknown"], 0)):
+        assert main([*arguments, *more]) == 0
+        rate = summary(out)["rows"][0]["suites"]["figstep"]["asr"]["all"]
+        assert (rate["n"], rate["unknown"]) == (20 - unknown, unknown)
+        assert len(records(out, "q")) == 20
+    assert len(log.read_text().splitlines()) == 25
+    assert (out / "rows" / "q" / "records.jsonl").stat().st_mode & 0o077 == 0
+
+
+def test_rows_that_are_done_stay_where_a_later_defence_or_a_second_judge_fails(
+    toys, qwen, tmp_path, faulty, capsys
+):
+    good = json.dumps({"choices": [{"message": {"content": "Safety: Safe\nRefusal: No"}}]})
+    url, _ = faulty([[200, good, {}]] * 3 + [[500, "down", {}]])
+    arguments = ["--model", f"q={qwen}", *suites(toys, "figstep"), *FEW, "--limit", "3"]
+    arguments += ["--concurrency", "1", "--retries", "0", "--judge-url", url]
+    out = tmp_path / "defences"
+    defences = ["--defence", "none,self-reminder", "--judge", "endpoint"]
+    assert main([*arguments, *defences, "--out", str(out)]) == 1
+    assert "error: q + self-reminder: " in capsys.readouterr().err
+    assert [row["folder"] for row in summary(out)["rows"]] == ["q"]
+    out = tmp_path / "judges"
+    second = ["--second-judge", "endpoint", "--export", "vlmevalkit"]
+    assert main([*arguments, *second, "--out", str(out)]) == 1
+    assert "error: q: " in capsys.readouterr().err
+    (row,) = summary(out)["rows"]
+    assert (row["folder"], row["second_judge"], row["agreement"]) == ("q", None, None)
+    assert row["suites"]["figstep"]["not_refused"]["all"]["n"] == 3
+    assert any(path.is_file() for path in (out / "export").rglob("*"))
 
 
 def test_where_no_request_fits_nothing_is_done_and_nothing_claimed(toys, qwen, tmp_path, capsys):

@@ -6,8 +6,11 @@ import json
 import shutil
 
 import pytest
+import torch
+import transformers
 from whole_commands import FEW, suites
 
+from sectow_fast.data.processor import load_model
 from sectow_fast.evaluate import main
 
 
@@ -54,7 +57,7 @@ def test_exports_of_bound_suites_need_private(toys, qwen, tmp_path, capsys):
 
 
 def test_remote_code_and_foreign_weights_are_refused(toys, qwen, tmp_path, capsys):
-    for change in ("code", "pickle"):
+    for change in ("code", "pickle", "sizes"):
         folder = tmp_path / change
         shutil.copytree(qwen, folder)
         if change == "code":
@@ -62,12 +65,36 @@ def test_remote_code_and_foreign_weights_are_refused(toys, qwen, tmp_path, capsy
             config |= {"model_type": "mine", "auto_map": {"AutoConfig": "evil.Config"}}
             (folder / "config.json").write_text(json.dumps(config))
             (folder / "evil.py").write_text("raise SystemExit('it ran')")
+        elif change == "sizes":
+            config = json.loads((folder / "config.json").read_text())
+            config["text_config"]["intermediate_size"] *= 2
+            (folder / "config.json").write_text(json.dumps(config))
         else:
             (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         arguments = ["--model", str(folder), *suites(toys, "xstest")]
         assert main([*arguments, "--out", str(tmp_path / f"out-{change}")]) == 2
         err = capsys.readouterr().err
         assert "cannot be loaded" in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("auto", ["AutoModelForImageTextToText", "AutoModelForCausalLM"])
+def test_memory_that_does_not_suffice_is_not_called_a_broken_folder(tmp_path, monkeypatch, auto):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(getattr(transformers, auto), "from_pretrained", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_model(tmp_path, dtype="auto", auto=auto)
+
+
+def test_a_cap_that_a_model_cannot_keep_names_the_commands_own_setting(
+    toys, qwen, tmp_path, capsys
+):
+    arguments = ["--model", f"q={qwen}", *suites(toys, "xstest"), "--max-pixels", "9"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "--max-pixels 9: found" in err and "expected at most --max-pixels" in err
+    assert "model.max_pixels" not in err
 
 
 def test_a_broken_picture_names_the_file(toys, qwen, tmp_path, capsys):

@@ -158,6 +158,16 @@ def test_each_of_several_ends_ends_a_reply_in_training_and_in_evaluation(tmp_pat
         assert not reply.cut and reply.completion_tokens == 1
 
 
+def test_training_and_evaluation_ban_the_same_tokens(folder):
+    tokens = ModelTokens.of(folder)
+    codec = ChatCodec(load_processor(folder), Squares(), tokens=tokens)
+    replier = TransformersReplier(folder, batch=1, max_new_tokens=1, dtype="float32")
+    pad = codec.tokenizer.pad_token_id
+    assert pad is None or pad in (*codec.banned_ids, *codec.end_ids)
+    assert tuple(replier._config.suppress_tokens) == codec.banned_ids
+    assert {codec.image_id, *tokens.placeholders} <= set(codec.banned_ids)
+
+
 def test_the_folder_says_what_ends_a_reply_and_what_a_picture_is(folder):
     found = ModelTokens.of(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder)
@@ -200,6 +210,13 @@ def test_spelled_tokens_stay_text_in_training_evaluation_and_a_guards_prompt(qwe
     asks = [Ask(id=str(i), parts=tuple(p), images=Squares()) for i, p in enumerate(asked)]
     replies = dict(replier.reply(asks))
     assert [replies[i].prompt_tokens for i in (0, 1)] == [len(spelled.ids), len(shown.ids)]
+    # A token that the template writes is no unknown word; one in the request is.
+    (opened,) = tokenizer("<|im_start|>")["input_ids"]
+    for unknown, count in ((opened, 0), (plain.ids[-8], plain.ids.count(plain.ids[-8]))):
+        replier.tokenizer.unk_token = tokenizer.convert_ids_to_tokens(unknown)
+        ask = Ask(id="a", parts=(("text", "fold a bado"),), images=Squares())
+        ((_, reply),) = replier.reply([ask])
+        assert reply.unknown_words == count and plain.ids.count(unknown) > 0
 
     guard = GuardCodec(tokenizer)
     tokenizer.chat_template = processor.chat_template

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sectow_fast.data.images import FolderImages
+from sectow_fast.data.suites import registry
 from sectow_fast.data.suites.registry import SuiteSpec, open_suite
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.data.whole import unshowable
@@ -114,11 +115,21 @@ def test_without_a_place_to_remember_everything_is_decoded(figstep, monkeypatch)
         assert unshowable(store, keys, title="a") == {} and sorted(store.decoded) == keys
 
 
-def test_only_the_first_of_several_ranks_decodes(figstep):
+def test_only_the_first_of_several_ranks_decodes(figstep, monkeypatch):
     suite = open_suite(SuiteSpec.parse(f"figstep={figstep}"))
     cases = suite.checked()
     told = []
+
+    def decoded(*_, **__):
+        raise AssertionError("a rank that is told decodes nothing")
+
+    monkeypatch.setattr(registry, "unshowable", decoded)
     kept, _ = suite.whole(
-        cases, skip_broken=True, told=lambda make: told.append(1) or {cases[0].images[0]: "broken"}
+        cases,
+        skip_broken=True,
+        told=lambda look: told.append(look) or {cases[0].images[0]: "broken"},
     )
-    assert told and kept == cases[1:]
+    (look,) = told
+    assert kept == cases[1:]
+    with pytest.raises(AssertionError, match="decodes nothing"):
+        look()  # what the first rank does

@@ -142,3 +142,11 @@ def test_a_missing_file_is_named_on_one_line(copy, name, capsys):
 def test_the_models_report_refuses_the_folder_of_a_run(folder, capsys):
     assert models.main([str(folder)]) == 2
     assert "expected the --out of an evaluation" in capsys.readouterr().err
+
+
+def test_the_models_report_refuses_what_an_earlier_version_wrote(tmp_path, capsys):
+    row = {"name": "q", "defence": "none", "mean": {}, "suites": {"xstest": {"cut": 0}}}
+    (tmp_path / "summary.json").write_text(json.dumps({"rows": [row], "suites": {}}))
+    assert models.main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "row q: found no field folder" in error and "evaluate anew with another --out" in error

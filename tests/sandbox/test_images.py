@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,18 @@ def test_broken_missing_and_animated_files_are_refused(folder: Path) -> None:
     (folder / "words.png").write_text("no picture")
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    # A TIFF whose second picture has no size.
+    Image.new("RGB", (4, 4)).save(folder / "second.tiff")
+    data = bytearray((folder / "second.tiff").read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, first)
+    struct.pack_into("<I", data, first + 2 + 12 * count, len(data))
+    data += struct.pack("<HHHIII", 1, 305, 2, 4, 0, 0)
+    (folder / "second.tiff").write_bytes(data)
     images = FolderImages(folder)
     for key, told in (
         ("cut.png", "damaged"),
+        ("second.tiff", "damaged"),
         ("words.png", "no known image format"),
         ("moving.gif", "2 frames"),
         ("absent.png", "no such file"),

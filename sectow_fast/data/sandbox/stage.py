@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec, kept_pictures
-from sectow_fast.data.processor import cap_pixels, load_processor
+from sectow_fast.data.processor import cap_pixels, load_model, load_processor
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import (
     build_model,
@@ -90,18 +90,9 @@ class SandboxStage:
         )
 
     def load(self, folder: Path) -> Any:
-        from safetensors import SafetensorError
-        from transformers import AutoModelForImageTextToText
-
         # False, and never None, at which transformers would ask the terminal.
         trust = self.config.model.trust_remote_code
-        try:
-            return AutoModelForImageTextToText.from_pretrained(
-                folder, trust_remote_code=trust, dtype="float32"
-            )
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            words = " ".join(str(error).split())[:240]
-            raise UserError(f"model {folder}: cannot be loaded ({words})") from None
+        return load_model(folder, dtype="float32", trust=trust)
 
     def save(
         self, model: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from sectow_fast.data.suites.cases import Part
+from sectow_fast.data.suites import tables
+from sectow_fast.data.suites.cases import Part, Refused, SuiteCase
+from sectow_fast.data.suites.tables import Row
 
 MARK = re.compile(r"<image (\d+)>")
 
 
 class OddRow(Exception):
     """A row cannot be asked as it was meant; the text says what was found."""
+
+
+def cases_of(
+    rows: Iterable[Row], prefix: str, make: Callable[[str, str, Row], SuiteCase]
+) -> Iterator[SuiteCase | Refused]:
+    """A case of each row, `Refused` where `make` finds it odd.
+
+    prefix: of the ids, before the row's own. make: takes the id, the row's own one, and the row.
+    """
+    for row in rows:
+        number = tables.field(row.values, "id", row.where)
+        name = f"{prefix}:{number}"
+        try:
+            yield make(name, number, row)
+        except OddRow as odd:
+            yield Refused(id=name, where=row.where, reason=str(odd))
 
 
 def options_of(text: Any) -> tuple[str, ...]:

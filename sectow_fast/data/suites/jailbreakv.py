@@ -12,7 +12,7 @@ from pathlib import Path
 from sectow_fast.data.images import ImageStore
 from sectow_fast.data.suites import tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import converted, forms, root_with
+from sectow_fast.data.suites.layout import converted, every, forms, root_with
 from sectow_fast.data.suites.pictures import SuiteImages, picture_key
 from sectow_fast.data.suites.wording import Wording
 
@@ -38,7 +38,7 @@ class JailBreakV:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return root_with(folder, [one for found in PATTERNS.values() for one in found])
+        return root_with(folder, every(PATTERNS))
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
         for found in tables.split_rows(root, PATTERNS[split], COLUMNS, (*PICTURES, *MORE)):

@@ -7,7 +7,7 @@ below the root, the best one first, each part of them as `fnmatch` takes it, in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -30,6 +30,11 @@ def converted(*splits: str, config: str = "") -> tuple[str, ...]:
         found += [f"{config or 'default'}/{split}/*.parquet"]
         found += [f"{folder}/{split}-*.parquet" for folder in ([config] if config else ["data"])]
     return tuple(found)
+
+
+def every(patterns: Mapping[str, Sequence[str]]) -> list[str]:
+    """The patterns of all splits, for `root_with`."""
+    return [one for found in patterns.values() for one in found]
 
 
 def root_with(folder: Path, patterns: Sequence[str]) -> Path | None:

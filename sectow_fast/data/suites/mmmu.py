@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sectow_fast.data.images import ImageStore
 from sectow_fast.data.suites import choices, layout, tables
 from sectow_fast.data.suites.cases import Refused, SuiteCase, SuiteInfo
-from sectow_fast.data.suites.parquet_images import ParquetImages, cell_key
+from sectow_fast.data.suites.pictures import SuiteImages, is_blank, picture_key
 from sectow_fast.data.suites.tables import Row
 from sectow_fast.data.suites.wording import Wording
 
@@ -30,17 +31,19 @@ class MMMU:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return layout.root_with(folder, [one for found in PATTERNS.values() for one in found])
+        return layout.root_with(folder, layout.every(PATTERNS))
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase | Refused]:
-        for row in tables.split_rows(root, PATTERNS[split], COLUMNS, (*PICTURES, "subfield")):
-            name = f"mmmu:{split}:{tables.field(row.values, 'id', row.where)}"
-            try:
-                yield self._case(name, root, split, row, wording)
-            except choices.OddRow as odd:
-                yield Refused(id=name, where=row.where, reason=str(odd))
+        rows = tables.split_rows(root, PATTERNS[split], COLUMNS, (*PICTURES, "subfield"))
 
-    def _case(self, name: str, root: Path, split: str, row: Row, wording: Wording) -> SuiteCase:
+        def make(name: str, number: str, row: Row) -> SuiteCase:
+            return self._case(name, number, root, split, row, wording)
+
+        yield from choices.cases_of(rows, f"mmmu:{split}", make)
+
+    def _case(
+        self, name: str, number: str, root: Path, split: str, row: Row, wording: Wording
+    ) -> SuiteCase:
         values, where = row.values, row.where
         kind = tables.field(values, "question_type", where)
         options = choices.options_of(values["options"]) if kind != "open" else ()
@@ -55,23 +58,23 @@ class MMMU:
             parts=choices.interleaved(text, picture_keys(root, row)),
             category=row.path.relative_to(root).parts[0],
             format=kind,
-            group=str(values["id"]),
+            group=number,
             options=options,
             answer=choices.right_answers(values["answer"]),
             where=where,
-            metadata={"id": values["id"], "subfield": tables.optional(values, "subfield")},
+            metadata={"id": number, "subfield": tables.optional(values, "subfield")},
         )
 
-    def images(self, root: Path) -> ParquetImages:
-        return ParquetImages(root)
+    def images(self, root: Path) -> ImageStore:
+        return SuiteImages(root)
 
 
 def picture_keys(root: Path, row: Row) -> dict[int, str]:
     """The keys of image_1 to image_7 by their numbers, where the row has them."""
     return {
-        number: cell_key(root, row.path, row.at, name)
+        number: picture_key(root, row, (name,))
         for number, name in enumerate(PICTURES, start=1)
-        if row.values.get(name) is not None
+        if not is_blank(row.values.get(name))
     }
 
 

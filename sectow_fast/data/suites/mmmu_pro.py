@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sectow_fast.data.images import ImageStore
 from sectow_fast.data.suites import choices, layout, tables
 from sectow_fast.data.suites.cases import Refused, SuiteCase, SuiteInfo
 from sectow_fast.data.suites.mmmu import PICTURES, picture_keys
-from sectow_fast.data.suites.parquet_images import ParquetImages
-from sectow_fast.data.suites.pictures import picture_key
+from sectow_fast.data.suites.pictures import SuiteImages, picture_key
 from sectow_fast.data.suites.tables import Row
 from sectow_fast.data.suites.wording import Wording
 
@@ -34,19 +34,21 @@ class MMMUPro:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return layout.root_with(folder, [one for found in PATTERNS.values() for one in found])
+        return layout.root_with(folder, layout.every(PATTERNS))
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase | Refused]:
         needed = ("id", "options", "answer", "subject")
         needed += ("image",) if split == "vision" else ("question",)
-        for row in tables.split_rows(root, PATTERNS[split], needed, PICTURES):
-            name = f"mmmu-pro:{split}:{tables.field(row.values, 'id', row.where)}"
-            try:
-                yield self._case(name, root, split, row, wording)
-            except choices.OddRow as odd:
-                yield Refused(id=name, where=row.where, reason=str(odd))
+        rows = tables.split_rows(root, PATTERNS[split], needed, PICTURES)
 
-    def _case(self, name: str, root: Path, split: str, row: Row, wording: Wording) -> SuiteCase:
+        def make(name: str, number: str, row: Row) -> SuiteCase:
+            return self._case(name, number, root, split, row, wording)
+
+        yield from choices.cases_of(rows, f"mmmu-pro:{split}", make)
+
+    def _case(
+        self, name: str, number: str, root: Path, split: str, row: Row, wording: Wording
+    ) -> SuiteCase:
         values, where = row.values, row.where
         options = choices.options_of(values["options"])
         if split == "vision":
@@ -63,15 +65,15 @@ class MMMUPro:
             parts=choices.interleaved(text, keys),
             category=tables.field(values, "subject", where),
             format=split,
-            group=str(values["id"]),
+            group=number,
             options=options,
             answer=tables.field(values, "answer", where).strip(),
             where=where,
-            metadata={"id": values["id"]},
+            metadata={"id": number},
         )
 
-    def images(self, root: Path) -> ParquetImages:
-        return ParquetImages(root)
+    def images(self, root: Path) -> ImageStore:
+        return SuiteImages(root)
 
 
 SUITE = MMMUPro()

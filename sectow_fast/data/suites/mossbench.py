@@ -66,7 +66,7 @@ class MOSSBench:
 
     def _rows(self, root: Path) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
         """(number, row, the picture's key, where)."""
-        if not any((root / one).is_file() for one in RECORDS):
+        if not layout.has(root, RECORDS):
             for row in tables.split_rows(root, TABLES, ("pid", "question"), MORE):
                 number = tables.field(row.values, "pid", row.where)
                 yield number, row.values, _picture(root, row), row.where

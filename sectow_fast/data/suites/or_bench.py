@@ -8,7 +8,7 @@ from pathlib import Path
 from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites import tables
 from sectow_fast.data.suites.cases import SuiteCase, SuiteInfo
-from sectow_fast.data.suites.layout import converted, forms, root_with
+from sectow_fast.data.suites.layout import converted, every, forms, root_with
 from sectow_fast.data.suites.wording import Wording
 
 SPLITS = ("hard-1k", "80k", "toxic")
@@ -29,7 +29,7 @@ class ORBench:
     )
 
     def find(self, folder: Path) -> Path | None:
-        return root_with(folder, [one for split in SPLITS for one in PATTERNS[split]])
+        return root_with(folder, every(PATTERNS))
 
     def cases(self, root: Path, split: str, wording: Wording) -> Iterator[SuiteCase]:
         for found in tables.split_rows(root, PATTERNS[split], ("prompt", "category")):

@@ -26,13 +26,12 @@ def is_cell(key: str) -> bool:
 
 
 class ParquetImages:
-    """Opens `cell_key`s. Keeps one column of one row group: rows are read in order."""
+    """Opens `cell_key`s. Keeps one row group of each column: rows are read in order."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self._held: tuple[str, str, int] | None = None
-        self._first = 0
-        self._cells: Any = None
+        # Of each column: the file, the row group, its first row, its cells.
+        self._held: dict[str, tuple[str, int, int, Any]] = {}
         self._groups: dict[str, list[int]] = {}
         self._lock = threading.Lock()  # pictures are asked for by several threads
 
@@ -72,7 +71,8 @@ class ParquetImages:
         while row >= first + self._groups[name][group]:
             first += self._groups[name][group]
             group += 1
-        if self._held != (name, column, group):
-            self._cells = open_parquet(path).read_row_group(group, columns=[column])[column]
-            self._held, self._first = (name, column, group), first
-        return self._cells[row - self._first].as_py()
+        held = self._held.get(column)
+        if held is None or held[:2] != (name, group):
+            cells = open_parquet(path).read_row_group(group, columns=[column])[column]
+            held = self._held[column] = (name, group, first, cells)
+        return held[3][row - held[2]].as_py()

@@ -39,16 +39,26 @@ class SuiteImages(FolderImages):
 
 
 def picture_key(root: Path, row: Row, columns: Sequence[str]) -> str:
-    """The key of a row's picture, from the first of the columns that holds a cell or a path.
+    """The key of a row's picture: of the first column that has its bytes, else the first path.
 
-    UserError where none does.
+    UserError where there is neither.
     """
-    for name in columns:
-        value = row.values.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
-        if isinstance(value, dict | bytes):
+    values = {name: row.values.get(name) for name in columns}
+    for name, value in values.items():
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if isinstance(data, bytes) and data:
             return cell_key(root, row.path, row.at, name)
+    for value in values.values():
+        path = value.get("path") if isinstance(value, dict) else value
+        if isinstance(path, str) and path.strip():
+            return path
     raise UserError(
         f"{row.where}: found no picture in {' or '.join(map(repr, columns))}; download it again"
+    )
+
+
+def is_blank(value: object) -> bool:
+    """Whether a row has no picture in a column: nothing, or a cell without bytes and path."""
+    return value is None or (
+        isinstance(value, dict) and not value.get("bytes") and not value.get("path")
     )

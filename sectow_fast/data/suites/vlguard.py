@@ -61,7 +61,7 @@ class VLGuard:
                     label=label,
                     parts=(("image", picture), ("text", words)),
                     goal=words if label == "unsafe" else None,
-                    category=row.get("harmful_category") or "safe",
+                    category=tables.optional(row, "harmful_category") or "safe",
                     format=kind,
                     group=f"{split}/{row['image']}",
                     reply=reply if reply.strip() else None,
