@@ -21,6 +21,7 @@ if __name__ == "__main__":
     ctrl_c.end_quietly("stopped; the same command goes on from here")
 
 from sectow_fast.cli import help_lines, load_named_plugins
+from sectow_fast.data.processor import sees
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
 from sectow_fast.evaluation.export import check_exports, write_exports
@@ -80,15 +81,17 @@ def evaluate(settings: Settings) -> int:
     ctrl_c.raise_again()
     models = named_models(settings)
     wording = Wording.load(Path(settings.wording) if settings.wording else None)
+    blind = ""
     for path in models.values() if settings.engine != "endpoint" else ():
-        if not (Path(path) / "config.json").is_file():
-            raise UserError(f"--model {path}: found no config.json, expected a model's folder")
+        blind = blind if sees(Path(path), role="--model") else path
     asked = open_suites(
         settings.suite,
         wording=wording,
         limit=settings.limit,
         seed=settings.seed,
         skip_broken=settings.skip_broken,
+        text_only=settings.text_only,
+        blind=blind,
     )
     infos = [suite.suite.info for suite in asked.suites.values()]
     check_exports(settings.export, infos, private=settings.private)

@@ -73,7 +73,7 @@ class Codec(Protocol):
     eos_id: int  # ends a lesson
     end_ids: tuple[int, ...]  # what ends a reply
     pad_id: int
-    image_id: int
+    image_id: int  # -1 where the model sees no pictures
     banned_ids: tuple[int, ...]  # tokens that are never sampled
 
     def encode(self, cases: Sequence[Case]) -> list[Prompt]: ...

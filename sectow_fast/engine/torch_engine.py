@@ -100,6 +100,8 @@ class TorchEngine(InProcessEngine):
         ends = reply_ends(codec.end_ids, model)
         for step in range(sampling.max_new_tokens):
             logits = model.lm_head(hidden).float()
+            if (cap := self.family.softcap) is not None:
+                logits = cap * torch.tanh(logits / cap)
             logits[:, banned] = -torch.inf
             picked, logp = native.sample_tokens(
                 logits.cpu().numpy(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from sectow_fast.types import UserError
 
 # Weights, and whatever else of a folder decides what a model replies.
-ENDINGS = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
+ENDINGS = (".gguf", ".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
 def content_of(folder: Path) -> dict[str, str]:

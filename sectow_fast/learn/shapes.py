@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from sectow_fast.config import GRPOConfig, LearnConfig
-from sectow_fast.families import Family, family_of
+from sectow_fast.families import Family, auto_class, family_of
 from sectow_fast.learn import attention
 from sectow_fast.learn.fake import Tracker, attend, only_shapes
 from sectow_fast.learn.grpo import loss_config
@@ -107,11 +107,11 @@ def training_peak(
     """What one rank of `world` takes for an update of a model of this (transformers) config: the
     trainer's own forward and backward of the longest row, on fake tensors, tracked. The optimizer's
     step needs nothing of its own."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    import transformers
     from transformers.initialization import no_init_weights
 
     config = copy.deepcopy(config)
-    kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    kind = getattr(transformers, auto_class(config))
     with torch.device("meta"), no_init_weights():
         model = kind.from_config(config, dtype=torch.float32)
         model.tie_weights()

@@ -19,6 +19,7 @@ from sectow_fast.data.sandbox.model import (
     save_model,
 )
 from sectow_fast.data.sandbox.world import SandboxWorld
+from sectow_fast.model_folder import check_folder
 from sectow_fast.protocols import DataRow, Lesson
 from sectow_fast.types import Attack, UserError
 
@@ -58,11 +59,7 @@ class SandboxStage:
             if folder is None:
                 continue
             path = Path(folder)
-            if not (path / "config.json").is_file():
-                raise UserError(
-                    f"model.{name} {folder}: found no config.json, expected a model's folder;"
-                    " give one that save_pretrained wrote"
-                )
+            check_folder(path, role=f"model.{name}")
             loaded = load_processor(path, role=f"model.{name}")
             if loaded.tokenizer.get_vocab() != own.tokenizer.get_vocab():
                 raise UserError(
