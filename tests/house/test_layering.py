@@ -23,6 +23,7 @@ ALLOWED = {
     "cli": {"plugins"},
     "ctrl_c": set(),
     "settings": {"cli", "plugins"},
+    "check": {"cli", "ctrl_c", "data", "engine", "families", "learn", "model_folder"},
     "adapters": {"families", "kernels", "learn"},
     "families": set(),
     "model_folder": set(),
