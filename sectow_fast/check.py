@@ -81,8 +81,8 @@ def findings(folder: Path, *, load: bool = True) -> Iterator[Finding]:
     from sectow_fast.data.codec import ChatCodec
     from sectow_fast.data.processor import load_processor
     from sectow_fast.data.special import ModelTokens
-    from sectow_fast.families import FAMILIES, auto_class
-    from sectow_fast.model_folder import configuration
+    from sectow_fast.families import FAMILIES
+    from sectow_fast.model_folder import auto_class, configuration
 
     found, config = _tried("configuration", lambda: configuration(folder), "evaluate")
     if found:
@@ -166,7 +166,7 @@ def _memory(config: Any) -> Finding:
     import torch
     import transformers
 
-    from sectow_fast.families import auto_class
+    from sectow_fast.model_folder import auto_class
 
     with torch.device("meta"):
         model = getattr(transformers, auto_class(config)).from_config(config)

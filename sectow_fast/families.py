@@ -117,20 +117,6 @@ class MRopeFamily(Family):
         return {"mm_token_type_ids": (ids == self.image_id).long()}
 
 
-TEXT_CLASS, PICTURE_CLASS = "AutoModelForCausalLM", "AutoModelForImageTextToText"
-
-
-def auto_class(config: Any) -> str:
-    """The Auto class of transformers that loads a configuration's model. A class of words alone is
-    one that is no image-text class; what neither list knows is left to the image-text one."""
-    from transformers.models.auto import modeling_auto
-
-    name = config.model_type
-    words = name in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    pictures = name in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    return TEXT_CLASS if words and not pictures else PICTURE_CLASS
-
-
 def ids_in(value: int | Sequence[int] | None) -> tuple[int, ...]:
     """A configuration's `eos_token_id`, which may be one id, several or none, as a tuple."""
     return () if value is None else (value,) if isinstance(value, int) else tuple(value)

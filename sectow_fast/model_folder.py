@@ -45,6 +45,20 @@ def configuration(folder: Path, *, role: str = "model", trust: bool = False) -> 
         raise unreadable(folder, error, role=role, what="its configuration") from None
 
 
+TEXT_CLASS, PICTURE_CLASS = "AutoModelForCausalLM", "AutoModelForImageTextToText"
+
+
+def auto_class(config: Any) -> str:
+    """The Auto class of transformers that loads a configuration's model. A class of words alone is
+    one that is no image-text class; what neither list knows is left to the image-text one."""
+    from transformers.models.auto import modeling_auto
+
+    name = config.model_type
+    words = name in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    pictures = name in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return TEXT_CLASS if words and not pictures else PICTURE_CLASS
+
+
 # What transformers raises where a folder is not as it should be.
 UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError)
 

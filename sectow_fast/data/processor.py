@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from sectow_fast.data.words import PROBE, check_template, load_words, takes, template_error
-from sectow_fast.families import TEXT_CLASS, auto_class
-from sectow_fast.model_folder import UNREADABLE, configuration, reading, unreadable
+from sectow_fast.model_folder import (
+    TEXT_CLASS,
+    UNREADABLE,
+    auto_class,
+    configuration,
+    reading,
+    unreadable,
+)
 from sectow_fast.types import UserError
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sectow_fast.families import auto_class
+from sectow_fast.model_folder import auto_class
 from sectow_fast.types import UserError
 
 Weights = Callable[[Any], Mapping[str, torch.Tensor]]  # a model's tensors by checkpoint name

@@ -15,13 +15,14 @@ import torch
 import torch.distributed as dist
 
 from sectow_fast.config import GRPOConfig, LearnConfig
-from sectow_fast.families import Family, auto_class, family_of
+from sectow_fast.families import Family, family_of
 from sectow_fast.learn import attention
 from sectow_fast.learn.fake import Tracker, attend, only_shapes
 from sectow_fast.learn.grpo import loss_config
 from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.policy import LossTerms, Policy, make_policy
 from sectow_fast.learn.sharding import sync_gradients
+from sectow_fast.model_folder import auto_class
 from sectow_fast.types import Completion, Prompt, UserError
 
 aten = torch.ops.aten

@@ -29,7 +29,7 @@ ALLOWED = {
     "model_folder": set(),
     "native": set(),
     "kernels": set(),
-    "engine": {"families", "native"},
+    "engine": {"families", "model_folder", "native"},
     "learn": {"engine", "families", "kernels", "model_folder", "native"},
     "data": {"families", "model_folder"},
     "report": set(),
