@@ -61,7 +61,8 @@ class Match:
     """cursor: the phase of the schedule that is under way; step: its next step; skipped: how many
     updates in a row were skipped just before. harvest, attacker_rates and events are of the round
     under way, and go into its record. role_state and last_good are what a checkpoint had of the
-    phase's role, until the phase takes them up.
+    phase's role, until the phase takes them up. own_replies: by case, the
+    defender's as it was given; a resumed cold start could not draw them again.
     """
 
     config: Config
@@ -72,6 +73,7 @@ class Match:
     harvest: HarvestRecord | None = None
     attacker_rates: dict[str, Rate] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    own_replies: dict[str, str] = field(default_factory=dict)
     cursor: int = 0
     step: int = 0
     skipped: int = 0
@@ -101,6 +103,7 @@ class Match:
             styles = {name: vars(count) for name, count in self.harvest.styles.items()}
             harvest = vars(self.harvest) | {"styles": styles}
         return {
+            "own_replies": self.own_replies,
             "cursor": self.cursor,
             "step": self.step,
             "skipped": self.skipped,
@@ -124,6 +127,7 @@ class Match:
         if state["cursor"] > phases:
             raise ValueError(f"cursor: found {state['cursor']}, expected at most {phases}")
         self.cursor, self.step, self.skipped = state["cursor"], state["step"], state["skipped"]
+        self.own_replies = dict(state.get("own_replies", {}))
         self.role_state = state["role"]
         self.pool = [attack_from_dict(row) for row in state["pool"]]
         self.rounds = [RoundRecord.from_dict(row, where="checkpoint") for row in state["rounds"]]

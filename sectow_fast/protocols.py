@@ -141,6 +141,11 @@ class Stage(Protocol):
         """The SFT baseline's lesson: kept attacks and unsafe data refused, harmless answered."""
         ...
 
+    def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:
+        """The cold start of a given defender: unsafe requests refused, and harmless ones answered
+        by its own `replies`, {case id: reply}."""
+        ...
+
     def versions(self) -> dict[str, str]: ...
 
     def rows(self) -> Iterable[DataRow]:

@@ -80,6 +80,15 @@ class RealLessons:
         case = rng.choice(self.world.train_cases("unsafe"))
         return case, self._replies.get(case.id, self.world.wording.refusal)
 
+    def refusal(self, rng: random.Random, replies: Mapping[str, str]) -> tuple[Case, str]:
+        """Half refusals, half the model's own harmless replies."""
+        if rng.random() < 0.5:
+            taught = [c for c in self.world.train_cases("harmless") if c.id in replies]
+            case = rng.choice(taught)
+            return case, replies[case.id]
+        case = rng.choice(self.world.train_cases("unsafe"))
+        return case, self._replies.get(case.id, self.world.wording.refusal)
+
     def _right(self, case: Case) -> str | None:
         return self._replies.get(case.id) or (case.answer and case.answer.split("\n")[0])
 
@@ -189,6 +198,10 @@ class RealStage:
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         return partial(self._lessons.safe, pool=pool)
+
+    def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:
+        """See `protocols.Stage`."""
+        return partial(self._lessons.refusal, replies=replies)
 
     def versions(self) -> dict[str, str]:
         import torch

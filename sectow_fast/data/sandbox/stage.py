@@ -112,6 +112,10 @@ class SandboxStage:
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         return partial(self._lessons.safe, pool=pool)
 
+    def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:
+        """See `protocols.Stage`; here the right replies are known."""
+        return partial(self._lessons.safe, pool=())
+
     def versions(self) -> dict[str, str]:
         import torch
         import transformers
