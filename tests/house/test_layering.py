@@ -24,6 +24,7 @@ ALLOWED = {
     "ctrl_c": set(),
     "settings": {"cli", "plugins"},
     "check": {"cli", "ctrl_c", "data", "engine", "families", "learn", "model_folder"},
+    "smol": {"cli", "data", "evaluate", "run_folder", "train"},
     "adapters": {"families", "kernels", "learn"},
     "families": set(),
     "model_folder": set(),
