@@ -6,6 +6,7 @@ weights together and is read by transformers' own reader (`gguf_file=`).
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def auto_class(config: Any) -> str:
 
 
 # What transformers raises where a folder is not as it should be.
-UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError)
+UNREADABLE = (OSError, ValueError, LookupError, ImportError, RuntimeError, TypeError)
+UNREADABLE += (AttributeError, struct.error)
 
 
 def unreadable(folder: Path, error: Exception, *, role: str, what: str) -> UserError:

