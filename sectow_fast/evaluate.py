@@ -21,11 +21,10 @@ if __name__ == "__main__":
     ctrl_c.end_quietly("stopped; the same command goes on from here")
 
 from sectow_fast.cli import help_lines, load_named_plugins
-from sectow_fast.data.processor import sees
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
 from sectow_fast.evaluation.export import check_exports, write_exports
-from sectow_fast.evaluation.identity import content_of
+from sectow_fast.evaluation.identity import blind_one, content_of
 from sectow_fast.evaluation.judging import judge_missing, second_opinion, unreadable_verdicts
 from sectow_fast.evaluation.out_folder import (
     OutFolder,
@@ -81,9 +80,7 @@ def evaluate(settings: Settings) -> int:
     ctrl_c.raise_again()
     models = named_models(settings)
     wording = Wording.load(Path(settings.wording) if settings.wording else None)
-    blind = ""
-    for path in models.values() if settings.engine != "endpoint" else ():
-        blind = blind if sees(Path(path), role="--model") else path
+    folders = [Path(path) for path in models.values()] if settings.engine != "endpoint" else []
     asked = open_suites(
         settings.suite,
         wording=wording,
@@ -91,7 +88,7 @@ def evaluate(settings: Settings) -> int:
         seed=settings.seed,
         skip_broken=settings.skip_broken,
         text_only=settings.text_only,
-        blind=blind,
+        blind=blind_one(folders, engine=settings.engine),
     )
     infos = [suite.suite.info for suite in asked.suites.values()]
     check_exports(settings.export, infos, private=settings.private)

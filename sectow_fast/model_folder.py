@@ -41,9 +41,12 @@ def configuration(folder: Path, *, role: str = "model", trust: bool = False) -> 
 
     told = reading(folder, role=role)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust, **told)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, **told)
     except UNREADABLE as error:
         raise unreadable(folder, error, role=role, what="its configuration") from None
+    if told and not config.architectures:  # a GGUF file does not name it, and engines ask for it
+        config.architectures = [_class_name(config)]
+    return config
 
 
 TEXT_CLASS, PICTURE_CLASS = "AutoModelForCausalLM", "AutoModelForImageTextToText"
@@ -58,6 +61,12 @@ def auto_class(config: Any) -> str:
     words = name in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     pictures = name in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     return TEXT_CLASS if words and not pictures else PICTURE_CLASS
+
+
+def _class_name(config: Any) -> str:
+    from transformers.models.auto import modeling_auto
+
+    return modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]
 
 
 # What transformers raises where a folder is not as it should be.

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sectow_fast.data.processor import sees
+from sectow_fast.model_folder import reading
 from sectow_fast.types import UserError
 
 # Weights, and whatever else of a folder decides what a model replies.
 ENDINGS = (".gguf", ".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
+
+
+def blind_one(folders: Sequence[Path], *, engine: str) -> str:
+    """The first of the models that takes no pictures, "" where all do; no weight is read.
+
+    UserError: a folder that holds no model, or none that the engine reads.
+    """
+    found = ""
+    for folder in folders:
+        found = found or ("" if sees(folder, role="--model") else str(folder))
+        if engine == "sglang" and reading(folder):
+            raise UserError(
+                f"--model {folder}: found a GGUF file, expected safetensors with --engine sglang;"
+                " use --engine torch, or the folder of a run that started from it"
+            )
+    return found
 
 
 def content_of(folder: Path) -> dict[str, str]:

@@ -120,6 +120,14 @@ def test_a_tokenizer_without_an_end_is_one_line(texts, toys, tmp_path):
         stage_of(folder, toys)
 
 
+def test_the_generation_configurations_ends_end_a_reply_too(texts, toys, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(texts["llama"], folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 9]}))
+    assert {2, 9} <= set(stage_of(folder, toys).codec.end_ids)
+    assert 9 not in stage_of(texts["llama"], toys).codec.end_ids
+
+
 def test_a_whole_run_in_words_and_its_evaluation(texts, toys, tmp_path):
     out, given = tmp_path / "run", data(toys)
     named = {key: ",".join(given[key]) for key in ("unsafe", "harmless", "test")}
