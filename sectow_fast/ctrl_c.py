@@ -1,6 +1,6 @@
-"""Ctrl-C while a command still imports its libraries: one line, and nothing else happens.
+"""Ctrl-C is one line, while a command imports its libraries and while it works.
 
-Python would raise KeyboardInterrupt inside the import. Some libraries take that for a missing part
+Inside an import Python would raise KeyboardInterrupt. Some libraries take that for a missing part
 and go on without it, and the others end in a stack trace.
 """
 
@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from types import FrameType
+
+SAME_COMMAND = "stopped; the same command goes on from here"
 
 
 def end_quietly(words: str) -> None:
@@ -24,5 +27,26 @@ def end_quietly(words: str) -> None:
 
 def raise_again() -> None:
     """Ctrl-C raises KeyboardInterrupt again, where `end_quietly` was called before."""
-    if getattr(signal.getsignal(signal.SIGINT), "__module__", "") == __name__:
+    if getattr(signal.getsignal(signal.SIGINT), "__qualname__", "").startswith("end_quietly."):
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_soon(words: str, seconds: float = 2.0) -> None:
+    """From now on Ctrl-C is a KeyboardInterrupt, and whatever still waits `seconds` later does not
+    hold the process; another Ctrl-C ends it at once. Both print `words` and end with exit code 130.
+
+    For a command that has each result on the disk as soon as it is there: nothing is lost so.
+    """
+
+    def end() -> None:
+        os.write(2, f"{words}\n".encode())
+        os._exit(130)
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, lambda *_: end())
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)

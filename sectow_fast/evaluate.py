@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,12 @@ from typing import Any
 from sectow_fast import ctrl_c
 
 if __name__ == "__main__":
-    ctrl_c.end_quietly("stopped; the same command goes on from here")
+    ctrl_c.end_quietly(ctrl_c.SAME_COMMAND)
 
 from sectow_fast.cli import help_lines, load_named_plugins
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites
+from sectow_fast.evaluation.engines import replier_of
 from sectow_fast.evaluation.export import check_exports, write_exports
 from sectow_fast.evaluation.identity import blind_one, content_of
 from sectow_fast.evaluation.judging import judge_missing, second_opinion, unreadable_verdicts
@@ -39,8 +38,9 @@ from sectow_fast.evaluation.tables import row_summary
 from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
 from sectow_fast.judges.base import Judge
 from sectow_fast.judges.people import WithPeople, by_rule, with_people
+from sectow_fast.run_folder import unwritten
 from sectow_fast.serving.cache import AnswerCache
-from sectow_fast.serving.client import ChatClient, NothingAnswered
+from sectow_fast.serving.client import NothingAnswered
 from sectow_fast.types import UserError
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train.py
@@ -53,31 +53,37 @@ USAGE = """usage: python -m sectow_fast.evaluate --model [NAME=]FOLDER ...
 
 The same --out goes on where a stopped evaluation ended. Settings (name = default):
 """
-STOPPED = "stopped; the same command goes on from here"
 CHUNK = 64  # requests that a defence of two passes asks before it asks again about their replies
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: done; 1: a model or judge answered nothing; 2: a mistake in what was given;
-    130: stopped, the same command goes on."""
+    """Exit code 0: done; 1: a model or judge answered nothing, or the disk is full; 2: a mistake in
+    what was given; 130: stopped. After 1 and 130 the same command goes on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if "-h" in arguments or "--help" in arguments or not arguments:
             load_named_plugins(arguments)
             print(USAGE + "\n".join(help_lines(FLAGS)))
             return 0 if arguments else 2
-        return evaluate(parse(arguments))
+        settings = parse(arguments)
+        try:
+            return evaluate(settings)
+        except OSError as error:
+            words = unwritten(error, Path(settings.out))
+            if words is None:
+                raise
+            print(f"error: {words}, and give the same command again", file=sys.stderr)
+            return 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
+        print(ctrl_c.SAME_COMMAND, file=sys.stderr)
         return 130
 
 
 def evaluate(settings: Settings) -> int:
     """Check everything that can be checked, then ask, judge and write."""
-    ctrl_c.raise_again()
     models = named_models(settings)
     wording = Wording.load(Path(settings.wording) if settings.wording else None)
     folders = [Path(path) for path in models.values()] if settings.engine != "endpoint" else []
@@ -201,7 +207,9 @@ def evaluate_model(
                     forget_failures(responses, records)
                 if any(case.id not in responses.rows for case in asked.all_cases()):
                     if replier is None:
-                        replier = stack.enter_context(_replier(path, settings, out.path))
+                        replier = stack.enter_context(
+                            replier_of(path, settings, log=out.path / "sglang.log")
+                        )
                     ask_missing(
                         row,
                         asked,
@@ -250,36 +258,6 @@ def _second(
     return {"second_judge": judge.id, "agreement": found}
 
 
-@contextlib.contextmanager
-def _replier(path: str, settings: Settings, out: Path) -> Iterator[Any]:
-    from sectow_fast.evaluation.repliers import EndpointReplier, TransformersReplier
-
-    if settings.engine == "torch":
-        yield TransformersReplier(
-            Path(path),
-            batch=settings.batch,
-            max_new_tokens=settings.max_new_tokens,
-            dtype=settings.dtype,
-            max_pixels=settings.max_pixels,
-        )
-        return
-    more: dict[str, Any] = {
-        "timeout": settings.timeout,
-        "retries": settings.retries,
-        "concurrency": settings.concurrency,
-    }
-    if settings.engine == "endpoint":
-        key = os.environ.get(settings.judge_key_env)
-        client = ChatClient(url=settings.endpoint, model=path, key=key, **more)
-        yield EndpointReplier(client, max_new_tokens=settings.max_new_tokens)
-        return
-    from sectow_fast.serving.sglang import sglang_server
-
-    flags = () if settings.dtype == "auto" else ("--dtype", settings.dtype)
-    with sglang_server(Path(path), out / "sglang.log", more=flags) as url:
-        yield EndpointReplier(ChatClient(url=url, **more), max_new_tokens=settings.max_new_tokens)
-
-
 def judge_settings(name: str, settings: Settings) -> JudgeSettings:
     """The first or the second judge's settings."""
     return JudgeSettings(
@@ -309,27 +287,6 @@ def _versions() -> dict[str, str]:
     }
 
 
-def end_soon(seconds: float = 2.0) -> None:
-    """From now on Ctrl-C is a KeyboardInterrupt, and whatever still waits `seconds` later does not
-    hold the process; another Ctrl-C ends it at once.
-
-    Nothing is lost so: each reply and verdict is on disk as soon as it is there, as for kill -9.
-    """
-
-    def end() -> None:
-        os.write(2, f"{STOPPED}\n".encode())
-        os._exit(130)
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, lambda *_: end())
-        timer = threading.Timer(seconds, end)
-        timer.daemon = True
-        timer.start()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
-
-
 if __name__ == "__main__":
-    end_soon()
+    ctrl_c.end_soon(ctrl_c.SAME_COMMAND)
     sys.exit(main())

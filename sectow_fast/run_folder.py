@@ -6,6 +6,7 @@ checkpoint on resume.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,17 @@ import tomli_w
 
 from sectow_fast.config import Config
 from sectow_fast.types import UserError
+
+# What a disk says where a file cannot be written; the last is a limit of the process.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+
+
+def unwritten(error: OSError, folder: Path) -> str | None:
+    """What to tell of a `folder` that is written to, without how to go on; None where `error` is
+    of something else than its disk."""
+    if error.errno not in DISK:
+        return None
+    return f"{folder}: cannot be written ({error.strerror}); make room there"
 
 
 def write_whole(path: Path, text: str) -> None:

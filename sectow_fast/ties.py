@@ -16,6 +16,7 @@ from typing import Any
 
 from sectow_fast import kernels
 from sectow_fast.config import Config
+from sectow_fast.hashes import Hashes
 from sectow_fast.learn import checksums
 from sectow_fast.learn.checkpoint_folder import latest, read_state
 from sectow_fast.protocols import Stage
@@ -51,7 +52,7 @@ def tie_of(config: Config, stage: Stage, *, cache: Path) -> dict[str, str]:
     plugins = {f"plugin {name}": Path(name) for name in config.plugins if name.endswith(".py")}
     named = models | plugins
     try:
-        hashes = checksums.Hashes(_read(cache))
+        hashes = Hashes(_read(cache))
         found = hashes.of([*named.values(), *(path for row in rows for path in row.files)])
         write_whole(cache, json.dumps(hashes.as_dict()) + "\n")
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 import time
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Without it cuBLAS may sum in another order from run to run; read when CUDA starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-# What a disk says where a file cannot be written; the last is a limit of the process.
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 USAGE = """usage: python -m sectow_fast.train [--preset NAME | --config FILE.toml] [--out DIR]
        [--dry-run] [--plain] [--seed N] [--rounds K] [--ablate NAME[,NAME]]
@@ -126,7 +122,7 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
     from sectow_fast.players import Players, check
     from sectow_fast.report.console import LiveConsole
     from sectow_fast.report.html import write_report
-    from sectow_fast.run_folder import RunFolder
+    from sectow_fast.run_folder import RunFolder, unwritten
     from sectow_fast.stages import make_stage
     from sectow_fast.ties import continued, tie_of
     from sectow_fast.tug import play
@@ -173,12 +169,10 @@ def _play(config: Config, options: Options, ranks: Ranks, at_end: contextlib.Exi
             )
         return 130
     except OSError as error:
-        if error.errno not in DISK:
+        words = unwritten(error, folder.path)
+        if words is None:
             raise
-        raise UserError(
-            f"{folder.path}: cannot be written ({error.strerror}); make room there, and go on by"
-            f" --resume {folder.path}"
-        ) from None
+        raise UserError(f"{words}, and go on by --resume {folder.path}") from None
     if ranks.first:
         print(f"done in {keeper.elapsed:.0f} s: {report}")
     return 0

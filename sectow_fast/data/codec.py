@@ -7,7 +7,6 @@ threads, and kept up to a bound. So a rank processes the pictures of its own pro
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -27,12 +26,12 @@ from sectow_fast.data.special import (
     rendered,
     turn_end,
 )
+from sectow_fast.hashes import THREADS
 from sectow_fast.types import Case, Part, Prompt, UserError
 
 CACHED_TEXTS = 50_000
 CACHED_PIXELS = 2**31  # bytes of processed pictures; those of real suites do not fit into memory
 NO_TOKEN = -1  # what stands for a picture where a model sees none
-THREADS = min(8, os.cpu_count() or 1)
 
 
 def kept_pictures(config: Config) -> dict[str, Any]:

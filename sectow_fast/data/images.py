@@ -18,13 +18,12 @@ from typing import IO, Protocol, runtime_checkable
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sectow_fast.data.links import inside
+from sectow_fast.data.links import LFS, inside, refuse_pointer
 from sectow_fast.types import UserError
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 200  # what Qwen-VL's processors refuse
-LFS = b"version https://git-lfs"  # what a file begins with that `git lfs pull` did not fetch
 # How a camera held: the turn that puts the picture upright, by EXIF's number (CIPA DC-008, 4.6.5).
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,9 +37,6 @@ TURNS = {
 # What Pillow raises, beside its own errors, where a file is cut or wrong.
 DAMAGE = (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error)
 LYING = (5, 6, 7, 8)  # those that exchange width and height
-
-# What identifies a file's content cheaply: its path, bytes, and nanoseconds of its last change.
-Stamp = tuple[str, int, int]
 
 
 class ImageStore(Protocol):
@@ -57,17 +53,8 @@ class ImageStore(Protocol):
 class FileStore(ImageStore, Protocol):
     """A store of files, whose pictures can be checked before a run and need no second check."""
 
-    def stamp(self, key: str) -> Stamp:
-        """Of the file that the key's picture is in. UserError where there is none."""
-        ...
-
-
-@runtime_checkable
-class HasFiles(Protocol):
-    """A store whose pictures are in files."""
-
     def file(self, key: str) -> Path:
-        """The file that the key's picture is in."""
+        """The file that the key's picture is in. UserError where there is none."""
         ...
 
 
@@ -88,13 +75,9 @@ class FolderImages:
         path = self._path(key)
         return image_size(path, name=self._name(key), max_pixels=self.max_pixels)
 
-    def stamp(self, key: str) -> Stamp:
-        path = self._path(key)
-        found = path.stat()
-        return str(path), found.st_size, found.st_mtime_ns
-
     def file(self, key: str) -> Path:
-        """See `HasFiles`."""
+        """See `FileStore`."""
+        self._path(key)
         return self.root / key
 
     def _name(self, key: str) -> str:
@@ -252,11 +235,7 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int) -> Iterator[Im
                 )
             yield image
     except UnidentifiedImageError:
-        if _head(source).startswith(LFS):
-            raise UserError(
-                f"image {name}: found a Git LFS pointer, expected the picture it stands for;"
-                " run git lfs pull in its repository, or download it"
-            ) from None
+        refuse_pointer(_head(source), f"image {name}")
         raise UserError(
             f"image {name}: found no known image format, expected PNG or JPEG"
         ) from None

@@ -1,4 +1,7 @@
-"""Files of a user's folder by relative path. A link may lead out of it to the hub's blobs alone."""
+"""Files of a user's folder by relative path. A link may lead out of it to the hub's blobs alone.
+
+A file that is a pointer of Git LFS stands for another one, which is not there yet.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,17 @@ import os
 from pathlib import Path, PurePosixPath
 
 from sectow_fast.types import UserError
+
+LFS = b"version https://git-lfs"  # what a file begins with that `git lfs pull` did not fetch
+
+
+def refuse_pointer(head: bytes, name: str) -> None:
+    """UserError where a file's first bytes, at least as many as `LFS`, are those of a pointer."""
+    if head.startswith(LFS):
+        raise UserError(
+            f"{name}: found a Git LFS pointer, expected the file it stands for;"
+            " run git lfs pull in its repository, or download it"
+        )
 
 
 def inside(root: Path, key: str) -> Path:

@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sectow_fast.data.images import FileStore, ImageStore, Stamp
+from sectow_fast.data.images import FileStore, ImageStore
 from sectow_fast.data.progress import progress
+from sectow_fast.hashes import THREADS
 from sectow_fast.types import UserError
 
-THREADS = min(8, os.cpu_count() or 1)
 READING = 2  # of `images.as_seen`; another number forgets what earlier code found sound
+# What identifies a picture cheaply: its file and key, the file's bytes, and nanoseconds of its
+# last change.
+_Stamp = tuple[str, int, int]
 
 
 def unshowable(store: ImageStore, keys: Sequence[str], *, title: str) -> dict[str, str]:
@@ -27,12 +30,12 @@ def unshowable(store: ImageStore, keys: Sequence[str], *, title: str) -> dict[st
     title: what stands before the counts of the progress bar.
     """
     broken: dict[str, str] = {}
-    stamps: dict[str, Stamp] = {}
+    stamps: dict[str, _Stamp] = {}
     wanted = list(dict.fromkeys(keys))
     if isinstance(store, FileStore):
         for key in wanted:
             try:
-                stamps[key] = store.stamp(key)
+                stamps[key] = _stamp(store.file(key), key)
             except UserError as error:
                 broken[key] = str(error)
     with _Sound.opened() as sound:
@@ -53,6 +56,11 @@ def unshowable(store: ImageStore, keys: Sequence[str], *, title: str) -> dict[st
                 step()
         sound.add(stamps[key] for key in todo if key in stamps and key not in broken)
     return {key: broken[key] for key in wanted if key in broken}
+
+
+def _stamp(path: Path, key: str) -> _Stamp:
+    found = path.stat()
+    return f"{path}#{key}", found.st_size, found.st_mtime_ns
 
 
 class _Sound:
@@ -80,7 +88,7 @@ class _Sound:
         with contextlib.closing(database):
             yield cls(database)
 
-    def of(self, stamps: Iterable[Stamp]) -> set[Stamp]:
+    def of(self, stamps: Iterable[_Stamp]) -> set[_Stamp]:
         """Those of the stamps that are known."""
         if self._database is None:
             return set()
@@ -91,7 +99,7 @@ class _Sound:
         except sqlite3.Error:
             return set()
 
-    def add(self, stamps: Iterable[Stamp]) -> None:
+    def add(self, stamps: Iterable[_Stamp]) -> None:
         if self._database is None:
             return
         with contextlib.suppress(sqlite3.Error, UnicodeError), self._database:

@@ -59,7 +59,8 @@ def open_suites(
     limit: prompts drawn from each suite, by prompt and by `seed`; 0 takes all. skip_broken: leave
     out, and count in a note, the cases whose pictures cannot be shown. text_only: show the suites'
     words in place of pictures. blind: a model that takes none, "" for no such. UserError names the
-    first suite or row that is not as it should be, and every picture that cannot be shown.
+    first suite or row that is not as it should be. Of the pictures that cannot be shown it names
+    the first 100 with their rows, one line each, and counts the rest.
     """
     suites: dict[str, OpenSuite] = {}
     cases: dict[str, list[SuiteCase]] = {}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sectow_fast.data.processor import sees
+from sectow_fast.hashes import Hashes
 from sectow_fast.model_folder import reading
 from sectow_fast.types import UserError
 
@@ -37,13 +36,7 @@ def content_of(folder: Path) -> dict[str, str]:
     UserError where a file cannot be read.
     """
     files = [one for one in sorted(folder.iterdir()) if one.suffix in ENDINGS and one.is_file()]
-    with ThreadPoolExecutor(4) as pool:
-        return {one.name: digest for one, digest in zip(files, pool.map(_sum, files), strict=True)}
-
-
-def _sum(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return {path.name: digest for path, digest in Hashes().of(files).items()}
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None

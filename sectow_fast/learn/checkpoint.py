@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sectow_fast.hashes import Hashes
 from sectow_fast.learn import checksums
 from sectow_fast.learn.checkpoint_folder import (
     PART,
@@ -46,7 +47,7 @@ class Checkpoints:
         self.folder, self.ranks = folder, ranks
         self._finishing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
-        self._hashes = checksums.Hashes()
+        self._hashes = Hashes()
 
     def save(
         self,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.data.codec import ChatCodec, kept_pictures
-from sectow_fast.data.images import HasFiles
+from sectow_fast.data.images import FileStore
 from sectow_fast.data.processor import keep_size, load_model, load_processor
 from sectow_fast.data.special import ModelTokens, PlainText
 from sectow_fast.judges import Told
@@ -228,7 +228,7 @@ class RealStage:
                 row = dataclasses.asdict(dataclasses.replace(case, where=""))
                 files: list[Path] = []
                 for key in case.images:
-                    if isinstance(store, HasFiles):
+                    if isinstance(store, FileStore):
                         files.append(store.file(key))
                     else:
                         pixels = store.open(key).tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sectow_fast.types import UserError
+
+# What SQLite says of a disk, by the last byte of its code, as the disk itself says it.
+DISK = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO}
 
 
 class AnswerCache:
@@ -35,6 +39,7 @@ class AnswerCache:
             raise UserError(
                 f"cache {path}: found no usable cache ({error}); delete the file or name another"
             ) from None
+        self._path = path
         self._lock = threading.Lock()
 
     @staticmethod
@@ -47,10 +52,17 @@ class AnswerCache:
             return self._base.execute(query, (key,)).fetchone()
 
     def put(self, key: str, text: str, prompt: int, completion: int) -> None:
-        with self._lock:
-            values = (key, text, prompt, completion)
-            self._base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", values)
-            self._base.commit()
+        """OSError where the disk is full or broken."""
+        values = (key, text, prompt, completion)
+        try:
+            with self._lock:
+                self._base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", values)
+                self._base.commit()
+        except sqlite3.OperationalError as error:
+            number = DISK.get(error.sqlite_errorcode & 0xFF)
+            if number is None:
+                raise
+            raise OSError(number, str(error), str(self._path)) from None
 
     def close(self) -> None:
         with self._lock:

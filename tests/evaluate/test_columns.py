@@ -69,6 +69,7 @@ def test_mmmu_takes_paths_as_pictures_and_no_empty_cells(toys, tmp_path):
     for row in rows:
         row["image_1"] = {"bytes": None, "path": "a.png"}
         row["image_2"] = {"bytes": None, "path": None}
+        row["image_3"] = ""
     parquet(path, rows)
     cases = [case for case in opened("mmmu", tmp_path / "mmmu").checked() if "Miku" in case.where]
     assert {case.images for case in cases} == {("a.png",)}

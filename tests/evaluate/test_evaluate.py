@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from pathlib import Path
 
 import layouts
 import pytest
@@ -13,9 +12,6 @@ from whole_commands import FEW, records, suites, summary
 
 from sectow_fast.data.sandbox.model import save_model
 from sectow_fast.evaluate import main
-
-ROOT = Path(__file__).parents[2]
-NAMES = ("jailbreakv", "figstep", "safebench", "mm-safetybench", "mmmu", "mmmu-pro")
 
 
 @pytest.fixture(scope="module")

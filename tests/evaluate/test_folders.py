@@ -60,7 +60,7 @@ def test_a_link_to_anything_but_a_blob_is_refused_before_it_is_opened(toys, tmp_
         suite = opened("figstep", cache)
         assert "found a path outside" in problem(suite.checked)
         (key,) = next(suite.cases()).images
-        for read in (suite.images.open, suite.images.size, suite.images.stamp):
+        for read in (suite.images.open, suite.images.size, suite.images.file):
             assert "found a path outside" in problem(partial(read, key))
 
 

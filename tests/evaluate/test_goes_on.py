@@ -14,6 +14,7 @@ import commands
 import pytest
 from whole_commands import FEW, records, suites, summary
 
+from sectow_fast import ctrl_c
 from sectow_fast.evaluate import main
 
 SERVER = Path(__file__).parent / "fault_server.py"
@@ -41,7 +42,7 @@ def faulty(tmp_path):
         server.wait()
 
 
-def test_kill_9_and_resume_ask_and_judge_nothing_twice(toys, qwen, tmp_path, faulty):
+def test_kill_9_ctrl_c_and_resume_ask_and_judge_nothing_twice(toys, qwen, tmp_path, faulty):
     good = "Safety: Unsafe\nCategories: None\nRefusal: No"
     usage = {"prompt_tokens": 5, "completion_tokens": 4}
     body = json.dumps({"choices": [{"message": {"content": good}}], "usage": usage})
@@ -53,7 +54,8 @@ def test_kill_9_and_resume_ask_and_judge_nothing_twice(toys, qwen, tmp_path, fau
         *("--judge", "endpoint", "--judge-url", url),
         *("--concurrency", "1", "--out", out, "--max-new-tokens", "6", "--batch", "8"),
     )
-    for file, count in (("responses", 20), ("records", 15), ("records", 40)):
+    stops = [("responses", 20, signal.SIGKILL), ("records", 15, signal.SIGINT)]
+    for file, count, number in (*stops, ("records", 40, signal.SIGKILL)):
         path = out / "rows" / "q" / f"{file}.jsonl"
         process = commands.start(*line)
         end = time.monotonic() + 120
@@ -61,7 +63,11 @@ def test_kill_9_and_resume_ask_and_judge_nothing_twice(toys, qwen, tmp_path, fau
             if path.exists() and path.read_bytes().count(b"\n") >= count:
                 break
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(number)
+        if number == signal.SIGINT:
+            _, err = process.communicate(timeout=60)
+            assert (process.returncode, err.splitlines()[-1]) == (130, ctrl_c.SAME_COMMAND)
+            assert "Traceback" not in err
         process.wait()
     # As a kill in the middle of a write would leave it.
     with open(out / "rows" / "q" / "records.jsonl", "ab") as file:
@@ -72,10 +78,24 @@ def test_kill_9_and_resume_ask_and_judge_nothing_twice(toys, qwen, tmp_path, fau
         lines = (out / "rows" / "q" / f"{file}.jsonl").read_text().splitlines()
         ids = [json.loads(line)["test_case_id"] for line in lines]
         assert len(ids) == len(set(ids)) == 80
-    # Two in hand at each of the three kills may be asked again; one that was answered never.
+    # Two in hand at each of the three stops may be asked again; one that was answered never.
     sent = [json.loads(line)[2]["messages"] for line in log.read_text().splitlines()]
     distinct = {json.dumps(one) for one in sent}
     assert len(distinct) <= len(sent) <= len(distinct) + 3
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(0.05, ""), (60, "os.kill(os.getpid(), 2)")])
+def test_what_still_waits_after_ctrl_c_is_ended_soon_and_at_once_by_another(seconds, again):
+    code = (
+        "import os, time\nfrom sectow_fast import ctrl_c\n"
+        f"ctrl_c.end_soon('bye', {seconds})\nctrl_c.raise_again()\n"
+        "try:\n    os.kill(os.getpid(), 2)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('once', flush=True)\n"
+        f"    {again}\n    time.sleep(60)\n"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, cwd=commands.ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "once\n", "bye\n")
 
 
 def test_an_outage_leaves_unknowns_that_can_be_asked_again(toys, qwen, tmp_path, faulty):

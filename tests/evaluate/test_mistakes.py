@@ -12,6 +12,8 @@ from whole_commands import FEW, suites
 
 from sectow_fast.data.processor import load_model
 from sectow_fast.evaluate import main
+from sectow_fast.evaluation.identity import content_of
+from sectow_fast.types import UserError
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ from sectow_fast.evaluate import main
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(toys, qwen, tmp_path, capsys, change, words):
-    given = {"--model": f"q={qwen}", "--suite": f"figstep={toys / 'figstep'}"}
+    given = {"--model": f"q={qwen}", "--suite": f"xstest={toys / 'xstest'}"}
     given |= {"--out": str(tmp_path / "out")} | change
     arguments = [w for name, value in given.items() if value is not None for w in (name, value)]
     assert main(arguments) == 2
@@ -75,6 +77,12 @@ def test_remote_code_and_foreign_weights_are_refused(toys, qwen, tmp_path, capsy
         assert main([*arguments, "--out", str(tmp_path / f"out-{change}")]) == 2
         err = capsys.readouterr().err
         assert "cannot be loaded" in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_model_file_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "config.json").symlink_to("/proc/self/mem")  # a file whose first byte is an error
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)"):
+        content_of(tmp_path)
 
 
 @pytest.mark.parametrize("auto", ["AutoModelForImageTextToText", "AutoModelForCausalLM"])

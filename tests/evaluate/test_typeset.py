@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sectow_fast.data.suites import render_steps
+from sectow_fast.data.suites import render_steps, typeset
 from sectow_fast.data.suites.typeset import SIDE
 from sectow_fast.real.attacks import LONGEST, TYPO, DrawnWords, split_words
 from sectow_fast.types import UserError
@@ -47,6 +47,13 @@ def test_what_no_font_draws_is_ill_formed_and_never_a_box(text):
     assert split_words(f"{TYPO} {text}") is None
     with pytest.raises(UserError, match=r"found U\+[0-9A-F]{4,}, which the font .* cannot draw"):
         render_steps(text)
+
+
+def test_letters_from_the_right_are_missing_where_nothing_can_place_them(monkeypatch):
+    monkeypatch.setattr(typeset, "_shapes", lambda: False)
+    assert render_steps("fold a bado")
+    with pytest.raises(UserError, match=r"found U\+0627, which the font"):
+        render_steps("\u0645\u0627\u0630")
 
 
 def test_half_a_surrogate_pair_is_no_attack_in_words_either():

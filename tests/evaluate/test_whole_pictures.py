@@ -7,9 +7,11 @@ from pathlib import Path
 import layouts
 import pytest
 from PIL import Image
+from places import parquet
 
 from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites import registry
+from sectow_fast.data.suites.pictures import SuiteImages
 from sectow_fast.data.suites.registry import SuiteSpec, open_suite
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.data.whole import unshowable
@@ -113,6 +115,16 @@ def test_without_a_place_to_remember_everything_is_decoded(figstep, monkeypatch)
     for _ in range(2):
         store = Counted(root)
         assert unshowable(store, keys, title="a") == {} and sorted(store.decoded) == keys
+
+
+def test_pictures_of_one_table_are_remembered_apart(figstep, tmp_path):
+    data = next(figstep.rglob("*.png")).read_bytes()
+    parquet(tmp_path / "a.parquet", [{"image": one} for one in (data, data[:60])])
+    store = SuiteImages(tmp_path)
+    whole, cut = (f"a.parquet#{row}#image" for row in range(2))
+    assert unshowable(store, [whole], title="a") == {}
+    assert list(unshowable(store, [whole, cut], title="a")) == [cut]
+    assert list(unshowable(store, ["b.parquet#0#image"], title="a")) == ["b.parquet#0#image"]
 
 
 def test_only_the_first_of_several_ranks_decodes(figstep, monkeypatch):

@@ -240,7 +240,7 @@ def test_lines_are_read_as_the_suites_are(tmp_path):
         ("a.csv", "reply,refused\nhello\n", "row 1: found 1 fields, expected 2"),
         ("a.csv", "reply,response_harm_label\nx,harmfull\n", "found 'harmfull', expected one of"),
         ("a.csv", "reply,refused\nx,\n", "found no row that people labelled"),
-        ("a.csv", "version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        ("a.csv", "version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ("", "", "found no such file or folder"),
     ],
 )

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from sectow_fast.learn import checksums
+from sectow_fast.hashes import Hashes
 from sectow_fast.learn.checkpoint import Checkpoints
 from sectow_fast.ties import KEY, continued
 from sectow_fast.types import UserError
@@ -120,12 +120,12 @@ def test_a_damaged_file_is_one_line_even_where_changes_are_accepted(tmp_path, na
 def test_a_file_is_read_once_for_each_size_and_time(tmp_path):
     file = tmp_path / "file"
     file.write_text("one")
-    hashes = checksums.Hashes()
+    hashes = Hashes()
     first = hashes.of([file])[file]
     found = file.stat()
     file.write_text("two")
     os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert checksums.Hashes(hashes.as_dict()).of([file])[file] == first  # it was not read
+    assert Hashes(hashes.as_dict()).of([file])[file] == first  # it was not read
     os.utime(file, ns=(0, 0))
     assert hashes.of([file])[file] != first
-    assert checksums.Hashes({str(file): ["odd"]}).of([file])[file] == hashes.of([file])[file]
+    assert Hashes({str(file): ["odd"]}).of([file])[file] == hashes.of([file])[file]

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from sectow_fast.data.images import Stamp, image_of_bytes, size_of_bytes
+from sectow_fast.data.images import image_of_bytes, size_of_bytes
 from sectow_fast.data.links import inside
 from sectow_fast.data.suites.tables import open_parquet
 from sectow_fast.types import UserError
@@ -42,10 +42,6 @@ class ParquetImages:
     def size(self, key: str) -> tuple[int, int]:
         return size_of_bytes(*self._bytes(key))
 
-    def stamp(self, key: str) -> Stamp:
-        found = inside(self.root, key.rsplit("#", 2)[0]).stat()
-        return f"{self.root / key}", found.st_size, found.st_mtime_ns
-
     def _bytes(self, key: str) -> tuple[bytes, str]:
         """A cell's bytes, and where it stands."""
         name, row_text, column = key.rsplit("#", 2)
@@ -59,8 +55,11 @@ class ParquetImages:
         return data, where
 
     def file(self, key: str) -> Path:
-        """See `HasFiles`."""
-        return self.root / key.rsplit("#", 2)[0]
+        """See `FileStore`."""
+        name = key.rsplit("#", 2)[0]
+        if not inside(self.root, name).is_file():
+            raise UserError(f"{self.root / name}: found no such file, expected a table")
+        return self.root / name
 
     def _cell(self, name: str, row: int, column: str) -> Any:
         path = inside(self.root, name)

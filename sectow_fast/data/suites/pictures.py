@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sectow_fast.data.images import FolderImages, Stamp
+from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites.parquet_images import ParquetImages, cell_key, is_cell
 from sectow_fast.data.suites.tables import Row
 from sectow_fast.types import UserError
@@ -25,9 +25,6 @@ class SuiteImages(FolderImages):
 
     def size(self, key: str) -> tuple[int, int]:
         return self._cells.size(key) if is_cell(key) else super().size(key)
-
-    def stamp(self, key: str) -> Stamp:
-        return self._cells.stamp(key) if is_cell(key) else super().stamp(key)
 
     def file(self, key: str) -> Path:
         """The file that holds the picture; a cell's is its table."""
@@ -59,6 +56,4 @@ def picture_key(root: Path, row: Row, columns: Sequence[str]) -> str:
 
 def is_blank(value: object) -> bool:
     """Whether a row has no picture in a column: nothing, or a cell without bytes and path."""
-    return value is None or (
-        isinstance(value, dict) and not value.get("bytes") and not value.get("path")
-    )
+    return not (value.get("bytes") or value.get("path") if isinstance(value, dict) else value)

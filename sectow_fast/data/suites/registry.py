@@ -146,8 +146,8 @@ class OpenSuite:
         """(the cases whose pictures can all be shown, a note of how many cannot, or "").
 
         Each picture is decoded, or is known to be sound since it last changed. told: gives what
-        the first of several ranks finds to all. UserError: pictures that cannot be shown, every
-        one with its row, unless `skip_broken`.
+        the first of several ranks finds to all. UserError, unless `skip_broken`: pictures that
+        cannot be shown. The first 100 are named with their rows, one line each, the rest counted.
         """
         keys = [key for case in cases for key in case.images]
 
@@ -166,9 +166,11 @@ class OpenSuite:
         lines = [f"  {where}: {broken[key]}" for where, key in rows if key in broken]
         if len(lines) > LISTED:
             lines[LISTED:] = [f"  and {len(lines) - LISTED} more"]
-        way = "mend them, or leave their cases out by --skip-broken (in training"
         way = (
-            "no case would be left; mend them" if skip_broken else f"{way} --data.skip_broken true)"
+            "no case would be left; mend them"
+            if skip_broken
+            else "mend them, or leave their cases out by --skip-broken (in training"
+            " --data.skip_broken true)"
         )
         raise UserError(
             f"suite {self.name}: found {counted}, expected all whole; {way}:\n" + "\n".join(lines)

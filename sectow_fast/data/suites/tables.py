@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sectow_fast.data.links import LFS, refuse_pointer
 from sectow_fast.data.suites import layout
 from sectow_fast.types import UserError
 
 csv.field_size_limit(2**24)  # one prompt of a template attack is longer than csv's default allows
 BATCH = 64  # rows of a parquet file in memory at a time
-LFS = b"version https://git-lfs.github.com/spec/"
 # UTF-32's mark begins with UTF-16's, so it comes first.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -64,10 +64,7 @@ def encoding_of(path: Path) -> str:
     """The encoding that a file's first bytes name. UserError for a pointer of Git LFS."""
     with open(path, "rb") as file:
         head = file.read(len(LFS))
-    if head == LFS:
-        raise UserError(
-            f"{path}: found a pointer of Git LFS, expected the file itself; git lfs pull fetches it"
-        )
+    refuse_pointer(head, str(path))
     return next((name for mark, name in MARKS if head.startswith(mark)), "utf-8-sig")
 
 

@@ -16,7 +16,7 @@ SMALLEST = 12  # pixels of a letter that a model can still read (our choice)
 INK, PAPER = "#000000", "#ffffff"
 FONTS = ("DejaVuSans.ttf", "STIXGeneral.ttf")  # matplotlib ships them; the first that has all
 # Letters of these directions (Unicode's bidirectional class) are written from the right.
-FROM_THE_RIGHT = ("R", "AL", "AN", "RLE", "RLO", "RLI")
+FROM_THE_RIGHT = ("R", "AL", "AN")
 
 
 def render_steps(
@@ -110,10 +110,9 @@ def _missing(path: str, text: str) -> str:
     letters = sorted({letter for letter in text if not letter.isspace()})
     drawn = _drawable(path)
     for letter in letters:
+        shown = ord(letter) in drawn and unicodedata.category(letter)[0] != "C"
         backwards = unicodedata.bidirectional(letter) in FROM_THE_RIGHT
-        if ord(letter) not in drawn or unicodedata.category(letter)[0] == "C":
-            return letter
-        if backwards and not _shapes():
+        if not shown or (backwards and not _shapes()):
             return letter
     return ""
 
