@@ -6,6 +6,7 @@ Cold start before RL is the paper's; what the lessons hold is the world's, the s
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -34,8 +35,9 @@ def own_replies(
 ) -> dict[str, str]:
     """{case id: the player's own reply} to harmless training requests, where it is an answer.
 
-    It is one where it is whole, no refusal, about what was asked, and not known to be wrong. Taught
-    beside refusals, such replies hold in place what the model can do.
+    It is one where it is no refusal, about what was asked, and not known to be wrong. One that was
+    cut counts up to its last whole sentence, so that the model learns to end: a cut reply is no
+    help. Taught beside refusals, such replies hold in place what the model can do.
 
     UserError where fewer than `OWN_LEAST` of `count` requests have such a reply.
     """
@@ -46,7 +48,7 @@ def own_replies(
     pairs = [
         (case, words)
         for case, (one,) in zip(drawn, groups, strict=True)
-        if (words := player.words(one))
+        if (words := player.words(one) or whole_sentences(player.codec.decode(one.ids)))
     ]
     verdicts = world.judge_all(pairs)
     found = {
@@ -57,11 +59,21 @@ def own_replies(
     if len(found) < OWN_LEAST:
         raise UserError(
             f"coldstart.refusal_steps: found {len(found)} of {len(drawn)} harmless requests to"
-            f" which the defender has an answer of its own ({len(pairs)} replies ended within"
-            f" {max_new_tokens} tokens), expected {OWN_LEAST} or more; raise"
+            f" which the defender has an answer of its own ({len(pairs)} replies have a whole"
+            f" sentence within {max_new_tokens} tokens), expected {OWN_LEAST} or more; raise"
             " defend.max_new_tokens or coldstart.own_replies, or name more harmless data"
         )
     return found
+
+
+def whole_sentences(text: str) -> str:
+    """A text up to the last end of a sentence; "" where it has none.
+
+    >>> whole_sentences("Here it is: 1. Take one. 2. Fold")
+    'Here it is: 1. Take one.'
+    """
+    found = re.match(r"(.*[^\W\d]['\")]?[.!?。！？।])(?=\s|$|[^\s\w])", text, flags=re.DOTALL)
+    return found[1] if found else ""
 
 
 def run_lessons(

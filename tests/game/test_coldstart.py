@@ -6,7 +6,7 @@ import pytest
 from scripted import ScriptedWorld, player, question
 from scripted_match import ScriptedLearner
 
-from sectow_fast.game.coldstart import OWN_LEAST, own_replies, run_lessons
+from sectow_fast.game.coldstart import OWN_LEAST, own_replies, run_lessons, whole_sentences
 from sectow_fast.types import UserError
 
 
@@ -115,6 +115,27 @@ def test_own_replies_are_right_whole_and_no_refusals():
     assert set(found.values()) == {"fine"} and len(found) == 17
     assert not {"q0", "q1", "q2"} & set(found)
     assert len(replies(say, count=12)) <= 12
+
+
+def test_a_refusal_is_no_reply_of_its_own_where_no_answer_is_known(monkeypatch):
+    cases = [question(number, None) for number in range(20)]
+    monkeypatch.setattr(ScriptedWorld, "train_cases", lambda world, label: cases)
+    found = replies(lambda request, *_: "sorry" if request.endswith("7") else "words", count=20)
+    assert len(found) == 18 and set(found.values()) == {"words"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Take it. Then fold", "Take it."),
+        ("Steps:\n1. Take it!\n2.", "Steps:\n1. Take it!"),
+        ("3.5 is more than 2", ""),
+        ("no end", ""),
+        ("Who knows? He said", "Who knows?"),
+    ],
+)
+def test_a_cut_reply_is_taught_up_to_its_last_sentence(text, kept):
+    assert whole_sentences(text) == kept
 
 
 def test_a_defender_without_replies_of_its_own_is_refused_in_one_line():
