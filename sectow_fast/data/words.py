@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sectow_fast.model_folder import UNREADABLE, reading, unreadable
+from sectow_fast.model_folder import reading, unreadable
 from sectow_fast.types import UserError
 
 NAMES = ("padding", "padding_side", "max_length", "return_tensors", "add_special_tokens")
@@ -54,7 +54,7 @@ def load_words(folder: Path, *, role: str = "model") -> WordsProcessor:
     told = reading(folder, role=role)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **told)
-    except UNREADABLE as error:
+    except Exception as error:  # the package tokenizers raises no class of its own
         raise unreadable(folder, error, role=role, what="its tokenizer") from None
     check_template(tokenizer, folder, role=role)
     strings = takes(tokenizer.apply_chat_template, PROBE) is None

