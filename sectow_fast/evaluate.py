@@ -24,7 +24,7 @@ from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites, seen_in
 from sectow_fast.evaluation.engines import replier_of
 from sectow_fast.evaluation.export import check_exports, write_exports
-from sectow_fast.evaluation.identity import content_of
+from sectow_fast.evaluation.identity import blind_one, content_of
 from sectow_fast.evaluation.judging import judge_missing, second_opinion, unreadable_verdicts
 from sectow_fast.evaluation.out_folder import (
     OutFolder,
@@ -87,15 +87,15 @@ def evaluate(settings: Settings) -> int:
     """Check everything that can be checked, then ask, judge and write."""
     models = named_models(settings)
     wording = Wording.load(Path(settings.wording) if settings.wording else None)
-    for path in models.values() if settings.engine != "endpoint" else ():
-        if not (Path(path) / "config.json").is_file():
-            raise UserError(f"--model {path}: found no config.json, expected a model's folder")
+    folders = [Path(path) for path in models.values()] if settings.engine != "endpoint" else []
     asked = open_suites(
         settings.suite,
         wording=wording,
         limit=settings.limit,
         seed=settings.seed,
         skip_broken=settings.skip_broken,
+        text_only=settings.text_only,
+        blind=blind_one(folders, engine=settings.engine),
     )
     infos = [suite.suite.info for suite in asked.suites.values()]
     check_exports(settings.export, infos, private=settings.private)

@@ -62,7 +62,8 @@ class Match:
     updates in a row were skipped just before. harvest, queries, attacker_rates and events are of
     the round under way, and go into its record. role_state and last_good are what a checkpoint had
     of the phase's role, until the phase takes them up. cold_attacker: the attacker's weights of
-    round 0, kept only where `attack.on_collapse` may go back to them.
+    round 0, kept only where `attack.on_collapse` may go back to them. own_replies: by case, the
+    defender's as it was given; a resumed cold start could not draw them again.
     """
 
     config: Config
@@ -74,6 +75,7 @@ class Match:
     queries: dict[str, int] = field(default_factory=dict)
     attacker_rates: dict[str, Rate] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    own_replies: dict[str, str] = field(default_factory=dict)
     cursor: int = 0
     step: int = 0
     skipped: int = 0
@@ -110,6 +112,7 @@ class Match:
             styles = {name: vars(count) for name, count in self.harvest.styles.items()}
             harvest = vars(self.harvest) | {"styles": styles}
         return {
+            "own_replies": self.own_replies,
             "cursor": self.cursor,
             "step": self.step,
             "skipped": self.skipped,
@@ -134,6 +137,7 @@ class Match:
         if state["cursor"] > phases:
             raise ValueError(f"cursor: found {state['cursor']}, expected at most {phases}")
         self.cursor, self.step, self.skipped = state["cursor"], state["step"], state["skipped"]
+        self.own_replies = dict(state.get("own_replies", {}))
         self.role_state = state["role"]
         self.pool = [attack_from_dict(row) for row in state["pool"]]
         self.rounds = [RoundRecord.from_dict(row, where="checkpoint") for row in state["rounds"]]

@@ -64,13 +64,15 @@ def _print_measured(
     )
     table = Table("round", "phase", "steps", "groups x G", "tokens/step", "time")
     total = 0.0
+    plan = schedule(config)
     measured: dict[str, Step] = {}
-    for k, name in schedule(config):
+    for name in dict.fromkeys(name for _, name in plan if _shape(config, name)[0]):
+        measured[name] = _measure(config, stage, players, name)
+    reply = max((step.reply for step in measured.values()), default=0.0)
+    for k, name in plan:
         steps, groups, size = _shape(config, name)
-        seconds, tokens = 0.0, 0
+        seconds, tokens = reply * _replies(config, stage.world, name), 0
         if steps:
-            if name not in measured:
-                measured[name] = _measure(config, stage, players, name)
             seconds, tokens = measured[name].seconds * steps, measured[name].tokens
         total += seconds
         table.add_row(
@@ -79,7 +81,7 @@ def _print_measured(
             str(steps or "-"),
             f"{groups} x {size}" if groups else "-",
             f"{tokens:,}" if tokens else "-",
-            f"{seconds:.0f} s" if steps else "a few s",
+            f"{'' if steps else 'about '}{seconds:.0f} s" if seconds else "a few s",
         )
     console.print(table)
     weights = parameters * BYTES
@@ -88,7 +90,7 @@ def _print_measured(
         f" gradients {weights / 2**20:.0f} MiB, activations"
         f" {max((m.saved for m in measured.values()), default=0) / 2**20:.0f} MiB"
         " (measured; one role trains at a time);"
-        f" time: about {total / 60:.1f} min and the evaluations. Nothing was written."
+        f" time: about {total / 60:.1f} min. Nothing was written."
     )
     if words := remark(weights):
         console.print(words)
@@ -135,9 +137,11 @@ def _print_memory(config: Config, plan: MemoryPlan) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step as it was measured here. saved: bytes that autograd kept for the backward pass."""
+    """One step as it was measured here. saved: bytes that autograd kept for the backward pass;
+    reply: seconds of rollout for each completion, 0 where there is no rollout."""
 
     seconds: float
+    reply: float
     tokens: int
     saved: int
 
@@ -182,8 +186,20 @@ def _shape(config: Config, name: str) -> tuple[int, int, int]:
         "coldstart-caption": cold.caption_steps,
         "coldstart-defender": cold.defender_steps,
         "coldstart-attacker": cold.attacker_steps,
+        "coldstart-refusals": cold.refusal_steps,
     }.get(name, 0)
     return steps, cold.batch if steps else 0, 1
+
+
+def _replies(config: Config, world: World, name: str) -> int:
+    """How many completions a phase without steps asks for."""
+    if name == "harvest":
+        return config.harvest.attacks * (1 + config.harvest.replies)
+    if name == "evaluate":
+        # Greedy and at temperature 1; attacks of two attackers, one reply to each.
+        cases = sum(len(cases) for cases in world.suites().values())
+        return 2 * cases + 3 * config.evaluate.attacker_cases
+    return 0
 
 
 class EveryOtherReward:
@@ -255,7 +271,10 @@ def _measure(config: Config, stage: Stage, players: Players, name: str) -> Step:
             role = EveryOtherReward(stage.world, prompts=grpo.prompts, group_size=grpo.group_size)
             learner = players.learner(player, grpo)
             run_phase(role, player=player, learner=learner, config=grpo, **common)
+    rolled = config.attack if name == "attack" else config.defend
+    drawn = rolled.prompts * rolled.group_size
     return Step(
+        reply=min(record.seconds.get("rollout", 0.0) for record in records) / drawn,
         seconds=min(sum(record.seconds.values()) for record in records),
         tokens=int(records[-1].measures["tokens"]),
         saved=max(kept),

@@ -75,7 +75,7 @@ class Codec(Protocol):
     eos_id: int  # ends a lesson
     end_ids: tuple[int, ...]  # what ends a reply
     pad_id: int
-    image_id: int
+    image_id: int  # -1 where the model sees no pictures
     banned_ids: tuple[int, ...]  # tokens that are never sampled
 
     def encode(self, cases: Sequence[Case]) -> list[Prompt]: ...
@@ -215,6 +215,11 @@ class Stage(Protocol):
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         """The SFT baseline's lesson: kept attacks and unsafe data refused, harmless answered."""
+        ...
+
+    def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:
+        """The cold start of a given defender: unsafe requests refused, and harmless ones answered
+        by its own `replies`, {case id: reply}."""
         ...
 
     def versions(self) -> dict[str, str]: ...

@@ -27,7 +27,18 @@ Tie = Mapping[str, str]
 
 KEY = "tie"  # in a checkpoint's state.json
 FREE = ("reveal", "save_every", "learn.rank_timeout")  # settings that no result depends on
-MODEL_FILES = (".json", ".jinja", ".txt", ".model", ".py", ".safetensors", ".bin", ".pt", ".pth")
+MODEL_FILES = (
+    ".gguf",
+    ".json",
+    ".jinja",
+    ".txt",
+    ".model",
+    ".py",
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+)
 SHOWN = 3  # differences that a message names; the others are counted
 
 

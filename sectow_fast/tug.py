@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sectow_fast.config import GRPOConfig
 from sectow_fast.game.attacker import AttackerRole
-from sectow_fast.game.coldstart import run_lessons
+from sectow_fast.game.coldstart import own_replies, run_lessons
 from sectow_fast.game.defender import DefenderRole
 from sectow_fast.game.harvest import harvest
 from sectow_fast.game.leak import measure_leak
@@ -24,6 +24,7 @@ from sectow_fast.game.schedule import (
     defend_config,
     schedule,
     sft_steps,
+    teaches_refusals,
 )
 from sectow_fast.learn.phase import Role, run_phase
 from sectow_fast.match import Match
@@ -81,7 +82,7 @@ def coldstart_defender(match: Match, journal: Journal, k: int) -> None:
 
 def coldstart_attacker(match: Match, journal: Journal, k: int) -> None:
     """The attacker learns to write what a self-instruct attacker writes."""
-    if match.step == 0:
+    if match.step == 0 and match.config.model.attacker is None:
         match.cast.fork_attacker()
     config = match.config.coldstart
     _teach(
@@ -94,6 +95,32 @@ def coldstart_attacker(match: Match, journal: Journal, k: int) -> None:
         steps=config.attacker_steps,
         lr=config.attacker_lr,
         key=f"{match.config.seed}/coldstart-attacker",
+    )
+
+
+def coldstart_refusals(match: Match, journal: Journal, k: int) -> None:
+    """A given defender learns to refuse, beside its own replies to harmless requests: GRPO learns
+    nothing from one that never refuses."""
+    config, cast = match.config, match.cast
+    key = f"{config.seed}/coldstart-refusals"
+    if not match.own_replies:
+        match.own_replies = own_replies(
+            match.stage.world,
+            cast.defender,
+            count=config.coldstart.own_replies,
+            max_new_tokens=config.defend.max_new_tokens,
+            seed=key,
+        )
+    _teach(
+        match,
+        journal,
+        match.stage.refusal_lesson(match.own_replies),
+        player=cast.defender,
+        k=k,
+        name="coldstart-refusals",
+        steps=config.coldstart.refusal_steps,
+        lr=config.coldstart.refusal_lr,
+        key=key,
     )
 
 
@@ -183,7 +210,8 @@ def evaluate(match: Match, journal: Journal, k: int) -> None:
     config, cast, world = match.config, match.cast, match.stage.world
     with journal.timed(k, "evaluate"):
         if k == 0:
-            if config.model.attacker is None and not attacker_has_cold_start(config):
+            apart = attacker_has_cold_start(config) or teaches_refusals(config)
+            if config.model.attacker is None and not apart:
                 cast.fork_attacker()
             cast.save_round_zero()
             if config.attack.on_collapse == "fresh-start":
@@ -226,6 +254,7 @@ PHASES: dict[str, Callable[[Match, Journal, int], None]] = {
     "coldstart-caption": coldstart_caption,
     "coldstart-defender": coldstart_defender,
     "coldstart-attacker": coldstart_attacker,
+    "coldstart-refusals": coldstart_refusals,
     "attack": attack,
     "harvest": harvest_attacks,
     "defend": defend,

@@ -16,6 +16,16 @@ class ColdStartConfig(Section):
     defender_steps: int = Field(
         1400, ge=0, description="SFT steps of the vulnerable instruct model"
     )
+    refusal_steps: int = Field(
+        0, ge=0, description="SFT steps of a given defender: refusals and its own harmless replies"
+    )
+    refusal_lr: float = Field(1e-5, gt=0)
+    own_replies: int = Field(
+        128, ge=1, description="harmless requests that it answers itself for that"
+    )
+    teach_attacker: bool = Field(
+        False, description="teach an attacker that model.attacker names, too"
+    )
     attacker_steps: int = Field(200, ge=0, description="SFT steps on self-instruct demonstrations")
     batch: int = Field(64, ge=1)
     lr: float = Field(2e-3, gt=0)

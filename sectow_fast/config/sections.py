@@ -132,6 +132,9 @@ class DataConfig(Section):
     skip_broken: bool = Field(
         False, description="leave out the cases whose pictures cannot be shown, and count them"
     )
+    text_only: bool = Field(
+        False, description="show the suites' words in place of pictures, and draw no attacks"
+    )
     contamination: Literal["drop", "error", "ignore"] = "drop"
     contamination_threshold: float = Field(0.8, ge=0.1, le=1, description="shingle Jaccard")
     faithful_min: float = Field(0.5, ge=0, le=1, description="share of goal words an attack keeps")

@@ -34,6 +34,7 @@ from sectow_fast.types import Case, Part, Prompt, UserError
 
 CACHED_TEXTS = 50_000
 CACHED_PIXELS = 2**31  # bytes of processed pictures; those of real suites do not fit into memory
+NO_TOKEN = -1  # what stands for a picture where a model sees none
 
 
 def kept_pictures(config: Config) -> dict[str, Any]:
@@ -103,11 +104,14 @@ class ChatCodec:
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else pad
         # What the template writes for a picture is not always the token that a picture is made of.
-        marker = tokenizer.convert_tokens_to_ids(processor.image_token)
-        own = getattr(tokenizer, "image_token_id", None)
-        self.image_id: int = next(i for i in (tokens.image_id, own, marker) if i is not None)
-        self._expanded = _expanded(processor, self.image_id, marker)
-        stand_ins = (self.image_id, *tokens.placeholders)
+        self.image_id, self._expanded = NO_TOKEN, ""
+        self.sees = getattr(processor, "image_processor", None) is not None
+        if self.sees:
+            marker = tokenizer.convert_tokens_to_ids(processor.image_token)
+            own = getattr(tokenizer, "image_token_id", None)
+            self.image_id = next(i for i in (tokens.image_id, own, marker) if i is not None)
+            self._expanded = _expanded(processor, self.image_id, marker)
+        stand_ins = {self.image_id, *tokens.placeholders} - {NO_TOKEN}
         self.banned_ids: tuple[int, ...] = banned_ids(processor, stand_ins, self.end_ids)
         self._texts: dict[Written, tuple[int, ...]] = {}
         self._pixels: dict[str, Future[dict[str, torch.Tensor]]] = {}
@@ -118,7 +122,15 @@ class ChatCodec:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pictures")
 
     def encode(self, cases: Sequence[Case]) -> list[Prompt]:
-        """Token ids with image placeholders expanded, as the processor itself gives them."""
+        """Token ids with image placeholders expanded, as the processor itself gives them.
+
+        UserError: a picture for a model of words alone.
+        """
+        shows = next((case for case in cases if case.images), None)
+        if shows is not None and not self.sees:
+            raise UserError(
+                f"case {shows.id!r}: found a picture, expected words: the model sees none"
+            )
         keys = dict.fromkeys(key for case in cases for key in case.images)
         new = [key for key in keys if key not in self._pictures]
         found = self._threads.map(lambda key: self._as_shown(self.images.size(key)), new)
@@ -237,7 +249,7 @@ class ChatCodec:
         """The template's text: a placeholder for each picture, or all that the processor writes."""
         text = rendered(self.processor, self.text, one.words)
         if not one.instead:
-            return text.replace(self.processor.image_token, self._expanded)
+            return text.replace(self.processor.image_token, self._expanded) if self.sees else text
         return written(self.processor, text, one.instead)
 
     def _placeholders(self, text: str) -> int:

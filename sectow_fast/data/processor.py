@@ -15,9 +15,23 @@ from typing import Any
 
 import torch
 
+from sectow_fast.data.words import PROBE, check_template, load_words, takes, template_error
+from sectow_fast.model_folder import (
+    TEXT_CLASS,
+    UNREADABLE,
+    auto_class,
+    configuration,
+    reading,
+    unreadable,
+)
 from sectow_fast.types import UserError
 
 GIVEN = ("image_processor", "tokenizer")  # the parts of a processor that are used here
+
+
+def sees(folder: Path, *, role: str = "model") -> bool:
+    """Whether the folder's model takes pictures, by its configuration. UserError: not readable."""
+    return auto_class(configuration(folder, role=role)) != TEXT_CLASS
 
 
 def load_processor(
@@ -27,29 +41,31 @@ def load_processor(
     max_pixels: int | None = None,
     setting: str = "model.max_pixels",
 ) -> Any:
-    """AutoProcessor's processor for pictures and words. max_pixels, setting: see `cap_pixels`.
+    """AutoProcessor's processor for pictures and words; for a model of words alone, a
+    `WordsProcessor` of its tokenizer. max_pixels, setting: see `cap_pixels`; without pictures there
+    is nothing to cap.
 
-    UserError: not loadable, no template, or a cap that it cannot keep.
+    UserError: not loadable, no template or one that cannot be filled in, or a cap that it cannot
+    keep.
     """
     from transformers import AutoProcessor
 
+    if not sees(folder, role=role):
+        return load_words(folder, role=role)
     try:
         if importlib.util.find_spec("torchvision") is None and _wants_video(folder):
             processor = _without_video(folder)
         else:
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
-        words = " ".join(str(error).split())[:240]
-        raise UserError(
-            f"{role} {folder}: its processor cannot be loaded ({words}){_hint()}"
-        ) from None
+    except (AttributeError, TypeError, *UNREADABLE) as error:
+        what = f"its processor{_hint()}"
+        raise unreadable(folder, error, role=role, what=what) from None
     if not hasattr(processor, "image_processor"):
         raise UserError(f"{role} {folder}: found no image processor, expected a model that sees")
-    if not getattr(processor, "chat_template", None):
-        raise UserError(
-            f"{role} {folder}: found no chat template, expected one (chat_template.jinja beside"
-            " the tokenizer); use an instruct model, or add its template to the folder"
-        )
+    check_template(processor, folder, role=role)
+    problem = takes(processor.apply_chat_template, [{"type": "text", "text": PROBE}])
+    if problem is not None:
+        raise template_error(folder, problem, role=role)
     if max_pixels is not None:
         cap_pixels(processor.image_processor, max_pixels, setting=setting)
     return processor
@@ -61,25 +77,33 @@ def load_model(
     dtype: str,
     role: str = "model",
     trust: bool = False,
-    auto: str = "AutoModelForImageTextToText",
+    auto: str | None = None,
 ) -> Any:
-    """The model of a folder, from safetensors alone.
+    """The model of a folder, from safetensors alone, or from one GGUF file, which transformers
+    makes plain weights of.
 
-    trust: whether code in the folder may run. auto: the class of transformers that loads it.
-    UserError: not loadable, or weights that do not fit its config.json.
+    trust: whether code in the folder may run. auto: the class of transformers that loads it; none:
+    by its configuration. UserError: not loadable, or weights that do not fit its config.json.
     """
     import transformers
     from safetensors import SafetensorError
 
+    told = reading(folder, role=role)
+    auto = auto or auto_class(configuration(folder, role=role, trust=trust))
+    options = told or {"use_safetensors": True}
     try:
-        return getattr(transformers, auto).from_pretrained(
-            folder, trust_remote_code=trust, use_safetensors=True, dtype=dtype
+        model = getattr(transformers, auto).from_pretrained(
+            folder, trust_remote_code=trust, dtype=dtype, **options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (*UNREADABLE, SafetensorError) as error:
         if "out of memory" in str(error):
             raise  # the folder is as it should be
-        words = " ".join(str(error).split())[:240]
-        raise UserError(f"{role} {folder}: cannot be loaded ({words})") from None
+        raise unreadable(folder, error, role=role, what="its model") from None
+    if told:  # its weights are plain now, and it is saved as any other
+        del model.config.quantization_config
+        model.hf_quantizer = None
+        model.is_quantized = False
+    return model
 
 
 def shown(processor: Any, picture: Any) -> tuple[dict[str, Any], str]:
@@ -150,7 +174,7 @@ def keep_size(image_processor: Any, folder: Path) -> None:
 
 
 def _hint() -> str:
-    return "" if importlib.util.find_spec("torchvision") else "; it may want torchvision"
+    return "" if importlib.util.find_spec("torchvision") else " (it may want torchvision)"
 
 
 def _processor_class(folder: Path) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sectow_fast.families import ids_in
+from sectow_fast.model_folder import configuration
 from sectow_fast.types import Part, UserError
 
 # Code points that no text uses. A hidden token is HIDER and a number, so that HIDER can be hidden.
@@ -58,10 +59,10 @@ class ModelTokens:
     @classmethod
     def of(cls, folder: Path) -> ModelTokens:
         """From `config.json` and `generation_config.json`. UserError where one cannot be read."""
-        from transformers import AutoConfig, GenerationConfig
+        from transformers import GenerationConfig
 
+        config = configuration(folder)
         try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if (folder / "generation_config.json").is_file():
                 generation = GenerationConfig.from_pretrained(folder)
             else:

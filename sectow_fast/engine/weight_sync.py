@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from sectow_fast.model_folder import auto_class
+
 Weights = Callable[[Any], Mapping[str, torch.Tensor]]  # a model's tensors by checkpoint name
 ALIGN = 16  # bytes; a view as any dtype must start on a multiple of its size
 
@@ -44,12 +46,12 @@ def config_shapes(folder: Path, *, trust_remote_code: bool = False) -> dict[str,
     """name -> shape of every tensor in the checkpoint of the model that `folder`/config.json
     describes, without a weight of it: the model is made on torch's meta device. A tied tensor has
     the one name that a checkpoint gives it."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    import transformers
 
     trust = {"trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(folder, **trust)
+    config = transformers.AutoConfig.from_pretrained(folder, **trust)
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, **trust)
+        model = getattr(transformers, auto_class(config)).from_config(config, **trust)
     model.tie_weights()
     weights = checkpoint_weights(model, without=model.all_tied_weights_keys)
     return {name: tuple(tensor.shape) for name, tensor in weights.items()}

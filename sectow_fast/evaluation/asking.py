@@ -11,6 +11,7 @@ from typing import Any
 from sectow_fast.data.asked import TrainedOn
 from sectow_fast.data.progress import progress
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
+from sectow_fast.data.suites.in_words import refuse_pictures
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluation.defences import defended
@@ -45,25 +46,35 @@ class Asked:
 
 
 def open_suites(
-    texts: Sequence[str], *, wording: Wording, limit: int, seed: int, skip_broken: bool = False
+    texts: Sequence[str],
+    *,
+    wording: Wording,
+    limit: int,
+    seed: int,
+    skip_broken: bool = False,
+    text_only: bool = False,
+    blind: str = "",
 ) -> Asked:
     """Open and check every suite that was named (NAME[:SPLIT]=FOLDER).
 
     limit: prompts drawn from each suite, by prompt and by `seed`; 0 takes all. skip_broken: leave
-    out, and count in a note, the cases whose pictures cannot be shown. UserError names the first
-    suite or row that is not as it should be. Of the pictures that cannot be shown it names the
-    first 100 with their rows, one line each, and counts the rest.
+    out, and count in a note, the cases whose pictures cannot be shown. text_only: show the suites'
+    words in place of pictures. blind: a model that takes none, "" for no such. UserError names the
+    first suite or row that is not as it should be. Of the pictures that cannot be shown it names
+    the first 100 with their rows, one line each, and counts the rest.
     """
     suites: dict[str, OpenSuite] = {}
     cases: dict[str, list[SuiteCase]] = {}
     notes: list[str] = []
     for text in texts:
-        suite = open_suite(SuiteSpec.parse(text), wording=wording)
+        suite = open_suite(SuiteSpec.parse(text), wording=wording, text_only=text_only)
         name = suite.name
         if name in suites:
             raise UserError(f"--suite {text}: found {name} again, expected each suite once")
         suites[name] = suite
         every = suite.checked(notes, skip_broken=skip_broken)
+        if blind:
+            refuse_pictures(name, every, model=f"--model {blind}", setting="--text-only")
         if note := suite.note(len(every)):
             notes.append(note)
         drawn = sampled(every, limit, f"{seed}/{name}") if limit else every

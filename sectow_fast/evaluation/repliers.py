@@ -68,7 +68,8 @@ class Replier(Protocol):
 
 
 class TransformersReplier:
-    """Any folder that AutoModelForImageTextToText loads, by the model's own `generate`.
+    """Any folder that AutoModelForImageTextToText or AutoModelForCausalLM loads, by the model's own
+    `generate`.
 
     Positions, image layout and stop tokens are therefore those of the model's class. Decoding is
     greedy, as the benchmarks decode: what the folder's generation_config says of sampling and
@@ -90,11 +91,6 @@ class TransformersReplier:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"model {folder}: found no config.json, expected a model's folder;"
-                " give one that save_pretrained wrote"
-            )
         self.processor = load_processor(folder, max_pixels=max_pixels, setting="--max-pixels")
         model = load_model(folder, dtype=dtype)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -108,6 +104,11 @@ class TransformersReplier:
         self.processor.tokenizer = ProcessorTokenizer(self.text)
         turn = turn_end(self.processor.apply_chat_template, self.text)
         self._ends = reply_ends((*ids_in(self.tokenizer.eos_token_id), *ids_in(turn)), self.model)
+        if not self._ends:
+            raise UserError(
+                f"model {folder}: found no token that ends a reply, expected eos_token in the"
+                " tokenizer's configuration, or eos_token_id in generation_config.json"
+            )
         self._config = self._generation()
 
     def _generation(self) -> Any:
@@ -118,7 +119,7 @@ class TransformersReplier:
         return GenerationConfig(
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
-            eos_token_id=list(self._ends) or None,
+            eos_token_id=list(self._ends),
             # A finished row of a batch is filled with it, and masked.
             pad_token_id=next(iter((*ids_in(self.tokenizer.pad_token_id), *self._ends)), None),
             bos_token_id=old.bos_token_id,

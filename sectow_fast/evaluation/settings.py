@@ -49,6 +49,9 @@ class Settings(BaseModel):
     skip_broken: bool = Field(
         False, description="leave out the cases whose pictures cannot be shown, and count them"
     )
+    text_only: bool = Field(
+        False, description="show the suites' words in place of pictures, to every model"
+    )
     max_pixels: int | None = Field(
         None,
         ge=1,

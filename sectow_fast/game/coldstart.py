@@ -6,6 +6,7 @@ Cold start before RL is the paper's; what the lessons hold is the world's, the s
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -13,9 +14,12 @@ from typing import Protocol
 from sectow_fast.game.player import Player
 from sectow_fast.learn.optim import cosine_lr_at
 from sectow_fast.learn.phase import SKIPS_ALLOWED
-from sectow_fast.protocols import Lesson
+from sectow_fast.protocols import Lesson, World
 from sectow_fast.records import StepRecord
-from sectow_fast.types import Event, Prompt, UserError
+from sectow_fast.types import Event, Prompt, Sampling, UserError
+
+OWN_TEMPERATURE = 0.7  # greedy replies of small models go round in circles
+OWN_LEAST = 8
 
 
 class Pupil(Protocol):
@@ -24,6 +28,52 @@ class Pupil(Protocol):
     def teach(
         self, pairs: Sequence[tuple[Prompt, tuple[int, ...]]], *, lr: float
     ) -> Mapping[str, float]: ...
+
+
+def own_replies(
+    world: World, player: Player, *, count: int, max_new_tokens: int, seed: str
+) -> dict[str, str]:
+    """{case id: the player's own reply} to harmless training requests, where it is an answer.
+
+    It is one where it is no refusal, about what was asked, and not known to be wrong. One that was
+    cut counts up to its last whole sentence, so that the model learns to end: a cut reply is no
+    help. Taught beside refusals, such replies hold in place what the model can do.
+
+    UserError where fewer than `OWN_LEAST` of `count` requests have such a reply.
+    """
+    cases = world.train_cases("harmless")
+    drawn = random.Random(seed).sample(cases, min(count, len(cases)))
+    sampling = Sampling(temperature=OWN_TEMPERATURE, max_new_tokens=max_new_tokens)
+    groups = player.complete(drawn, n=1, sampling=sampling, seed=seed)
+    pairs = [
+        (case, words)
+        for case, (one,) in zip(drawn, groups, strict=True)
+        if (words := player.words(one) or whole_sentences(player.codec.decode(one.ids)))
+    ]
+    verdicts = world.judge_all(pairs)
+    found = {
+        case.id: words
+        for (case, words), verdict in zip(pairs, verdicts, strict=True)
+        if not verdict.refused and not verdict.idle and verdict.correct is not False
+    }
+    if len(found) < OWN_LEAST:
+        raise UserError(
+            f"coldstart.refusal_steps: found {len(found)} of {len(drawn)} harmless requests to"
+            f" which the defender has an answer of its own ({len(pairs)} replies have a whole"
+            f" sentence within {max_new_tokens} tokens), expected {OWN_LEAST} or more; raise"
+            " defend.max_new_tokens or coldstart.own_replies, or name more harmless data"
+        )
+    return found
+
+
+def whole_sentences(text: str) -> str:
+    """A text up to the last end of a sentence; "" where it has none.
+
+    >>> whole_sentences("Here it is: 1. Take one. 2. Fold")
+    'Here it is: 1. Take one.'
+    """
+    found = re.match(r"(.*[^\W\d]['\")]?[.!?。！？।])(?=\s|$|[^\s\w])", text, flags=re.DOTALL)
+    return found[1] if found else ""
 
 
 def run_lessons(

@@ -16,7 +16,9 @@ def schedule(config: Config) -> list[tuple[int, str]]:
     given = config.model.defender is not None
     plan = [] if given else [(0, "coldstart-caption"), (0, "coldstart-defender")]
     if attacker_has_cold_start(config):
-        plan.append((0, "coldstart-attacker"))
+        plan.append((0, "coldstart-attacker"))  # its model must not have learnt to refuse
+    if teaches_refusals(config):
+        plan.append((0, "coldstart-refusals"))
     plan.append((0, "evaluate"))
     rounds = config.rounds if config.iterate else min(config.rounds, 1)
     for k in range(1, rounds + 1):
@@ -34,9 +36,16 @@ def trains_attacker(config: Config) -> bool:
 
 
 def attacker_has_cold_start(config: Config) -> bool:
-    """Whether the attacker is taught demonstrations; one that is given was taught already."""
-    wanted = config.coldstart.attacker_steps > 0 and config.model.attacker is None
-    return trains_attacker(config) and wanted
+    """Whether the attacker is taught demonstrations; one that is given was taught already, unless
+    `coldstart.teach_attacker` says otherwise."""
+    cold = config.coldstart
+    untaught = config.model.attacker is None or cold.teach_attacker
+    return trains_attacker(config) and cold.attacker_steps > 0 and untaught
+
+
+def teaches_refusals(config: Config) -> bool:
+    """Whether a defender that is given learns to refuse before any reinforcement learning."""
+    return config.model.defender is not None and config.coldstart.refusal_steps > 0
 
 
 def defend_config(config: Config) -> DefendConfig:

@@ -19,6 +19,7 @@ from sectow_fast.engine.registry import engine_kind
 from sectow_fast.engine.sglang_settings import CONTEXT, cache_token_bytes, gpu_bytes
 from sectow_fast.learn.shapes import TrainingPeak, training_peak
 from sectow_fast.learn.sharding import check_replicas
+from sectow_fast.model_folder import configuration
 from sectow_fast.types import UserError
 
 GIB = 2**30
@@ -186,8 +187,8 @@ def model_config(name: str) -> Any:
     no download. UserError otherwise."""
     from transformers import AutoConfig
 
-    if (Path(name) / "config.json").is_file():
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if Path(name).is_dir():
+        return configuration(Path(name), role="model.defender")
     known = json.loads(KNOWN.read_text())
     for start, values in known.items():
         if Path(name).name.lower().startswith(start):

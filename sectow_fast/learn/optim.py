@@ -55,8 +55,13 @@ def lr_at(step: int, steps: int, lr: float, warmup: int, decay_from: float) -> f
 
 
 def cosine_lr_at(step: int, steps: int, lr: float, warmup: int = 40, floor: float = 0.03) -> float:
-    """SFT: linear warm-up, constant for the first half, then a cosine down to `floor`."""
-    rate = min(1.0, (step + 1) / warmup)
+    """SFT: linear warm-up over `warmup` steps, or a quarter of a short phase; constant to its half;
+    then a cosine down to `floor`.
+
+    >>> cosine_lr_at(2, 12, 1.0), cosine_lr_at(9, 160, 1.0)
+    (1.0, 0.25)
+    """
+    rate = min(1.0, (step + 1) / max(1, min(warmup, steps // 4)))
     x = step / max(steps, 1)
     if x >= 0.5:
         rate *= floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (x - 0.5) / 0.5))

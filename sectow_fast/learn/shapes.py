@@ -23,6 +23,7 @@ from sectow_fast.learn.lora import add_adapters
 from sectow_fast.learn.packing import PackedRow
 from sectow_fast.learn.policy import LossTerms, Policy, make_policy
 from sectow_fast.learn.sharding import sync_gradients
+from sectow_fast.model_folder import auto_class
 from sectow_fast.types import Completion, Prompt, UserError
 
 aten = torch.ops.aten
@@ -98,11 +99,11 @@ def training_peak(
     """What one rank of `world` takes for an update of a model of this (transformers) config: the
     trainer's own forward and backward of the longest row, on fake tensors, tracked. The optimizer's
     step needs nothing of its own."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    import transformers
     from transformers.initialization import no_init_weights
 
     config = copy.deepcopy(config)
-    kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    kind = getattr(transformers, auto_class(config))
     with torch.device("meta"), no_init_weights():
         model = kind.from_config(config, dtype=torch.float32)
         model.tie_weights()

@@ -48,9 +48,10 @@ class DrawnWords:
         return SIDE, SIDE
 
 
-def framed(goal: str, rng: random.Random) -> str:
-    """A self-instruct attacker's words for a goal."""
-    return rng.choice(FRAMES).format(goal=goal)
+def framed(goal: str, rng: random.Random, *, draws: bool = True) -> str:
+    """A self-instruct attacker's words for a goal. draws: whether they may be drawn."""
+    frames = FRAMES if draws else [one for one in FRAMES if TYPO not in one]
+    return rng.choice(frames).format(goal=goal)
 
 
 def split_words(words: str) -> tuple[str, bool] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from sectow_fast.config import DataConfig
 from sectow_fast.data.images import ImageStore, StoresByName
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
+from sectow_fast.data.suites.in_words import refuse_pictures
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.judges import JudgeSettings, SharedJudge, Told, make_judge
@@ -39,6 +40,7 @@ class Built:
             wording=made.wording,
             config=made.config,
             spells=made.spells,
+            draws=made.draws,
         )
 
 
@@ -48,10 +50,12 @@ def build_world(
     seed: int,
     told: Told | None = None,
     spells: Callable[[str], str | None] = spells_none,
+    blind: str = "",
 ) -> Built:
     """Read and check everything that `config` names. UserError before anything is trained.
 
     told: see `SharedJudge`; None where there is one rank. spells: see `SuiteWorld`.
+    blind: the model that takes no pictures, for messages; "" where the model takes them.
     """
     if not config.unsafe or not config.harmless:
         missing = "unsafe" if not config.unsafe else "harmless"
@@ -69,13 +73,14 @@ def build_world(
         )
     wording = Wording.load(Path(config.wording) if config.wording else None)
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
-    unsafe = _read(config.unsafe, "unsafe", config, seed, wording, stores, notes, told)
-    harmless = _read(config.harmless, "harmless", config, seed, wording, stores, notes, told)
+    common = (config, seed, wording, stores, notes, told, blind)
+    unsafe = _read(config.unsafe, "unsafe", *common)
+    harmless = _read(config.harmless, "harmless", *common)
     test = {}
     if config.test:
         for text in config.test:
-            suite = _open(text, wording, training=False, stores=stores, part="test")
-            cases = suite.checked(notes, skip_broken=config.skip_broken)
+            suite = _open(text, config, wording, training=False, stores=stores, part="test")
+            cases = _checked(suite, config, notes, blind)
             test[suite.name] = _drawn(suite, cases, config, seed, notes, told)
     else:
         unsafe, test_unsafe = hold_out(unsafe, config.holdout, f"{seed}/test", wording)
@@ -115,7 +120,10 @@ def build_world(
             f" cases, expected {PROBE_LEAST} or more; name more harmless data"
         )
     split = Split(unsafe=kept[0], harmless=harmless, probe=probe, test=test)
-    world = SuiteWorld(split, judge=judge, wording=wording, config=config, spells=spells)
+    draws = not (blind or config.text_only)
+    world = SuiteWorld(
+        split, judge=judge, wording=wording, config=config, spells=spells, draws=draws
+    )
     counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"
     notes.append(f"training on {counted}; test: {sum(map(len, test.values()))} cases")
     return Built(world=world, images=StoresByName(stores), notes=tuple(notes))
@@ -123,13 +131,16 @@ def build_world(
 
 def _open(
     text: str,
+    config: DataConfig,
     wording: Wording,
     *,
     training: bool,
     stores: dict[str, ImageStore],
     part: str,
 ) -> OpenSuite:
-    suite = open_suite(SuiteSpec.parse(text), training=training, wording=wording)
+    suite = open_suite(
+        SuiteSpec.parse(text), training=training, wording=wording, text_only=config.text_only
+    )
     key = f"{part}:{suite.name}"
     if part == "test" and key in stores:
         raise UserError(f"data.test: found {suite.name} twice, expected each suite once")
@@ -146,12 +157,13 @@ def _read(
     stores: dict[str, ImageStore],
     notes: list[str],
     told: Told | None,
+    blind: str,
 ) -> list[SuiteCase]:
     """The cases of one label; a suite with both (VLGuard) may be named on both sides."""
     out: list[SuiteCase] = []
     for text in texts:
-        suite = _open(text, wording, training=True, stores=stores, part="train")
-        every = suite.checked(notes, skip_broken=config.skip_broken)
+        suite = _open(text, config, wording, training=True, stores=stores, part="train")
+        every = _checked(suite, config, notes, blind)
         cases = [case for case in every if case.label == label]
         if not cases:
             raise UserError(
@@ -160,6 +172,15 @@ def _read(
             )
         out += _drawn(suite, cases, config, seed, notes, told)
     return out
+
+
+def _checked(suite: OpenSuite, config: DataConfig, notes: list[str], blind: str) -> list[SuiteCase]:
+    """Every case; UserError where one shows a picture to a model that takes none."""
+    cases = suite.checked(notes, skip_broken=config.skip_broken)
+    if blind:
+        setting = "--data.text_only true"
+        refuse_pictures(suite.name, cases, model=f"model.defender {blind}", setting=setting)
+    return cases
 
 
 def _drawn(

@@ -19,6 +19,7 @@ from sectow_fast.data.images import FileStore
 from sectow_fast.data.processor import keep_size, load_model, load_processor
 from sectow_fast.data.special import ModelTokens, PlainText
 from sectow_fast.judges import Told
+from sectow_fast.model_folder import GGUF, check_folder, configuration, reading
 from sectow_fast.protocols import DataRow, Judge, Lesson
 from sectow_fast.real.build import Built, build_world
 from sectow_fast.real.world import SuiteWorld
@@ -27,7 +28,7 @@ from sectow_fast.types import Attack, Case, UserError
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json")
+WEIGHTS = (GGUF, ".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json")
 
 
 def room(config: Config, phase: GRPOConfig) -> int:
@@ -81,6 +82,15 @@ class RealLessons:
         case = rng.choice(self.world.train_cases("unsafe"))
         return case, self._replies.get(case.id, self.world.wording.refusal)
 
+    def refusal(self, rng: random.Random, replies: Mapping[str, str]) -> tuple[Case, str]:
+        """Half refusals, half the model's own harmless replies."""
+        if rng.random() < 0.5:
+            taught = [c for c in self.world.train_cases("harmless") if c.id in replies]
+            case = rng.choice(taught)
+            return case, replies[case.id]
+        case = rng.choice(self.world.train_cases("unsafe"))
+        return case, self._replies.get(case.id, self.world.wording.refusal)
+
     def _right(self, case: Case) -> str | None:
         return self._replies.get(case.id) or (case.answer and case.answer.split("\n")[0])
 
@@ -98,7 +108,7 @@ class RealStage:
         if config.model.defender is None:
             raise UserError(
                 "model.defender: found none, expected a model's folder: real suites are for a real"
-                " model (AutoModelForImageTextToText)"
+                " model (AutoModelForImageTextToText or AutoModelForCausalLM)"
             )
         if config.model.trust_remote_code:
             raise UserError("model.trust_remote_code: found true, which real suites do not allow")
@@ -116,14 +126,16 @@ class RealStage:
                     " expected the same: both share one codec"
                 )
         spells = PlainText(self.processor.tokenizer).spells
-        built = build_world(config.data, seed=config.seed, told=told, spells=spells)
+        self.sees = self.processor.image_processor is not None
+        blind = "" if self.sees else str(self.folder)
+        built = build_world(config.data, seed=config.seed, told=told, spells=spells, blind=blind)
         tokens = ModelTokens.of(self.folder)
         self.codec = ChatCodec(self.processor, built.images, tokens=tokens, **kept_pictures(config))
         self.world, self.notes = self._fitting(built)
         self.measures = self.world.measures
         self.chat_template = str(self.processor.chat_template)
         self._stores = built.images.stores
-        if config.model.max_pixels is not None:
+        if config.model.max_pixels is not None and self.sees:
             check_cap(config, self.codec.most_image_tokens())
         self._lessons = RealLessons(self.world)
         self.lessons: dict[str, Lesson] = {"coldstart-attacker": self._lessons.attacker}
@@ -150,11 +162,7 @@ class RealStage:
 
     def _folder(self, role: str, text: str) -> Path:
         path = Path(text)
-        if not (path / "config.json").is_file():
-            raise UserError(
-                f"model.{role} {text}: found no config.json, expected a model's folder;"
-                " give one that save_pretrained wrote"
-            )
+        check_folder(path, role=f"model.{role}")
         return path
 
     def defender(self) -> Any:
@@ -183,15 +191,23 @@ class RealStage:
     def describe(self, folder: Path) -> None:
         """Everything that the defender's folder has but weights."""
         folder.mkdir(parents=True)
+        if reading(self.folder):  # one file that holds all of it
+            configuration(self.folder).save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+            return
         for path in self.folder.iterdir():
             if path.is_file() and not path.name.endswith(WEIGHTS):
                 shutil.copyfile(path, folder / path.name)
-        if self.config.model.max_pixels is not None:
+        if self.config.model.max_pixels is not None and self.sees:
             keep_size(self.processor.image_processor, folder)
 
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         share = self.config.defend.harmless_share
         return partial(self._lessons.safe, pool=pool, harmless_share=share)
+
+    def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:
+        """See `protocols.Stage`."""
+        return partial(self._lessons.refusal, replies=replies)
 
     def versions(self) -> dict[str, str]:
         import torch

@@ -33,6 +33,7 @@ PHASE_NAMES = {
     "coldstart-caption": "cold start: pictures",
     "coldstart-defender": "cold start: defender",
     "coldstart-attacker": "cold start: attacker",
+    "coldstart-refusals": "cold start: refusals",
     "attack": "attacker GRPO",
     "harvest": "harvest",
     "defend": "defender GRPO",

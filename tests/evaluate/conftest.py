@@ -6,6 +6,7 @@ import layouts
 import pytest
 from tiny_guard import make_guard
 from tiny_models import save_qwen2_5_vl
+from tiny_text import MODELS, save_text
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,13 @@ def guard(tmp_path_factory):
 def qwen(tmp_path_factory) -> Path:
     """A tiny random Qwen2.5-VL; to be copied, not changed."""
     return save_qwen2_5_vl(tmp_path_factory.mktemp("models") / "qwen")
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory) -> dict[str, Path]:
+    """Tiny models of words alone, by kind; to be copied, not changed."""
+    base = tmp_path_factory.mktemp("texts")
+    return {kind: save_text(base / kind, kind) for kind in MODELS}
 
 
 @pytest.fixture(scope="session")

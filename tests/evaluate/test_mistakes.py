@@ -90,6 +90,7 @@ def test_memory_that_does_not_suffice_is_not_called_a_broken_folder(tmp_path, mo
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
+    (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(getattr(transformers, auto), "from_pretrained", full)
     with pytest.raises(torch.OutOfMemoryError):
         load_model(tmp_path, dtype="auto", auto=auto)

@@ -94,6 +94,9 @@ class ScriptedStage:
     def safe_lesson(self, pool):
         return self._lesson(f"safe after {len(pool)}")
 
+    def refusal_lesson(self, replies):
+        return self._lesson(f"refusals beside {len(replies)}")
+
     def _lesson(self, name: str):
         return lambda rng: (question(rng.randrange(100)), name)
 

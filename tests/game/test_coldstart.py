@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from scripted import player, question
+from scripted import ScriptedWorld, player, question
 from scripted_match import ScriptedLearner
 
-from sectow_fast.game.coldstart import run_lessons
+from sectow_fast.game.coldstart import OWN_LEAST, own_replies, run_lessons, whole_sentences
 from sectow_fast.types import UserError
 
 
@@ -53,9 +53,12 @@ def test_the_engine_sleeps_for_the_phase_and_draws_from_the_new_weights_after_it
 
 
 def test_the_rate_warms_up_and_decays():
-    _, pupil, _ = taught(steps=100, batch=1)
+    _, pupil, _ = taught(steps=200, batch=1)
     assert pupil.rates[0] == pytest.approx(0.1 / 40) and pupil.rates[45] == pytest.approx(0.1)
-    assert pupil.rates[99] < 0.005
+    assert pupil.rates[199] < 0.005
+    # A short phase reaches its rate, too.
+    _, short, _ = taught(steps=12, batch=1)
+    assert short.rates[:3] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1])
 
 
 def test_a_resumed_phase_draws_what_the_whole_one_would_have():
@@ -97,3 +100,45 @@ def test_skips_are_counted_in_a_row():
         on_step=lambda record, events: records.append(record.measures["skipped_in_row"]),
     )
     assert records == [1.0, 2.0, 0.0, 1.0, 2.0, 0.0, 1.0]
+
+
+def replies(say, harmless=20, count=16):
+    who, world = player(say), ScriptedWorld(harmless=harmless)
+    return own_replies(world, who, count=count, max_new_tokens=8, seed="s")
+
+
+def test_own_replies_are_right_whole_and_no_refusals():
+    def say(request, number, sample):
+        return {0: "sorry", 1: "wrong", 2: None}.get(int(request.split()[-1]), "fine")
+
+    found = replies(say, count=20)
+    assert set(found.values()) == {"fine"} and len(found) == 17
+    assert not {"q0", "q1", "q2"} & set(found)
+    assert len(replies(say, count=12)) <= 12
+
+
+def test_a_refusal_is_no_reply_of_its_own_where_no_answer_is_known(monkeypatch):
+    cases = [question(number, None) for number in range(20)]
+    monkeypatch.setattr(ScriptedWorld, "train_cases", lambda world, label: cases)
+    found = replies(lambda request, *_: "sorry" if request.endswith("7") else "words", count=20)
+    assert len(found) == 18 and set(found.values()) == {"words"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Take it. Then fold", "Take it."),
+        ("Steps:\n1. Take it!\n2.", "Steps:\n1. Take it!"),
+        ("3.5 is more than 2", ""),
+        ("no end", ""),
+        ("Who knows? He said", "Who knows?"),
+    ],
+)
+def test_a_cut_reply_is_taught_up_to_its_last_sentence(text, kept):
+    assert whole_sentences(text) == kept
+
+
+def test_a_defender_without_replies_of_its_own_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"coldstart.refusal_steps: found 0 of 16 .* expected 8"):
+        replies(lambda *_: "sorry")
+    assert OWN_LEAST == 8

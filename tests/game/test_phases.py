@@ -10,7 +10,7 @@ from test_rounds import match_of, played
 
 from sectow_fast.game.schedule import schedule
 from sectow_fast.learn.phase import NonFiniteRun
-from sectow_fast.tug import PHASES
+from sectow_fast.tug import PHASES, play
 from sectow_fast.types import UserError
 
 
@@ -133,3 +133,30 @@ def test_a_round_of_a_checkpoint_that_cannot_be_read_is_named():
     state = match.state() | {"rounds": [{"round": 1}]}
     with pytest.raises(UserError, match=r"^checkpoint: field rounds"):
         match.restore(state)
+
+
+def test_a_given_defender_is_taught_beside_its_own_replies_which_a_resumed_run_still_has():
+    settings = dict(model__defender="x", coldstart__refusal_steps=3, rounds=0)
+    match, journal = match_of(**settings)
+    seen = []
+    on_step = journal.on_step
+
+    def stop(record, events):
+        on_step(record, events)
+        seen.append(json.loads(json.dumps(match.state())))
+
+    journal.on_step = stop
+    play(match, journal)
+    attacker, taught = match.cast.learners
+    decode = match.stage.codec.decode
+    words = {decode(reply) for batch in taught.batches for _, reply in batch}
+    assert len(match.own_replies) == 8 and words == {"refusals beside 8"}
+    assert taught.player is match.cast.defender and max(taught.rates) <= 1e-5
+    # Its attacker was forked before it learnt to refuse, and not again.
+    assert match.cast.said == ["fork", "save round 0"] and attacker.player is match.cast.attacker
+    again, journal = match_of(**settings)
+    again.restore(seen[-2])
+    calls = len(again.cast.defender.engine.calls)
+    PHASES["coldstart-refusals"](again, journal, 0)
+    assert again.own_replies == match.own_replies
+    assert len(again.cast.defender.engine.calls) == calls  # nothing was asked a second time

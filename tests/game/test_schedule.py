@@ -34,6 +34,21 @@ def test_a_given_defender_needs_no_cold_start_and_a_given_attacker_neither():
     assert schedule(both)[:2] == [(0, "evaluate"), (1, "attack")]
 
 
+def test_a_given_defender_is_taught_refusals_after_the_attacker_was_forked_from_it():
+    taught = dict(coldstart__refusal_steps=3, rounds=0)
+    assert schedule(small(model__defender="x", **taught)) == [
+        (0, "coldstart-attacker"), (0, "coldstart-refusals"), (0, "evaluate")
+    ]  # fmt: skip
+    assert schedule(small(**taught)) == [*COLD, (0, "evaluate")]
+
+
+def test_a_given_attacker_is_taught_where_it_is_asked_for():
+    both = dict(model__defender="x", model__attacker="y", rounds=0)
+    assert schedule(small(**both)) == [(0, "evaluate")]
+    asked = small(**both, coldstart__teach_attacker=True)
+    assert schedule(asked) == [(0, "coldstart-attacker"), (0, "evaluate")]
+
+
 def test_without_iteration_there_is_one_defence_as_long_as_all_and_nothing_new_is_written():
     config = small(rounds=3, ablate=("no-iteration",))
     assert schedule(config) == [*COLD[:2], (0, "evaluate"), (1, "defend"), (1, "evaluate")]

@@ -21,6 +21,7 @@ from sectow_fast.data.sandbox.model import (
 from sectow_fast.data.sandbox.proxies import make_proxies
 from sectow_fast.data.sandbox.space import SandboxSpace
 from sectow_fast.data.sandbox.world import REFUSAL, SandboxWorld
+from sectow_fast.model_folder import check_folder
 from sectow_fast.protocols import DataRow, Judge, Lesson
 from sectow_fast.types import Attack, UserError
 
@@ -68,11 +69,7 @@ class SandboxStage:
             if folder is None:
                 continue
             path = Path(folder)
-            if not (path / "config.json").is_file():
-                raise UserError(
-                    f"model.{name} {folder}: found no config.json, expected a model's folder;"
-                    " give one that save_pretrained wrote"
-                )
+            check_folder(path, role=f"model.{name}")
             loaded = load_processor(path, role=f"model.{name}")
             if loaded.tokenizer.get_vocab() != own.tokenizer.get_vocab():
                 raise UserError(
@@ -125,6 +122,10 @@ class SandboxStage:
     def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
         share = self.config.defend.harmless_share
         return partial(self._lessons.safe, pool=pool, harmless_share=share)
+
+    def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:
+        """See `protocols.Stage`; here the right replies are known."""
+        return partial(self._lessons.safe, pool=(), harmless_share=0.5)
 
     def versions(self) -> dict[str, str]:
         import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,7 @@ class SuiteCase:
     options: tuple[str, ...] = ()  # multiple choice: option i is the letter chr(65 + i)
     answer: str | None = None  # a letter, or words; several right ones are parted by "\n"
     reply: str | None = None  # the reply to be taught (VLGuard)
+    words: str | None = None  # the request without its picture; None: it needs it
     where: str = ""  # file and row, for messages
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -47,6 +48,12 @@ class SuiteCase:
     @property
     def images(self) -> tuple[str, ...]:
         return tuple(value for kind, value in self.parts if kind == "image")
+
+    def in_words(self) -> SuiteCase | None:
+        """The same case with no picture; None where the suite has no words for what it shows."""
+        if not self.images:
+            return self
+        return None if self.words is None else replace(self, parts=(("text", self.words),))
 
     def as_case(self, store: str) -> Case:
         """The carrier that training uses; its pictures' keys are "STORE/KEY" (`StoresByName`)."""

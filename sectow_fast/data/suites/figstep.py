@@ -56,13 +56,15 @@ class FigStep:
             key = f"{base}images/{SPLITS[split]}/query_ForbidQI_{category}_{task}_6.png"
             if row.get("image") is not None:
                 key = picture_key(root, found, ("image",))
+            goal = tables.field(row, "instruction", where)
             yield SuiteCase(
                 id=f"figstep:{split}:{category}-{task}",
                 suite="figstep",
                 split=split,
                 label="unsafe",
                 parts=(("image", key), ("text", wording.figstep)),
-                goal=tables.field(row, "instruction", where),
+                goal=goal,
+                words=goal,
                 category=tables.field(row, "category_name", where),
                 format=kind,
                 group=f"{category}-{task}",

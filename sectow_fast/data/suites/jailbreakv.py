@@ -21,6 +21,7 @@ PATTERNS = {
     for split, stem in (("28k", "JailBreakV_28K"), ("mini", "mini_JailBreakV_28K"))
 }
 FORMATS = ("Template", "Logic", "Persuade", "figstep", "SD", "typo", "SD_typo")
+IN_WORDS = FORMATS[:3]  # their pictures say nothing; those of the others hold the request
 COLUMNS = ("id", "jailbreak_query", "redteam_query", "format", "policy")
 PICTURES = ("image_path", "image")
 MORE = ("from", "transfer_from_llm", "selected_mini")
@@ -54,6 +55,7 @@ class JailBreakV:
                 label="unsafe",
                 parts=(("image", picture_key(root, found, PICTURES)), ("text", prompt)),
                 goal=goal,
+                words=prompt if kind in IN_WORDS else goal,
                 category=tables.field(row, "policy", where),
                 format=kind,
                 group=f"{prompt}\n{goal}",

@@ -130,6 +130,7 @@ def _case(
         label="unsafe",
         parts=(*shown, ("text", words)),
         goal=goal,
+        words=goal,
         category=scenario,
         format=kind,
         group=f"{scenario}:{number}",

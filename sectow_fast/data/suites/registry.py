@@ -16,6 +16,7 @@ from typing import Any
 
 from sectow_fast.data.images import FolderImages, ImageStore, by_folder
 from sectow_fast.data.suites.cases import Refused, Suite, SuiteCase
+from sectow_fast.data.suites.in_words import in_words
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.data.whole import unshowable
 from sectow_fast.registry import Registry
@@ -85,6 +86,7 @@ class OpenSuite:
     root: Path
     images: ImageStore
     wording: Wording = field(default_factory=Wording)
+    text_only: bool = False  # pictures give way to the suite's words for them
 
     @property
     def name(self) -> str:
@@ -135,6 +137,10 @@ class OpenSuite:
                     f" {seen[case.id]}"
                 )
             seen[case.id] = case.where
+        if self.text_only:
+            cases, note = in_words(self.name, cases)
+            if notes is not None and note:
+                notes.append(note)
         if isinstance(self.images, FolderImages) and not skip_broken:
             self._check_pictures(self.images, [key for case in cases for key in case.images])
         return cases
@@ -197,7 +203,11 @@ class OpenSuite:
 
 
 def open_suite(
-    spec: SuiteSpec, *, training: bool = False, wording: Wording | None = None
+    spec: SuiteSpec,
+    *,
+    training: bool = False,
+    wording: Wording | None = None,
+    text_only: bool = False,
 ) -> OpenSuite:
     """The suite of a spec. UserError: unknown name or split, wrong folder, licence against it."""
     _register_built_in()
@@ -221,7 +231,12 @@ def open_suite(
             f"suite {info.name}: found another layout in {spec.folder}, expected {info.layout}"
         )
     return OpenSuite(
-        suite=suite, split=split, root=root, images=suite.images(root), wording=wording or Wording()
+        suite=suite,
+        split=split,
+        root=root,
+        images=suite.images(root),
+        wording=wording or Wording(),
+        text_only=text_only,
     )
 
 

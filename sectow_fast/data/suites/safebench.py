@@ -66,6 +66,7 @@ class SafeBench:
                     label="unsafe",
                     parts=(("image", key), ("text", text)),
                     goal=text,
+                    words=text,
                     category=name,
                     format="image+text",
                     group=f"{number}-{line}",

@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[Label, str]] = {
     "unsafe_instruction": ("unsafe", "safe picture, unsafe words"),
     "instruction": ("unsafe", "unsafe picture"),
 }
+WHOLE = "safe picture, unsafe words"  # what is unsafe needs no picture
 
 
 class VLGuard:
@@ -62,6 +63,7 @@ class VLGuard:
                     label=label,
                     parts=(("image", picture), ("text", words)),
                     goal=words if label == "unsafe" else None,
+                    words=words if kind == WHOLE else None,
                     category=tables.optional(row, "harmful_category") or "safe",
                     format=kind,
                     group=f"{split}/{row['image']}",
