@@ -1,4 +1,4 @@
-"""What a run needs of the sandbox, in one place: world, codec, lessons, and how models are kept."""
+"""What a run needs of an embedded world: world, codec, lessons, and how models are kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec, kept_pictures
+from sectow_fast.data.dual.lessons import DualLessons
+from sectow_fast.data.dual.world import DualWorld
 from sectow_fast.data.processor import cap_pixels, load_processor
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import (
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
     import torch
 
 
+def _world(config: Config) -> tuple[SandboxWorld | DualWorld, Lessons | DualLessons]:
+    """The world that `sandbox.world` names, and what is taught of it."""
+    if config.sandbox.world == "dual":
+        dual = DualWorld(seed=config.seed, config=config.sandbox)
+        return dual, DualLessons(world=dual)
+    small = SandboxWorld(seed=config.seed, config=config.sandbox)
+    return small, Lessons(world=small)
+
+
 class SandboxStage:
     """The stage of `match.Match`."""
 
@@ -37,9 +48,8 @@ class SandboxStage:
         # Its bars would tear the live display, and the models here load in milliseconds.
         logging.disable_progress_bar()
         self.config = config
-        self.world = SandboxWorld(seed=config.seed, config=config.sandbox)
+        self.world, self._lessons = _world(config)
         self.measures = self.world.measures
-        self._lessons = Lessons(world=self.world)
         self.lessons: dict[str, Lesson] = {
             "coldstart-caption": self._lessons.caption,
             "coldstart-defender": self._lessons.instruct,
