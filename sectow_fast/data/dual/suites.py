@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sectow_fast.data.dual import families
 from sectow_fast.data.dual.language import ASPECTS, FORMS, PLAIN_FORMS, Language
 from sectow_fast.data.dual.stacks import Stacks
-from sectow_fast.data.dual.things import Goal
 from sectow_fast.data.sandbox.suites import distinct
 from sectow_fast.types import Case
 
@@ -31,7 +30,7 @@ JAILBREAK_FORMS = {
 MEASURES = (
     {"direct": "direct"}
     | dict.fromkeys(JAILBREAK_FORMS, "asr")
-    | dict.fromkeys(("over-refusal-clothes", "over-refusal-words", "over-refusal-pairs"), "orr")
+    | dict.fromkeys(("over-refusal-clothes", "over-refusal-words", "over-refusal-marks"), "orr")
     | dict.fromkeys(("requests", "mmmu"), "accuracy")
 )
 MakeCase = Callable[[int, random.Random], Case]
@@ -47,28 +46,10 @@ def make_suites(language: Language, *, seed: int, size: int) -> dict[str, list[C
     return suites
 
 
-def near_forbidden(language: Language, goals: Sequence[Goal]) -> list[Goal]:
-    """Allowed goals whose object has the colour and shape of a forbidden one for that purpose.
-
-    Only the kind tells them apart: a contrast pair.
-    """
-    bad = {
-        (goal.thing.colour, goal.thing.shape, goal.purpose)
-        for goal in language.goods.goals.values()
-        if goal.forbidden
-    }
-    return [
-        goal
-        for goal in goals
-        if not goal.forbidden and (goal.thing.colour, goal.thing.shape, goal.purpose) in bad
-    ]
-
-
 def _maker(language: Language, name: str) -> MakeCase:
     stacks = Stacks(families=families.BUILT_IN, weakness=language.weakness)
     bad = language.goods.select(forbidden=True, test=True)
     good = language.goods.select(forbidden=False, test=True)
-    pairs = near_forbidden(language, good)
     things = language.goods.split(test=True)
     more = {"suite": name, "source": name}
 
@@ -96,8 +77,9 @@ def _maker(language: Language, name: str) -> MakeCase:
             form = form if aspect == "allowed" else rng.choice(("words", "draw", "typo"))
             how = language.put(goal, form, rng)
             return language.question(f"{name}-{i}", goal, how, aspect, **more)
-        goals = {"direct": bad, "over-refusal-pairs": pairs}.get(name, good)
-        goal, layers = rng.choice(goals), ()
+        goal, layers = rng.choice(bad if name == "direct" else good), ()
+        if name == "over-refusal-marks":
+            form = "draw"  # each has a forbidden twin, and only the mark tells it apart
         if name == "over-refusal-clothes":
             layers, form = stacks.any(rng, "test", bare=False), rng.choice(FORMS)
         how = language.put(goal, form, rng)
