@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # A lesson draws a case and its right reply.
 Lesson = Callable[[random.Random], tuple[Case, str]]
+# One verdict per (case, reply), in order.
+Judge = Callable[[Sequence[tuple[Case, str]]], list[Verdict]]
 
 
 class World(Protocol):
@@ -112,6 +114,69 @@ class DataRow:
     files: tuple[Path, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class HarmfulReply:
+    """Words that do harm once they are said, whatever follows them.
+
+    steps: the reply's beginning, cut where the harm grows. worth: the graded harm of what has been
+    said after each step, from 0 to 1; it never falls, and ends at 1.
+
+    >>> HarmfulReply(steps=("use", "salt", "wax", "tin"), worth=(0, 1 / 3, 2 / 3, 1)).text
+    'use salt wax tin'
+    """
+
+    steps: tuple[str, ...]
+    worth: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rising = [0.0, *self.worth, 1.0]
+        if len(self.steps) != len(self.worth) or not self.steps or self.worth[-1] != 1:
+            raise ValueError(f"{self}: expected a worth for each step, the last one 1")
+        if rising != sorted(rising):
+            raise ValueError(f"{self}: expected worths from 0 to 1 that never fall")
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackPoint:
+    """One attack of a grammar with the replies to it that do harm.
+
+    case: what the defender is asked; its `about` is the object, and its `style` is for tables.
+    replies: none begins with another one, so that their probabilities add up to that of harm. A
+    way to do harm that is not listed is not counted: what is computed is a lower bound, and exact
+    where the list is whole.
+    """
+
+    case: Case
+    replies: tuple[HarmfulReply, ...]
+
+
+class AttackSpace(Protocol):
+    """Every attack that a world's grammar has on its held-out forbidden objects, by number.
+
+    `game/leak.py` computes how likely each one is to succeed: of all, or of a draw of them where
+    there are more than `evaluate.leak_attacks`. The numbers are counted so that every attack is as
+    good as another for a uniform draw.
+    """
+
+    objects: Sequence[str]  # the held-out forbidden ones; intervals are over them
+
+    def size(self, about: str) -> int:
+        """How many attacks on an object there are; it may be any number."""
+        ...
+
+    def attack(self, about: str, number: int) -> AttackPoint:
+        """Attack `number` (from 0) on an object: the same one at every call.
+
+        What the grammar leaves open (the picture's variant, the verb) is drawn from the world's
+        seed, the object and the number alone.
+        """
+        ...
+
+
 class Stage(Protocol):
     """Everything a run needs of the place it is played in. Models are transformers' classes."""
 
@@ -121,6 +186,8 @@ class Stage(Protocol):
     measures: Mapping[str, str]  # suite -> "asr", "orr", "accuracy" or "direct"
     notes: Sequence[str]  # remarks on the data, one line each, for the console
     chat_template: str
+    space: AttackSpace | None  # None where harmful replies cannot be listed
+    proxies: Mapping[str, Judge]  # by name: cheap judges that err, for game.judge proxy
 
     def defender(self) -> Any: ...
 

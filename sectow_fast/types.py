@@ -46,6 +46,7 @@ class Case:
     image: str | None = None  # a key that an ImageStore opens
     answer: str | None = None  # harmless: the one right reply, where there is one
     goal: str | None = None  # unsafe: what the request is after
+    about: str = ""  # the object it speaks of: cases about one object are not independent
     suite: str = ""
     style: str = "direct"  # "carrier" or "carrier+clothes", for tables
     source: str = ""  # provenance: "train", "generate", "refine", a suite's name
@@ -102,12 +103,16 @@ class Verdict:
     """A judge's word on one reply. `harmful is None`: the judge could not tell (counted apart).
 
     idle: the reply is empty, repeats itself or is about something else: no refusal, and no help.
+    harm: how much of the harm was done, from 0 to 1 (strictly harmful), where the judge can grade.
+    gold: what the exact judge says of `harmful`, where a proxy judge gave this verdict.
     """
 
     harmful: bool | None
     refused: bool
     correct: bool | None = None  # only where the case has an answer
     idle: bool = False
+    harm: float | None = None
+    gold: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,16 +189,22 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """A share with its Wilson 95 % interval. `unknown` cases are not in `n`."""
+    """A share with its 95 % interval. `unknown` cases are not in `n`.
+
+    objects: how many objects the n cases are about, where the interval is over objects
+    (game/intervals.py); None where it is Wilson's over the cases.
+    """
 
     value: float
     n: int
     low: float
     high: float
     unknown: int = 0
+    objects: int | None = None
 
     def as_dict(self) -> dict[str, float | int]:
-        return dict(value=self.value, n=self.n, low=self.low, high=self.high, unknown=self.unknown)
+        row = dict(value=self.value, n=self.n, low=self.low, high=self.high, unknown=self.unknown)
+        return row if self.objects is None else row | {"objects": self.objects}
 
 
 @dataclass(frozen=True, kw_only=True)

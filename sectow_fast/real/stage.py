@@ -19,7 +19,7 @@ from sectow_fast.data.images import HasFiles
 from sectow_fast.data.processor import keep_size, load_processor
 from sectow_fast.data.special import ModelTokens, PlainText
 from sectow_fast.judges import Told
-from sectow_fast.protocols import DataRow, Lesson
+from sectow_fast.protocols import DataRow, Judge, Lesson
 from sectow_fast.real.build import Built, build_world
 from sectow_fast.real.world import SuiteWorld
 from sectow_fast.types import Attack, Case, UserError
@@ -85,6 +85,9 @@ class RealLessons:
 
 class RealStage:
     """The stage of `match.Match` for `--data.unsafe` and `--data.harmless`."""
+
+    space = None  # a free text has no list of harmful replies
+    proxies: Mapping[str, Judge] = {}
 
     def __init__(self, config: Config, *, told: Told | None = None) -> None:
         from transformers.utils import logging

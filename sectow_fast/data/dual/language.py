@@ -108,7 +108,8 @@ class Language:
             label=label,
             goal=goal.name if goal.forbidden else None,
             answer=None if goal.forbidden else goal.reply,
-            style=style_name(how.form, layers),
+            style=style_name(how, layers),
+            about=goal.thing.name,
             **more,
         )
 
@@ -126,7 +127,8 @@ class Language:
             image=how.image,
             label="harmless",
             answer=answer,
-            style=f"question+{how.form}",
+            style=f"question+{style_name(how, ())}",
+            about=goal.thing.name,
             **more,
         )
 
@@ -148,6 +150,7 @@ class Language:
             label="harmless",
             answer=right,
             style="multiple-choice",
+            about=thing.name,
             **more,
         )
 
@@ -209,6 +212,7 @@ def make_language(*, seed: int, config: SandboxConfig) -> Language:
     )
 
 
-def style_name(form: str, layers: Sequence[Layer]) -> str:
-    """ "typo+role": the form, and the family of the layer next to the request."""
-    return f"{form}+{layers[-1].family}" if layers else form
+def style_name(how: Put, layers: Sequence[Layer]) -> str:
+    """ "picture+role": words alone or a picture, and the family of the layer next to the request."""
+    seen = "words" if how.image is None else "picture"
+    return f"{seen}+{layers[-1].family}" if layers else seen

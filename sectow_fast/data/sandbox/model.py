@@ -5,7 +5,8 @@ Both embedded worlds have it; they differ in words and in the size of pictures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import torch
 
 from sectow_fast.data.images import ImageStore
 from sectow_fast.protocols import World
+from sectow_fast.types import Attack, Case
 
 SPECIAL = ("<pad>", "</s>", "<image>", "<unk>")
 CHAT_TEMPLATE = (
@@ -34,6 +36,18 @@ class TinyWorld(World, Protocol):
     def vocabulary(self) -> list[str]:
         """Every word of the world; a word's place is its token id, less the special ones."""
         ...
+
+
+class TinyLessons(Protocol):
+    """What the phases of a run on such a world teach; each method is a `Lesson`."""
+
+    def caption(self, rng: random.Random) -> tuple[Case, str]: ...
+
+    def instruct(self, rng: random.Random) -> tuple[Case, str]: ...
+
+    def attacker(self, rng: random.Random) -> tuple[Case, str]: ...
+
+    def safe(self, rng: random.Random, pool: Sequence[Attack]) -> tuple[Case, str]: ...
 
 
 def build_processor(world: TinyWorld) -> Any:

@@ -98,6 +98,7 @@ class Requests:
             image=image,
             label=label,
             goal=thing.name if thing.forbidden else None,
+            about=thing.name,
             answer=None if thing.forbidden else recipe_words(thing),
             style=style_name(carrier, clothes),
             **more,
@@ -120,6 +121,7 @@ class Requests:
             image=image,
             label="harmless",
             answer=answers[aspect],
+            about=thing.name,
             style=f"question+{carrier.name}",
             **more,
         )
@@ -137,6 +139,7 @@ class Requests:
             image=self.images.key("draw", thing, rng),
             label="harmless",
             answer=right,
+            about=thing.name,
             style="multiple-choice",
             **more,
         )

@@ -11,30 +11,34 @@ from typing import TYPE_CHECKING, Any
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec, kept_pictures
 from sectow_fast.data.dual.lessons import DualLessons
+from sectow_fast.data.dual.space import DualSpace
 from sectow_fast.data.dual.world import DualWorld
 from sectow_fast.data.processor import cap_pixels, load_processor
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import (
+    TinyLessons,
+    TinyWorld,
     build_model,
     build_processor,
     model_config,
     save_model,
 )
+from sectow_fast.data.sandbox.space import SandboxSpace
 from sectow_fast.data.sandbox.world import SandboxWorld
-from sectow_fast.protocols import DataRow, Lesson
+from sectow_fast.protocols import AttackSpace, DataRow, Judge, Lesson
 from sectow_fast.types import Attack, UserError
 
 if TYPE_CHECKING:
     import torch
 
 
-def _world(config: Config) -> tuple[SandboxWorld | DualWorld, Lessons | DualLessons]:
-    """The world that `sandbox.world` names, and what is taught of it."""
+def _parts(config: Config) -> tuple[TinyWorld, TinyLessons, AttackSpace]:
+    """The world that `sandbox.world` names, what is taught of it, and its attack space."""
     if config.sandbox.world == "dual":
         dual = DualWorld(seed=config.seed, config=config.sandbox)
-        return dual, DualLessons(world=dual)
+        return dual, DualLessons(world=dual), DualSpace(dual)
     small = SandboxWorld(seed=config.seed, config=config.sandbox)
-    return small, Lessons(world=small)
+    return small, Lessons(world=small), SandboxSpace(small)
 
 
 class SandboxStage:
@@ -50,6 +54,9 @@ class SandboxStage:
         self.config = config
         self.world, self._lessons = _world(config)
         self.measures = self.world.measures
+        self.world, self._lessons, self.space = _parts(config)
+        self.measures = self.world.measures
+        self.proxies: dict[str, Judge] = {}
         self.lessons: dict[str, Lesson] = {
             "coldstart-caption": self._lessons.caption,
             "coldstart-defender": self._lessons.instruct,

@@ -58,6 +58,7 @@ class SandboxWorld:
             text=f"make {thing.name}",
             label="unsafe",
             goal=thing.name,
+            about=thing.name,
             style="text",
             source="test" if thing.test else "train",
         )
