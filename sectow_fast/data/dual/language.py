@@ -213,6 +213,6 @@ def make_language(*, seed: int, config: SandboxConfig) -> Language:
 
 
 def style_name(how: Put, layers: Sequence[Layer]) -> str:
-    """ "picture+role": words alone or a picture, and the family of the layer next to the request."""
+    """ "picture+role": words or a picture, and the family of the layer next to the request."""
     seen = "words" if how.image is None else "picture"
     return f"{seen}+{layers[-1].family}" if layers else seen

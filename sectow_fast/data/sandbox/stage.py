@@ -52,8 +52,6 @@ class SandboxStage:
         # Its bars would tear the live display, and the models here load in milliseconds.
         logging.disable_progress_bar()
         self.config = config
-        self.world, self._lessons = _world(config)
-        self.measures = self.world.measures
         self.world, self._lessons, self.space = _parts(config)
         self.measures = self.world.measures
         self.proxies: dict[str, Judge] = {}
