@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +20,11 @@ from sectow_fast.data.dual import (
 )
 from sectow_fast.data.dual.families import FAMILIES
 from sectow_fast.data.dual.language import PLAIN_FORMS, Plan
-from sectow_fast.data.dual.pictures import BLANK
+from sectow_fast.data.dual.pictures import BLANK, write_name
 from sectow_fast.data.dual.things import PURPOSES
 from sectow_fast.data.dual.ways import WAYS
 from sectow_fast.game.tasks import attack_task
+from sectow_fast.plugins import load_plugins
 from sectow_fast.types import Attack, Case, UserError
 
 CONFIG = SandboxConfig(suite_size=20, world="dual")
@@ -229,27 +231,17 @@ def _forgotten():
         yield
 
 
-def frame(draw, thing, rng):
-    draw.rectangle((1, 1, 4 + thing.number % 20, 9), outline=(250, 250, 250))
-    return 16
+EXAMPLE = Path(__file__).parents[1] / "extend" / "examples" / "dual_attack.py"
 
 
 def test_a_family_and_a_way_from_outside_change_nothing_else(_forgotten):
-    register_family(Family(name="song", opening="sing", train=("low", "high"), test=("la", "lo")))
-    register_way(
-        Way(
-            name="frame",
-            tells=lambda old: (True, True),
-            place=painted("frame"),
-            paints={"frame": frame},
-        )
-    )
+    load_plugins([str(EXAMPLE)])
     world = DualWorld(seed=3, config=CONFIG)
-    before = WORLD.vocabulary()
-    assert set(world.vocabulary()) - set(before) == {"<frame>", "sing", "low", "high", "la", "lo"}
+    own = {"<mirror>", "sing", "low", "high", "fast", "slow", "la", "lo"}
+    assert set(world.vocabulary()) - set(WORLD.vocabulary()) == own
     old, new = LANGUAGE.weakness, world.language.weakness
     assert old.strong < new.strong and old.kept < new.kept
-    assert {k: v for k, v in new.openers.items() if k != "song"} == old.openers
+    assert {key: fits for key, fits in new.openers.items() if key != "song"} == old.openers
     assert world.suites() == WORLD.suites()
     rng, said = random.Random(0), []
     for given in list(world.seeds("train")) * 3:
@@ -257,9 +249,9 @@ def test_a_family_and_a_way_from_outside_change_nothing_else(_forgotten):
         case = world.realise(words, given, rng=rng, attack_id="a")
         assert case is not None and case.goal == given.goal
         said.append((words, case))
-    framed = [case for words, case in said if "<frame>" in words]
-    assert framed and all(case.image.startswith("frame/") for case in framed)
-    assert world.images.open(framed[0].image).size == (32, 32)
+    mirrored = [case for words, case in said if "<mirror>" in words]
+    assert mirrored and all(case.image.startswith("mirror/") for case in mirrored)
+    assert world.images.open(mirrored[0].image).size == (32, 32)
     assert any("sing low" in words for words, _ in said)
     assert not any("sing la" in words for words, _ in said)
 
@@ -286,7 +278,7 @@ def test_a_family_that_cannot_be_is_refused(_forgotten, change, message):
         ({"name": "keep"}, "way 'keep': found the name taken"),
         ({"name": "a b"}, "way 'a b': found this name"),
         ({"weight": -1}, "found weight -1"),
-        ({"paints": {"draw": frame}}, "found the form 'draw'"),
+        ({"paints": {"draw": write_name}}, "found the form 'draw'"),
     ],
 )
 def test_a_way_that_cannot_be_is_refused(_forgotten, change, message):
