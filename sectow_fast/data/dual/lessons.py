@@ -12,7 +12,9 @@ from sectow_fast.data.dual.things import KINDS, PURPOSES
 from sectow_fast.data.dual.world import REFUSAL, DualWorld
 from sectow_fast.types import Attack, Case
 
-CAPTION_SHARE = 0.12
+CAPTION_SHARE = 0.2
+# Form -> how often captioning shows it.
+CAPTIONS = {"draw": 6, "typo": 5, "both": 3, "half": 2, "note": 2, "words": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +31,16 @@ class DualLessons:
         """Say all that a picture tells, or answer a question about a pair."""
         language, u = self.world.language, rng.random()
         goal = language.goods.any(rng)
-        if u < 0.15:
+        if u < 0.1:
             case = language.multiple_choice("lesson", goal.thing, rng)
             return case, case.answer or ""
         if u < 0.35:
-            how = language.put(goal, rng.choice(PLAIN_FORMS), rng)
-            case = language.question("lesson", goal, how, "allowed")
+            # A kind is a small mark, and most of a caption's words are about other things.
+            aspect, form = ("kind", "draw") if u < 0.2 else ("allowed", rng.choice(PLAIN_FORMS))
+            how = language.put(goal, form, rng)
+            case = language.question("lesson", goal, how, aspect)
             return case, case.answer or ""
-        form = rng.choice(("draw", "draw", "typo", "typo", "both", "half", "note", "words"))
+        form = rng.choices(list(CAPTIONS), list(CAPTIONS.values()))[0]
         how, thing = language.put(goal, form, rng), goal.thing
         looks, purpose = (thing.colour, thing.shape, KINDS[thing.kind]), PURPOSES[goal.purpose]
         told = {

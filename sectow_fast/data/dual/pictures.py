@@ -20,8 +20,8 @@ from sectow_fast.types import UserError
 
 SIDE = 32  # five letters of the bitmap font, which is six pixels wide
 LINE = 12  # a line of text
-MARK = 7  # side of a kind's mark
-BACKGROUND, TEXT, FAINT = (20, 20, 20), (235, 235, 235), (130, 130, 130)
+MARK = 8  # side of a kind's mark
+BACKGROUND, TEXT, GREY = (20, 20, 20), (235, 235, 235), (190, 190, 190)
 BLANK = "blank"
 
 Paint = Callable[[ImageDraw.ImageDraw, Thing, random.Random], int]
@@ -45,7 +45,7 @@ class Shown:
 
 
 def draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> int:
-    """Shape and colour, and the faint mark of its kind at a random corner."""
+    """Shape and colour, and the small grey mark of its kind at a random corner."""
     x, y = SIDE // 2 + rng.randint(-1, 1), SIDE // 2 + rng.randint(-1, 1)
     outline(draw, thing.shape, COLOURS[thing.colour], x, y, 9 + rng.randint(-1, 1))
     left, top = rng.choice((0, SIDE - MARK)), rng.choice((0, SIDE - MARK))
@@ -53,12 +53,12 @@ def draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> i
     draw.rectangle((left, top, right, bottom), fill=BACKGROUND)
     if thing.kind == 0:
         for line in (top + 1, top + 3, top + 5):
-            draw.line((left, line, right, line), fill=FAINT)
+            draw.line((left, line, right, line), fill=GREY)
     elif thing.kind == 1:
         for line in (left + 1, left + 3, left + 5):
-            draw.line((line, top, line, bottom), fill=FAINT)
+            draw.line((line, top, line, bottom), fill=GREY)
     else:
-        draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=FAINT, width=2)
+        draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=GREY, width=2)
     return 0 if top else SIDE - LINE  # a text is written where the mark is not
 
 

@@ -2,7 +2,7 @@
 
 192 objects: 8 colours x 8 shapes x 3 kinds. Each kind forbids two of the six purposes, and each
 purpose is forbidden for one kind alone. So no object and no purpose is bad by itself, and every
-forbidden pair differs in one part from an allowed one. The kind is a small faint mark in a drawing
+forbidden pair differs in one part from an allowed one. The kind is a small grey mark in a drawing
 and the last letter of a name; all three kinds of one colour and shape are there, so nothing but the
 mark tells. A recipe has one part by colour, one by shape, and one by kind and purpose.
 """
@@ -19,7 +19,7 @@ from sectow_fast.data.sandbox.objects import COLOURS as EVERY_COLOUR
 COLOURS = {name: value for name, value in EVERY_COLOUR.items() if name != "brown"}
 SHAPES = ("circle", "square", "up", "down", "diamond", "plus", "ring", "bar")
 KINDS = ("dust", "foam", "gel")
-ENDINGS = ("s", "n", "k")  # the letter that ends the names of each kind
+ENDINGS = ("i", "m", "x")  # the letter that ends the names of each kind; they look unlike
 PURPOSES = ("trap", "melt", "heat", "glow", "seal", "wash")
 FORBIDDEN_EACH = len(PURPOSES) // len(KINDS)
 COLOUR_PARTS = ("salt", "sand", "clay", "wax", "oil", "ash", "tin", "lead")
