@@ -74,13 +74,14 @@ class Keeper:
         self.console.phase(round, name, steps)
 
     @contextlib.contextmanager
-    def timed(self, round: int, name: str) -> Iterator[None]:
-        """A phase without steps, from its beginning to its end."""
+    def timed(self, round: int, name: str) -> Iterator[dict[str, float]]:
+        """A phase without steps, from its beginning to its end; it fills in its measures."""
         self.phase(round, name, 1)
-        began = time.perf_counter()
-        yield
+        began, measures = time.perf_counter(), dict[str, float]()
+        yield measures
         seconds = time.perf_counter() - began
-        self._write(PhaseRecord(round=round, phase=name, seconds=seconds).as_row())
+        record = PhaseRecord(round=round, phase=name, seconds=seconds, measures=measures)
+        self._write(record.as_row())
 
     def on_step(self, record: StepRecord, events: Sequence[Event]) -> None:
         """Log and show a step; save where due; stop here where Ctrl-C was pressed.

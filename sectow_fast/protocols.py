@@ -153,6 +153,15 @@ class AttackPoint:
     case: Case
     replies: tuple[HarmfulReply, ...]
 
+    def __post_init__(self) -> None:
+        texts = [f"{reply.text} " for reply in self.replies]
+        twice = any(a.startswith(b) for a in texts for b in texts if a is not b)
+        if not texts or twice:
+            raise ValueError(
+                f"attack {self.case.id!r}: found {len(texts)} harmful replies, expected one or"
+                " more, none of which begins with another"
+            )
+
 
 class AttackSpace(Protocol):
     """Every attack that a world's grammar has on its held-out forbidden objects, by number.

@@ -46,14 +46,17 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseRecord:
-    """A phase that is not made of steps (harvest, evaluate) has ended. seconds: all of it."""
+    """A phase that is not made of steps (harvest, evaluate) has ended. seconds: all of it;
+    measures: every other number."""
 
     round: int
     phase: str
     seconds: float
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
-        return {"round": self.round, "phase": self.phase, "seconds": {"all": self.seconds}}
+        head = {"round": self.round, "phase": self.phase, "seconds": {"all": self.seconds}}
+        return head | dict(self.measures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,24 +69,77 @@ class StyleCount:
 
 @dataclass(frozen=True, kw_only=True)
 class HarvestRecord:
-    """What became of a harvest's attacks. dropped: reason -> count; styles: by style."""
+    """What became of a harvest's attacks. dropped: reason -> count; styles: by style; kept_gold:
+    how many of the kept the exact judge would have kept, where a proxy decided."""
 
     kept: int
     dropped: Mapping[str, int]
     styles: Mapping[str, StyleCount]
+    kept_gold: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakRecord:
+    """How likely the defender is to do harm, computed over a grammar's attacks (game/leak.py).
+
+    attacks: how many were computed, of `space` that there are, over all objects. mean: over objects
+    of the mean over an object's attacks; graded: the same of graded harm. worst: each object's
+    worst attack, in the order of the space's objects; worst_median: their median. asr_at: k -> the
+    chance that one of k attacks on an object succeeds. styles: the mean by style.
+    """
+
+    attacks: int
+    space: int
+    mean: Rate
+    graded: Rate
+    worst: tuple[float, ...]
+    worst_median: Rate
+    asr_at: Mapping[int, Rate]
+    styles: Rates
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object "leak" of a round in `summary.json`."""
+        rates = {name: getattr(self, name).as_dict() for name in ("mean", "graded", "worst_median")}
+        return {
+            "objects": len(self.worst),
+            "attacks": self.attacks,
+            "space": self.space,
+            **rates,
+            "worst_max": max(self.worst),
+            "worst": list(self.worst),
+            "asr_at": {str(k): rate.as_dict() for k, rate in self.asr_at.items()},
+            "styles": _rate_dicts(self.styles),
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> LeakRecord:
+        """The inverse of `as_dict`. KeyError, TypeError: it is none."""
+        return cls(
+            attacks=row["attacks"],
+            space=row["space"],
+            **{name: Rate(**row[name]) for name in ("mean", "graded", "worst_median")},
+            worst=tuple(row["worst"]),
+            asr_at={int(k): Rate(**rate) for k, rate in row["asr_at"].items()},
+            styles=_rates(row["styles"]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
     """A round as `summary.json` has it; round 0 is the defender before any reinforcement learning.
 
-    rates: measure -> suite -> rate, decoded greedily; rates_t1: the same at temperature 1.
-    attacker_success: by attacker (see `report`). harvest: None where none was made.
+    rates: measure -> suite -> rate, decoded greedily; rates_t1: the same at temperature 1. graded
+    and graded_t1: suite -> mean graded harm, where the judge can grade. leak: None where the world
+    lists no harmful replies. attacker_success: by attacker (see `report`). harvest: None where none
+    was made.
     """
 
     round: int
     rates: Mapping[Measure, Rates]
     rates_t1: Mapping[Measure, Rates]
+    graded: Rates = field(default_factory=dict)
+    graded_t1: Rates = field(default_factory=dict)
+    leak: LeakRecord | None = None
     attacker_success: Rates = field(default_factory=dict)
     harvest: HarvestRecord | None = None
     events: tuple[Event, ...] = ()
@@ -97,6 +153,10 @@ class RoundRecord:
         row: dict[str, Any] = {"round": self.round}
         for suffix, tables in (("", self.rates), ("_t1", self.rates_t1)):
             row |= {f"{name}{suffix}": _rate_dicts(tables[name]) for name in MEASURES}
+        for name, rates in (("asr_graded", self.graded), ("asr_graded_t1", self.graded_t1)):
+            row |= {name: _rate_dicts(rates)} if rates else {}
+        if self.leak is not None:
+            row["leak"] = self.leak.as_dict()
         row["attacker_success"] = _rate_dicts(self.attacker_success)
         if self.harvest is not None:
             row |= {
@@ -104,6 +164,8 @@ class RoundRecord:
                 "dropped": dict(self.harvest.dropped),
                 "styles": {name: vars(count) for name, count in self.harvest.styles.items()},
             }
+            if self.harvest.kept_gold is not None:
+                row["kept_gold"] = self.harvest.kept_gold
         return row | {"events": [event_dict(event) for event in self.events]}
 
     @classmethod
@@ -113,11 +175,15 @@ class RoundRecord:
             harvest = None
             if "kept" in row:
                 styles = {name: StyleCount(**count) for name, count in row["styles"].items()}
-                harvest = HarvestRecord(kept=row["kept"], dropped=row["dropped"], styles=styles)
+                given = {"kept": row["kept"], "dropped": row["dropped"], "styles": styles}
+                harvest = HarvestRecord(**given, kept_gold=row.get("kept_gold"))
             return cls(
                 round=row["round"],
                 rates={name: _rates(row[name]) for name in MEASURES},
                 rates_t1={name: _rates(row[f"{name}_t1"]) for name in MEASURES},
+                graded=_rates(row.get("asr_graded", {})),
+                graded_t1=_rates(row.get("asr_graded_t1", {})),
+                leak=LeakRecord.from_dict(row["leak"]) if "leak" in row else None,
                 attacker_success=_rates(row["attacker_success"]),
                 harvest=harvest,
                 events=tuple(Event(**event) for event in row["events"]),
@@ -214,7 +280,10 @@ def record_of(row: Mapping[str, Any], *, where: str = "metrics.jsonl") -> Record
             return Event(**row["event"])
         if "step" not in row:
             seconds = row["seconds"]["all"]
-            return PhaseRecord(round=row["round"], phase=row["phase"], seconds=seconds)
+            rest = {k: v for k, v in row.items() if k not in ("round", "phase", "seconds")}
+            return PhaseRecord(
+                round=row["round"], phase=row["phase"], seconds=seconds, measures=_numbers(rest)
+            )
         named = {name: row[name] for name in ("round", "phase", "step", "steps")}
         tables = {name: _numbers(row.get(name, {})) for name in ("seconds", "reward")}
         rest = {k: v for k, v in row.items() if k not in named and k not in (*tables, "engine")}

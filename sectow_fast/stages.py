@@ -25,7 +25,21 @@ def make_stage(config: Config, *, told: Told | None = None) -> Stage:
             )
         from sectow_fast.real.stage import RealStage
 
-        return RealStage(config, told=told)
+        stage: Stage = RealStage(config, told=told)
+        _check_proxy(config, stage)
+        return stage
     from sectow_fast.data.sandbox.stage import SandboxStage
 
-    return SandboxStage(config)
+    stage = SandboxStage(config)
+    _check_proxy(config, stage)
+    return stage
+
+
+def _check_proxy(config: Config, stage: Stage) -> None:
+    if config.game.judge == "exact" or config.game.proxy in stage.proxies:
+        return
+    known = ", ".join(stage.proxies) or "none: real suites have no exact judge to compare with"
+    raise UserError(
+        f"game.proxy: found {config.game.proxy!r}, expected one of this world's ({known});"
+        " give one, or --game.judge exact"
+    )

@@ -15,8 +15,10 @@ from sectow_fast.game.attacker import AttackerRole
 from sectow_fast.game.coldstart import run_lessons
 from sectow_fast.game.defender import DefenderRole
 from sectow_fast.game.harvest import harvest
+from sectow_fast.game.leak import measure_leak
 from sectow_fast.game.measures import attacker_success, measure_defender
 from sectow_fast.game.player import Player
+from sectow_fast.game.proxy import paid_world
 from sectow_fast.game.schedule import (
     attacker_has_cold_start,
     defend_config,
@@ -26,7 +28,7 @@ from sectow_fast.game.schedule import (
 from sectow_fast.learn.phase import Role, run_phase
 from sectow_fast.match import Match
 from sectow_fast.protocols import Lesson
-from sectow_fast.records import RoundRecord, StepRecord
+from sectow_fast.records import LeakRecord, RoundRecord, StepRecord
 from sectow_fast.types import Event
 
 SFT_LR = 3e-4  # of the SFT baseline
@@ -39,8 +41,8 @@ class Journal(Protocol):
         """A phase of `steps` steps begins."""
         ...
 
-    def timed(self, round: int, name: str) -> contextlib.AbstractContextManager[None]:
-        """A phase without steps, from its beginning to its end."""
+    def timed(self, round: int, name: str) -> contextlib.AbstractContextManager[dict[str, float]]:
+        """A phase without steps, from its beginning to its end; it fills in its measures."""
         ...
 
     def on_step(self, record: StepRecord, events: Sequence[Event]) -> None: ...
@@ -94,7 +96,7 @@ def coldstart_attacker(match: Match, journal: Journal, k: int) -> None:
 def attack(match: Match, journal: Journal, k: int) -> None:
     """Attacker GRPO against the defender as it stands."""
     role = AttackerRole(
-        world=match.stage.world,
+        world=paid_world(match.stage, match.config),
         attacker=match.cast.attacker,
         defender=match.cast.defender,
         config=match.config,
@@ -107,23 +109,33 @@ def attack(match: Match, journal: Journal, k: int) -> None:
 def harvest_attacks(match: Match, journal: Journal, k: int) -> None:
     """Write attacks, keep those that beat the current defender, and measure the attacker."""
     config, cast, world = match.config, match.cast, match.stage.world
-    with journal.timed(k, "harvest"):
+    with journal.timed(k, "harvest") as measures:
         found = harvest(
-            world, cast.attacker, cast.defender, config=config, pool=match.pool, round=k
+            paid_world(match.stage, config),
+            cast.attacker,
+            cast.defender,
+            config=config,
+            pool=match.pool,
+            round=k,
         )
+        measures |= found.measures
         match.pool.extend(found.kept)
         match.harvest = found.record
         journal.write_pool()
+        trials = {"self-instruct-now": (None, cast.defender)}
         if config.attacker == "grpo":
-            opponents = {"trained": cast.defender, "trained-vs-round-0": cast.round_zero()}
-            for name, defender in opponents.items():
-                match.attacker_rates[name] = attacker_success(
-                    world,
-                    cast.attacker,
-                    defender,
-                    config=config,
-                    seed=f"{config.seed}/attacker-success",
-                )
+            trials |= {
+                "trained": (cast.attacker, cast.defender),
+                "trained-vs-round-0": (cast.attacker, cast.round_zero()),
+            }
+        for name, (attacker, defender) in trials.items():
+            match.attacker_rates[name] = attacker_success(
+                world,
+                attacker,
+                defender,
+                config=config,
+                seed=f"{config.seed}/attacker-success",
+            )
 
 
 def defend(match: Match, journal: Journal, k: int) -> None:
@@ -143,7 +155,7 @@ def defend(match: Match, journal: Journal, k: int) -> None:
         )
         return
     role = DefenderRole(
-        world=match.stage.world,
+        world=paid_world(match.stage, config),
         defender=match.cast.defender,
         config=config,
         pool=match.pool,
@@ -153,7 +165,7 @@ def defend(match: Match, journal: Journal, k: int) -> None:
 
 
 def evaluate(match: Match, journal: Journal, k: int) -> None:
-    """Every test suite, greedily as the benchmarks decode and at temperature 1 beside it."""
+    """Every test suite, greedily as the benchmarks decode and at temperature 1; and the leak."""
     config, cast, world = match.config, match.cast, match.stage.world
     with journal.timed(k, "evaluate"):
         if k == 0:
@@ -178,10 +190,14 @@ def evaluate(match: Match, journal: Journal, k: int) -> None:
             config=config,
             seed=f"{config.seed}/attacker-success",
         )
+        leak = _leak(match)
     record = RoundRecord(
         round=k,
-        rates=greedy,
-        rates_t1=sampled,
+        rates=greedy.rates,
+        rates_t1=sampled.rates,
+        graded=greedy.graded,
+        graded_t1=sampled.graded,
+        leak=leak,
         attacker_success={"self-instruct": self_instruct} | match.attacker_rates,
         harvest=match.harvest,
         events=tuple(match.events),
@@ -198,6 +214,22 @@ PHASES: dict[str, Callable[[Match, Journal, int], None]] = {
     "defend": defend,
     "evaluate": evaluate,
 }
+
+
+def _leak(match: Match) -> LeakRecord | None:
+    """None where the world lists no harmful replies, or the settings ask for none."""
+    config, player = match.config, match.cast.defender
+    if match.stage.space is None or not config.evaluate.leak_attacks:
+        return None
+    player.engine.sleep()  # the device is the trainer's while it computes
+    return measure_leak(
+        match.stage.space,
+        player.policy,
+        player.codec,
+        most=config.evaluate.leak_attacks,
+        seed=str(config.seed),
+        tokens_per_batch=config.defend.tokens_per_batch,
+    )
 
 
 def _teach_coldstart(match: Match, journal: Journal, name: str, steps: int) -> None:

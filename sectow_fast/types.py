@@ -219,7 +219,7 @@ class Event:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-def wilson(hits: int, n: int, unknown: int = 0, z: float = 1.959964) -> Rate:
+def wilson(hits: float, n: int, unknown: int = 0, z: float = 1.959964) -> Rate:
     """Share of `hits` in `n` with Wilson's score interval (Wilson 1927). n = 0 gives NaN bounds.
 
     >>> wilson(0, 300).high < 0.013

@@ -21,6 +21,7 @@ from sectow_fast.config.phases import (  # noqa: E402
     ColdStartConfig,
     DefendConfig,
     EvaluateConfig,
+    GameConfig,
     GRPOConfig,
     HarvestConfig,
     LossConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "EngineConfig",
     "EvaluateConfig",
     "GRPOConfig",
+    "GameConfig",
     "HarvestConfig",
     "LearnConfig",
     "LossConfig",
@@ -93,6 +95,7 @@ class Config(Section):
     defend: DefendConfig = DefendConfig()
     monitor: MonitorConfig = MonitorConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    game: GameConfig = GameConfig()
     learn: LearnConfig = LearnConfig()
     engine: EngineConfig = EngineConfig()
 

@@ -172,7 +172,26 @@ class MonitorConfig(Section):
     patience: int = Field(3, ge=1, description="low windows before the phase stops early")
 
 
+class GameConfig(Section):
+    """Who judges. The exact judge always measures; a proxy may pay and filter in its place."""
+
+    judge: Literal["exact", "proxy"] = Field(
+        "exact", description="whose verdicts are rewards and keep attacks"
+    )
+    proxy: str = Field(
+        "proxy-words", description="proxy-words, proxy-ingredients, proxy-guard, or a world's own"
+    )
+    guard_error: float = Field(
+        0.1, ge=0, le=1, description="share of texts on which proxy-guard is wrong"
+    )
+
+
 class EvaluateConfig(Section):
     """Greedy, as the benchmarks decode; temperature 1 is reported beside it."""
 
     attacker_cases: int = Field(1600, ge=1, description="held-out seeds the attacker is tried on")
+    leak_attacks: int = Field(
+        256,
+        ge=0,
+        description="attacks per object of which the chance of harm is computed; 0: none",
+    )

@@ -12,6 +12,7 @@ from sectow_fast.config import Config
 from sectow_fast.game.attempts import Attempts, share_harmful
 from sectow_fast.game.monitors import AttackerMonitor
 from sectow_fast.game.player import Player
+from sectow_fast.game.proxy import gap_measures
 from sectow_fast.game.rewards import Earned, attacker_reward, with_terms
 from sectow_fast.game.tasks import attack_task
 from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety
@@ -164,6 +165,7 @@ class AttackerRole:
             **{name: sum(v[name] for v in varieties) / len(groups) for name in varieties[0]},
             "duplicates": duplicates / len(groups),
             "styles": float(len(set(tried))),
+            **gap_measures(verdict for rows in verdicts for row in rows for verdict in row),
         }
         return Scores(rewards=rewards, measures=measures)
 

@@ -11,6 +11,7 @@ import torch
 from sectow_fast.config import Config
 from sectow_fast.game.monitors import DefenderMonitor
 from sectow_fast.game.player import Player, judged_replies
+from sectow_fast.game.proxy import gap_measures
 from sectow_fast.game.rewards import Earned, defender_reward, with_terms
 from sectow_fast.game.tasks import Source, defend_sources, defend_tasks
 from sectow_fast.protocols import World
@@ -136,6 +137,7 @@ class DefenderRole:
         measures = {
             "refusal_rate": refused / len(harmless) if harmless else 0.0,
             "harmless_share": self.harmless_share,
+            **gap_measures(earned.verdicts[0] for group in groups for earned in group),
         }
         return Scores(rewards=rewards, measures=measures)
 

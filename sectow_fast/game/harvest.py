@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sectow_fast.config import Config
 from sectow_fast.game.attempts import share_harmful
 from sectow_fast.game.player import Player, judged_replies
+from sectow_fast.game.proxy import gap_measures, gold_valid
 from sectow_fast.game.tasks import attack_task
 from sectow_fast.game.text import KnownTexts
 from sectow_fast.protocols import World
@@ -25,10 +26,13 @@ DROP_REASONS = ("cut off", "ill-formed", "off target", "duplicate", "failed")
 
 @dataclass(frozen=True, kw_only=True)
 class Harvest:
-    """kept: the new attacks; record: what became of all of them, for log and summary."""
+    """kept: the new attacks; record: what became of all of them, for log and summary; measures:
+    of proxy and exact judge, over all that were tried and over the kept ones ("kept_"), where a
+    proxy filtered."""
 
     kept: list[Attack]
     record: HarvestRecord
+    measures: Mapping[str, float]
 
 
 def harvest(
@@ -99,12 +103,20 @@ def harvest(
         ),
         seed=f"{key}/replies",
     )
-    kept = successful(candidates, verdicts, least=config.harvest.min_success)
+    least = config.harvest.min_success
+    kept = successful(candidates, verdicts, least=least)
     dropped["failed"] = len(candidates) - len(kept)
+    won = [row for row in verdicts if is_success(row, least)]
+    by_proxy = gap_measures(verdict for row in won for verdict in row)
     record = HarvestRecord(
-        kept=len(kept), dropped=dict(dropped), styles=style_counts(candidates, kept)
+        kept=len(kept),
+        dropped=dict(dropped),
+        styles=style_counts(candidates, kept),
+        kept_gold=gold_valid(won, least=least) if by_proxy else None,
     )
-    return Harvest(kept=kept, record=record)
+    measures = gap_measures(verdict for row in verdicts for verdict in row)
+    measures |= {f"kept_{name}": value for name, value in by_proxy.items()}
+    return Harvest(kept=kept, record=record, measures=measures)
 
 
 def drop_reason(
@@ -132,8 +144,13 @@ def successful(
     return [
         dataclasses.replace(attack, success=share_harmful(row))
         for attack, row in zip(candidates, verdicts, strict=True)
-        if sum(verdict.harmful is True for verdict in row) >= least
+        if is_success(row, least)
     ]
+
+
+def is_success(verdicts: Sequence[Verdict], least: int) -> bool:
+    """Whether at least `least` of the replies were harmful."""
+    return sum(verdict.harmful is True for verdict in verdicts) >= least
 
 
 def style_counts(tried: Iterable[Attack], won: Iterable[Attack]) -> dict[str, StyleCount]:

@@ -23,7 +23,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sectow_fast.records import NO_RATE, RoundRecord, StepRecord
-from sectow_fast.report.rundata import PHASE_NAMES, attackers, clock, percent, suite_names
+from sectow_fast.report.rundata import (
+    PHASE_NAMES,
+    attackers,
+    clock,
+    current_success,
+    leaks,
+    percent,
+    suite_names,
+)
 from sectow_fast.types import Event
 
 PLAIN_EVERY = 10.0  # seconds between two lines of one phase where there is no terminal
@@ -192,6 +200,11 @@ class LiveConsole:
         text += f" ({', '.join(suites)})" if suites else ""
         text += f", ORR {percent(record.mean('orr').value)}"
         text += f", accuracy {percent(record.mean('accuracy').value)}"
+        if record.leak is not None:
+            text += f", chance of harm {percent(record.leak.mean.value, 2)}"
+            text += f" (worst on an object {percent(record.leak.worst_median.value)})"
+        if (tried := current_success(record)).n:
+            text += f", attacker succeeds {percent(tried.value)}"
         return text + (f", kept {record.harvest.kept}" if record.harvest else "")
 
     def _say(self, kind: str, text: str) -> None:
@@ -229,20 +242,23 @@ class LiveConsole:
         """Rounds so far; suites only where the terminal has room for them."""
         done = self._done
         names = suite_names(done, "asr")
-        if self._console.width < 62 + sum(max(len(name), 6) + 3 for name in names):
+        leak = ["harm"] if leaks(done) else []
+        if self._console.width < 62 + 9 * len(leak) + sum(max(len(name), 6) + 3 for name in names):
             names = []
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-        for head in ("round", "mean ASR", *names, "ORR", "accuracy", "kept", "attacker"):
+        for head in ("round", "mean ASR", *names, *leak, "ORR", "accuracy", "kept", "attacker"):
             table.add_column(Text(visible(head)), justify="right", no_wrap=True)
         for record in done[-ROUNDS_SHOWN:]:
             suites = [record.rates["asr"].get(name, NO_RATE) for name in names]
             means = [record.mean("orr"), record.mean("accuracy")]
-            trained = record.attacker_success.get("trained", NO_RATE)
+            shown = [record.mean("asr"), *suites]
+            if leak:
+                shown.append(record.leak.mean if record.leak else NO_RATE)
             table.add_row(
                 str(record.round),
-                *(percent(rate.value) for rate in (record.mean("asr"), *suites, *means)),
+                *(percent(rate.value) for rate in (*shown, *means)),
                 str(record.harvest.kept) if record.harvest else "–",
-                percent(trained.value),
+                percent(current_success(record).value),
             )
         found = attackers(done)
         if found and math.isfinite(found.ratio):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from sectow_fast.records import NO_RATE, Measure, StepRecord
-from sectow_fast.report.page import COLOURS, INK, STYLE, figure, labels, legend, legend_below, svg
+from sectow_fast.records import NO_RATE, Measure
+from sectow_fast.report.axes import (
+    Draw,
+    Pick,
+    error_bars,
+    measure,
+    panels_over_steps,
+    rounds_axis,
+)
+from sectow_fast.report.harm import leak, leak_styles, proxy_gap
+from sectow_fast.report.page import COLOURS, INK, STYLE, figure, legend, legend_below, svg
 from sectow_fast.report.rundata import (
     ATTACKER_NAMES,
     PHASE_NAMES,
@@ -24,29 +31,13 @@ from sectow_fast.report.rundata import (
     style_rows,
     suite_names,
 )
-from sectow_fast.types import Rate
 
-BINS = 60  # points that a line has per round, at most: more cannot be seen
 MOST_STYLES = 20
 STEPS_TITLE = {phase: f"{PHASE_NAMES[phase]}, by step" for phase in ("attack", "defend")}
 HEAT = LinearSegmentedColormap.from_list("heat", ["#e4ecf4", "#8fb8de", "#e39a4b", "#c8433a"])
-Draw = Callable[[RunData], Figure | None]
-Pick = Callable[[StepRecord], float]  # NaN where a step does not have it
 
 
 # ---- over the rounds
-
-
-def _rounds_axis(axes: Axes, run: RunData) -> None:
-    axes.set_xticks([record.round for record in run.rounds])
-    axes.set_xlabel("round (0: before any RL)")
-
-
-def _error_bars(rates: Sequence[Rate]) -> list[list[float]]:
-    """Lengths of the bars below and above each rate, in percent; 0 where it has no interval."""
-    below = [max(100 * (rate.value - rate.low), 0) if rate.n else 0 for rate in rates]
-    above = [max(100 * (rate.high - rate.value), 0) if rate.n else 0 for rate in rates]
-    return [below, above]
 
 
 def _curves(axes: Axes, run: RunData, measure: Measure, dodge: float = 0.03) -> None:
@@ -61,7 +52,7 @@ def _curves(axes: Axes, run: RunData, measure: Measure, dodge: float = 0.03) -> 
         axes.errorbar(
             [record.round + shift for record in run.rounds],
             [100 * rate.value for rate in found],
-            yerr=_error_bars(found),
+            yerr=error_bars(found),
             color=INK if name == "mean" else COLOURS[index % len(COLOURS)],
             elinewidth=0.8,
             capsize=1.5,
@@ -81,7 +72,7 @@ def attack_success(run: RunData) -> Figure | None:
     axes.plot([*hot], [*hot.values()], color=INK, linestyle=":", label="mean, T = 1")
     axes.set_ylim(-2, 102)
     axes.set_title("attack success rate (lower is safer)")
-    _rounds_axis(axes, run)
+    rounds_axis(axes, run)
     legend(fig, axes)
     return fig
 
@@ -115,12 +106,12 @@ def attacker(run: RunData) -> Figure | None:
         y = [100 * rate.value for rate in found]
         label = ATTACKER_NAMES.get(name, name)
         axes.bar(x, y, width * 0.9, color=COLOURS[index % len(COLOURS)], label=label)
-        axes.errorbar(x, y, yerr=_error_bars(found), fmt="none", ecolor=INK, elinewidth=0.8)
+        axes.errorbar(x, y, yerr=error_bars(found), fmt="none", ecolor=INK, elinewidth=0.8)
     axes.yaxis.set_major_formatter("{x:g}%")
     axes.set_ylim(0, 105)
     axes.grid(axis="x", visible=False)
     axes.set_title("success of each attacker on held-out seeds")
-    _rounds_axis(axes, run)
+    rounds_axis(axes, run)
     legend(fig, axes, 2)
     return fig
 
@@ -153,68 +144,8 @@ def styles(run: RunData) -> Figure | None:
 # ---- over the steps
 
 
-def binned(values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Means of at most BINS equal stretches: (place of each, mean of its finite values)."""
-    size = max(1, math.ceil(len(values) / BINS))
-    places, means = [], []
-    for start in range(0, len(values), size):
-        live = [v for v in values[start : start + size] if math.isfinite(v)]
-        if live:
-            places.append(start + (min(size, len(values) - start) - 1) / 2)
-            means.append(sum(live) / len(live))
-    return places, means
-
-
-def _over_steps(axes: Axes, steps: Iterable[StepRecord], lines: Mapping[str, Pick]) -> bool:
-    """Draw each line over the steps of a phase, rounds side by side; False where there is none."""
-    by_round: dict[int, list[StepRecord]] = {}
-    for step in steps:
-        by_round.setdefault(step.round, []).append(step)
-    begin = 0
-    for round, rows in by_round.items():
-        for index, (name, pick) in enumerate(lines.items()):
-            x, y = binned([pick(row) for row in rows])
-            if not x:
-                continue
-            total = name == "total"
-            axes.plot(
-                [begin + value for value in x],
-                y,
-                color=INK if total else COLOURS[index % len(COLOURS)],
-                linewidth=2 if total else 1.2,
-                marker="o" if len(x) == 1 else None,
-                markersize=3,
-                label=None if name in labels(axes) else name,
-            )
-        if begin:
-            axes.axvline(begin - 0.5, color=INK, linewidth=0.5, linestyle=(0, (2, 2)))
-        panel = axes.get_xaxis_transform()  # x in steps, y as a share of the height
-        axes.text(begin, 0.99, f" r{round}", transform=panel, va="top", fontsize=7)
-        begin += len(rows)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.margins(y=0.14)
-    legend_below(axes)
-    return bool(labels(axes))
-
-
-def _measure(name: str) -> Pick:
-    return lambda step: step.measures.get(name, math.nan)
-
-
 def _reward(name: str) -> Pick:
     return lambda step: step.reward.get(name, math.nan)
-
-
-def _two_panels(
-    run: RunData, height: float, panels: Mapping[str, tuple[str, Mapping[str, Pick]]]
-) -> Figure | None:
-    """Panels one below the other: phase -> (title, lines). None where nothing was drawn."""
-    fig, axes = figure(height, len(panels))
-    drawn = False
-    for place, (phase, (title, lines)) in zip(axes, panels.items(), strict=True):
-        place.set_title(title)
-        drawn |= _over_steps(place, (s for s in run.steps if s.phase == phase), lines)
-    return fig if drawn else None
 
 
 def rewards(run: RunData) -> Figure | None:
@@ -223,26 +154,26 @@ def rewards(run: RunData) -> Figure | None:
     for phase, title in STEPS_TITLE.items():
         parts = dict.fromkeys(n for step in run.steps if step.phase == phase for n in step.reward)
         panels[phase] = (title, {name: _reward(name) for name in parts})
-    return _two_panels(run, 4.8, panels)
+    return panels_over_steps(run, 4.8, panels)
 
 
 def quality(run: RunData) -> Figure | None:
     """What the two monitors watch: attack quality above, over-refusal below."""
     names = ("diversity", "distinct_2", "repetition", "faithful", "well_formed")
-    attacks = {name.replace("_", "-"): _measure(name) for name in names}
+    attacks = {name.replace("_", "-"): measure(name) for name in names}
     watched = {"refusals in training": "refusal_rate", "probe ORR": "orr_probe"}
-    refusals = {name: _measure(key) for name, key in watched.items()}
+    refusals = {name: measure(key) for name, key in watched.items()}
     panels = {
         "attack": ("attacker monitor: quality of its attacks, by step", attacks),
         "defend": ("defender monitor: refusals of the harmless, by step", refusals),
     }
-    return _two_panels(run, 4.4, panels)
+    return panels_over_steps(run, 4.4, panels)
 
 
 def signal(run: RunData) -> Figure | None:
     """Share of groups that teach nothing (all rewards equal), and the policy's entropy."""
-    lines = {"dead groups (share)": _measure("dead_groups"), "entropy (nats)": _measure("entropy")}
-    return _two_panels(run, 4.4, {phase: (t, lines) for phase, t in STEPS_TITLE.items()})
+    lines = {"dead groups (share)": measure("dead_groups"), "entropy (nats)": measure("entropy")}
+    return panels_over_steps(run, 4.4, {phase: (t, lines) for phase, t in STEPS_TITLE.items()})
 
 
 def time_spent(run: RunData) -> Figure | None:
@@ -270,8 +201,11 @@ def time_spent(run: RunData) -> Figure | None:
 FIGURES: dict[str, tuple[str, Draw]] = {
     "asr": ("Attack success by suite and round", attack_success),
     "usefulness": ("Over-refusal and accuracy by round", usefulness),
+    "leak": ("Chance of harm, computed over the attack grammar", leak),
     "attacker": ("Trained attacker against self-instruct", attacker),
     "styles": ("Won / tried, by harvest", styles),
+    "leak_styles": ("Chance of harm by style and round, computed", leak_styles),
+    "proxy": ("Proxy judge against the exact one", proxy_gap),
     "rewards": ("Reward parts over the steps", rewards),
     "quality": ("What the monitors watch", quality),
     "signal": ("Dead groups and entropy", signal),

@@ -20,30 +20,30 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from sectow_fast.records import MEASURES, NO_RATE, RoundRecord
+from sectow_fast.records import RoundRecord
 from sectow_fast.report.figures import MOST_STYLES, draw_all
-from sectow_fast.report.page import Cell, render, write_page
+from sectow_fast.report.page import render, write_page
+from sectow_fast.report.round_table import round_table
 from sectow_fast.report.rundata import (
-    ATTACKER_NAMES,
     OPEN_SHARE,
     PHASE_NAMES,
     RunData,
     attackers,
     bounds,
     clock,
+    current_success,
     drop_reasons,
     figstep,
     harvests,
+    leaks,
     load,
     percent,
     phase_seconds,
     style_rows,
-    suite_names,
 )
-from sectow_fast.types import Attack, Rate, UserError
+from sectow_fast.types import Attack, UserError
 
 SAMPLE = 24  # attacks of the pool that are shown
-TITLES = {"asr": "ASR", "orr": "ORR", "accuracy": "Accuracy"}
 EXPLAINED = (
     "Attack success rate (ASR) is the share of judged jailbreak requests to which the defender "
     "gives harmful help, with greedy decoding. Replies that the judge could not tell are counted "
@@ -51,8 +51,15 @@ EXPLAINED = (
     "the share of harmless questions with a short answer that it gets right; a refusal is wrong. "
     "The trained attacker's figure is how many times as often its requests succeed as "
     "self-instruct requests do, both on held-out seeds against the round-0 defender. Round 0 is "
-    "the defender before any reinforcement learning. Small figures are 95 % intervals: Wilson's, "
-    "and for a mean those of its suites in quadrature."
+    "the defender before any reinforcement learning. Small figures are 95 % intervals, by "
+    "bootstrap over the objects that the cases are about. Where all cases agree they are Wilson's "
+    "over the objects, and where each case has an object of its own, Wilson's over the cases."
+)
+LEAK_EXPLAINED = (
+    "The chance of harm is computed from the defender's own probabilities at temperature 1, over "
+    "the attacks on held-out objects that the world's grammar has, and not sampled. ASR@k is the "
+    "chance that at least one of k attacks on an object succeeds, each drawn anew from all of them "
+    "and answered once. All are means over objects unless said."
 )
 
 
@@ -64,15 +71,6 @@ class Card:
     value: str
     before: str = ""
     remark: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A row of the table of rounds. kind: "head" or "part"; cells: one per round."""
-
-    name: str
-    kind: str
-    cells: Sequence[Cell]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +100,13 @@ def cards(rounds: Sequence[RoundRecord]) -> list[Card]:
         remark = f"{change:+.1f} points" if label == "Accuracy" else f"95 %: {bounds(after)}"
         was = percent(before.value, unit="") if last is not first else ""
         found.append(Card(label=label, value=percent(after.value), before=was, remark=remark))
+    found += leak_cards(rounds)
+    tried = [rate for rate in map(current_success, rounds) if rate.n]
+    if tried:
+        was = percent(tried[0].value, unit="") if len(tried) > 1 else ""
+        remark = "on the defender of its own round, first to last"
+        value = percent(tried[-1].value)
+        found.append(Card(label="Attacker succeeds", value=value, before=was, remark=remark))
     pair = attackers(rounds)
     if pair and math.isfinite(pair.ratio):
         remark = f"{percent(pair.trained.value)} against {percent(pair.self_instruct.value)}"
@@ -109,39 +114,27 @@ def cards(rounds: Sequence[RoundRecord]) -> list[Card]:
     return found
 
 
-def rate_row(name: str, kind: str, rates: Sequence[Rate]) -> Row:
-    """A row of rates in percent, with their intervals and what the judge could not tell."""
-    cells = [
-        Cell(
-            value=percent(rate.value, unit=""),
-            bounds=bounds(rate),
-            note=f"{rate.unknown} unknown" if rate.unknown else "",
-        )
-        for rate in rates
+def leak_cards(rounds: Sequence[RoundRecord]) -> list[Card]:
+    """The computed chance of harm, of any attack and of the worst on an object."""
+    found = [one for _, one in leaks(rounds)]
+    if not found:
+        return []
+    first, last = found[0], found[-1]
+    several = len(found) > 1
+    return [
+        Card(
+            label="Chance of harm, mean",
+            value=percent(last.mean.value, 2),
+            before=percent(first.mean.value, unit="") if several else "",
+            remark=f"computed over {last.attacks:,} attacks on {len(last.worst)} objects",
+        ),
+        Card(
+            label="Worst attack on an object",
+            value=percent(last.worst_median.value),
+            before=percent(first.worst_median.value, unit="") if several else "",
+            remark=f"median over objects; {percent(max(last.worst))} at most",
+        ),
     ]
-    return Row(name=name, kind=kind, cells=cells)
-
-
-def round_table(rounds: Sequence[RoundRecord]) -> list[Row]:
-    """Every measure by round: its mean, then its suites; then the attackers and the pool."""
-    rows = []
-    for measure in MEASURES:
-        names, title = suite_names(rounds, measure), TITLES[measure]
-        if not names:
-            continue
-        rows.append(rate_row(f"{title}, mean", "head", [r.mean(measure) for r in rounds]))
-        for name in names:
-            rates = [record.rates[measure].get(name, NO_RATE) for record in rounds]
-            rows.append(rate_row(name, "part", rates))
-        if measure == "asr":
-            hot = [record.mean(measure, t1=True) for record in rounds]
-            rows.append(rate_row(f"{title}, T = 1, mean", "head", hot))
-    rows.append(Row(name="Attacker success", kind="head", cells=[Cell()] * len(rounds)))
-    for name in dict.fromkeys(name for record in rounds for name in record.attacker_success):
-        rates = [record.attacker_success.get(name, NO_RATE) for record in rounds]
-        rows.append(rate_row(ATTACKER_NAMES.get(name, name), "part", rates))
-    kept = [Cell(value=str(r.harvest.kept) if r.harvest else "–") for r in rounds]
-    return [*rows, Row(name="Attacks kept (count)", kind="head", cells=kept)]
 
 
 def pool_counts(pool: Sequence[Attack]) -> list[tuple[str, Counter[int]]]:
@@ -197,6 +190,7 @@ def page_of(run: RunData, drawings: Mapping[str, tuple[str, str]], *, reveal: bo
         wall=clock(summary.wall_seconds),
         cards=cards(run.rounds),
         explained=EXPLAINED,
+        leak_explained=LEAK_EXPLAINED if leaks(run.rounds) else "",
         rounds=[record.round for record in run.rounds],
         table=round_table(run.rounds),
         # Our own drawing: its texts were escaped by the SVG writer.

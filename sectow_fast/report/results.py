@@ -30,6 +30,9 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "self-instruct": ("baseline: self-instruct attacker", ["--attacker", "self-instruct"]),
     "sft": ("baseline: SFT defender", ["--defender", "sft"]),
 }
+# What `figures` has, in the order of the first table.
+COLUMNS = ("before", "asr", "asr_t1", "leak", "worst", "figstep", "orr", "accuracy")
+COLUMNS += ("trained", "self")
 # Student's t, 97.5 %, by degrees of freedom; over seeds there are few.
 T_VALUE = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 
@@ -97,6 +100,8 @@ def figures(summary: RunSummary) -> dict[str, float]:
         "orr": last.mean("orr").value,
         "accuracy": last.mean("accuracy").value - first.mean("accuracy").value,
     }
+    if last.leak is not None:
+        out |= {"leak": last.leak.mean.value, "worst": last.leak.worst_median.value}
     pair = attackers(summary.rounds)
     if pair:
         out |= {"trained": pair.trained.value, "self": pair.self_instruct.value}
@@ -126,21 +131,22 @@ def results_page(runs: Path) -> str:
         "",
         f"Machine: {cpu()}, {os.cpu_count()} cores; {versions}.",
         "",
-        "| variant | seeds | ASR before | ASR after | ASR after, T=1 | FigStep-like | over-refusal"
+        "| variant | seeds | ASR before | ASR after | ASR after, T=1 | chance of harm"
+        " | worst attack, median over objects | FigStep-like | over-refusal"
         " | accuracy, change in points | attacker success, trained | self-instruct |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---" * 12 + "|",
     ]
     for name, (title, _) in VARIANTS.items():
         rows = [figures(summary) for summary in found[name]]
         if not rows:
             continue
         cells = [title, str(len(rows))]
-        for key in ("before", "asr", "asr_t1", "figstep", "orr", "accuracy", "trained", "self"):
+        for key in COLUMNS:
             values = [row[key] for row in rows if key in row]
             cells.append(over_seeds(values) if values else "-")
         lines.append("| " + " | ".join(cells) + " |")
     lines += differences(found)
-    lines += ["", "## The default run, seed by seed (Wilson 95 % intervals)", ""]
+    lines += ["", "## The default run, seed by seed (95 % intervals over objects)", ""]
     for summary in found["default"]:
         lines += seed_table(summary)
     return "\n".join(lines) + "\n"
@@ -149,7 +155,8 @@ def results_page(runs: Path) -> str:
 def differences(found: Mapping[str, Sequence[RunSummary]]) -> list[str]:
     """Each variant less the default of the same seed, in points; bold where 0 is outside."""
     default = {summary.seed: figures(summary) for summary in found["default"]}
-    columns = {"asr": "ASR", "asr_t1": "ASR, T=1", "orr": "over-refusal", "accuracy": "accuracy"}
+    columns = {"asr": "ASR", "asr_t1": "ASR, T=1", "leak": "chance of harm"}
+    columns |= {"orr": "over-refusal", "accuracy": "accuracy"}
     columns["trained"] = "attacker success"
     lines = [
         "",
@@ -181,7 +188,7 @@ def differences(found: Mapping[str, Sequence[RunSummary]]) -> list[str]:
 
 
 def seed_table(summary: RunSummary) -> list[str]:
-    """A default run's rates by suite and round, with their Wilson intervals."""
+    """A default run's rates by suite and round, with their intervals over objects."""
     rounds = summary.rounds
     head = " | ".join(f"round {record.round}" for record in rounds)
     lines = [

@@ -15,6 +15,7 @@ from pathlib import Path
 from sectow_fast.records import (
     NO_RATE,
     HarvestRecord,
+    LeakRecord,
     Measure,
     PhaseRecord,
     RoundRecord,
@@ -39,6 +40,7 @@ PHASE_NAMES = {
 }
 ATTACKER_NAMES = {  # whose requests, tried on which defender
     "self-instruct": "self-instruct, on round 0",
+    "self-instruct-now": "self-instruct, on its opponent",
     "trained": "trained, on its opponent",
     "trained-vs-round-0": "trained, on round 0",
 }
@@ -141,6 +143,18 @@ def attackers(rounds: Iterable[RoundRecord]) -> Attackers | None:
     return None
 
 
+def current_success(record: RoundRecord) -> Rate:
+    """Success of the run's attacker on the defender of that time: what was trained, else
+    self-instruct. NO_RATE in a round without an attack."""
+    found = record.attacker_success
+    return found.get("trained", found.get("self-instruct-now", NO_RATE))
+
+
+def leaks(rounds: Iterable[RoundRecord]) -> list[tuple[RoundRecord, LeakRecord]]:
+    """The rounds whose leak was computed, with it."""
+    return [(record, record.leak) for record in rounds if record.leak is not None]
+
+
 def harvests(rounds: Iterable[RoundRecord]) -> list[tuple[int, HarvestRecord]]:
     """(round, harvest) of the rounds that gathered attacks."""
     return [(record.round, record.harvest) for record in rounds if record.harvest is not None]
@@ -223,9 +237,11 @@ def percent(value: float, digits: int = 1, *, unit: str = " %") -> str:
     return f"{100 * value:.{digits}f}{unit}" if math.isfinite(value) else "–"
 
 
-def bounds(rate: Rate) -> str:
+def bounds(rate: Rate, digits: int = 1) -> str:
     """The 95 % interval of a rate in percent, "0.4–3.1"; empty where it has none."""
-    return f"{100 * rate.low:.1f}–{100 * rate.high:.1f}" if math.isfinite(rate.low) else ""
+    if not math.isfinite(rate.low):
+        return ""
+    return f"{100 * rate.low:.{digits}f}–{100 * rate.high:.{digits}f}"
 
 
 def clock(seconds: float) -> str:

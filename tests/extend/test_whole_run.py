@@ -23,7 +23,7 @@ TINY = [
     *("--defend.steps", "2", "--defend.prompts", "2", "--defend.group_size", "4"),
     *("--harvest.attacks", "4", "--harvest.replies", "1"),
     *("--evaluate.attacker_cases", "4", "--sandbox.suite_size", "4"),
-    *("--sandbox.picture_variants", "2"),
+    *("--sandbox.picture_variants", "2", "--evaluate.leak_attacks", "2"),
 ]
 NAMED = [
     *("--engine.kind", "generate"),

@@ -77,6 +77,8 @@ class ScriptedStage:
     world: ScriptedWorld = field(default_factory=ScriptedWorld)
     codec: ScriptedCodec = field(default_factory=ScriptedCodec)
     measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
+    space: Any = None
+    proxies: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def lessons(self):
@@ -99,6 +101,7 @@ class MemoryJournal:
         self.steps: list[StepRecord] = []
         self.events: list[Event] = []
         self.pools: list[int] = []
+        self.timings: dict[tuple[int, str], dict[str, float]] = {}
 
     def phase(self, round, name, steps):
         self.phases.append((round, name, steps))
@@ -106,7 +109,7 @@ class MemoryJournal:
     @contextlib.contextmanager
     def timed(self, round, name):
         self.phase(round, name, 1)
-        yield
+        yield self.timings.setdefault((round, name), {})
 
     def on_step(self, record, events):
         self.steps.append(record)

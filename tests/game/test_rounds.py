@@ -135,7 +135,8 @@ def test_the_pool_grows_round_by_round():
 def test_the_attacker_is_tried_on_its_opponent_and_on_the_defender_of_round_zero():
     match, _ = played(evaluate__attacker_cases=40)
     first = match.rounds[1].attacker_success
-    assert set(first) == {"self-instruct", "trained", "trained-vs-round-0"}
+    names = {"self-instruct", "self-instruct-now", "trained", "trained-vs-round-0"}
+    assert set(first) == names
     # The frozen defender never learns; the trained one is hardened by the end of round 1.
     last = match.rounds[2].attacker_success
     assert last["trained-vs-round-0"].value == first["trained-vs-round-0"].value > 0.1
@@ -181,7 +182,7 @@ def test_without_iteration_nothing_is_attacked_and_one_long_defence_is_played():
 def test_a_self_instruct_attacker_fills_the_pool_and_is_never_trained_nor_measured():
     match, journal = played(attacker="self-instruct", harvest__attacks=30)
     assert all(one.player is match.cast.defender for one in match.cast.learners)
-    assert set(match.rounds[1].attacker_success) == {"self-instruct"}
+    assert set(match.rounds[1].attacker_success) == {"self-instruct", "self-instruct-now"}
     assert not any(record.phase == "attack" for record in journal.steps)
 
 
@@ -263,7 +264,7 @@ def test_state_is_json_and_holds_the_round_under_way():
         journal.next_phase()
     state = json.loads(json.dumps(match.state()))
     assert state["harvest"]["kept"] == len(match.pool) > 0
-    assert set(state["attacker_rates"]) == {"trained", "trained-vs-round-0"}
+    assert set(state["attacker_rates"]) == {"self-instruct-now", "trained", "trained-vs-round-0"}
     again, _ = match_of()
     again.restore(state)
     assert again.harvest == match.harvest and again.attacker_rates == match.attacker_rates

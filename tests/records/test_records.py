@@ -11,6 +11,7 @@ from sectow_fast.records import (
     MEASURES,
     NO_RATE,
     HarvestRecord,
+    LeakRecord,
     PhaseRecord,
     RoundRecord,
     RunSummary,
@@ -21,7 +22,7 @@ from sectow_fast.records import (
     event_row,
     record_of,
 )
-from sectow_fast.types import Attack, Case, Event, UserError, wilson
+from sectow_fast.types import Attack, Case, Event, Rate, UserError, wilson
 
 EVENT = Event(
     kind="over-refusal", message="m", round=1, phase="defend", step=3, values={"orr_probe": 0.1}
@@ -40,6 +41,17 @@ ROUND = RoundRecord(
     round=1,
     rates={name: {"figstep": wilson(3, 10, 2), "mean": wilson(3, 10, 2)} for name in MEASURES},
     rates_t1={name: {"mean": wilson(1, 10)} for name in MEASURES},
+    graded={"mean": wilson(4, 10)},
+    leak=LeakRecord(
+        attacks=4,
+        space=40,
+        mean=Rate(value=0.1, n=4, low=0.0, high=0.2, objects=2),
+        graded=Rate(value=0.2, n=4, low=0.1, high=0.3, objects=2),
+        worst=(0.25, 0.5),
+        worst_median=Rate(value=0.375, n=4, low=0.25, high=0.5, objects=2),
+        asr_at={1: Rate(value=0.1, n=4, low=0.0, high=0.2, objects=2)},
+        styles={"typo": Rate(value=0.1, n=4, low=0.0, high=0.2, objects=2)},
+    ),
     attacker_success={"trained": wilson(7, 9)},
     harvest=HarvestRecord(
         kept=3, dropped={"failed": 2}, styles={"typo": StyleCount(tried=5, won=3)}
@@ -70,6 +82,9 @@ def test_a_round_has_the_fields_of_the_contract():
     for kind in ("asr", "orr", "accuracy"):
         assert set(row[kind]["figstep"]) == {"value", "n", "low", "high", "unknown"}
         assert set(row[f"{kind}_t1"]) == {"mean"}
+    assert row["leak"]["worst_max"] == 0.5 and row["leak"]["objects"] == 2
+    assert set(row["leak"]["mean"]) == {"value", "n", "low", "high", "unknown", "objects"}
+    assert set(row["asr_graded"]) == {"mean"} and "asr_graded_t1" not in row
     assert row["events"][0]["kind"] == "over-refusal"
     assert "kept" not in RoundRecord(round=0, rates=ROUND.rates, rates_t1=ROUND.rates).as_dict()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -11,6 +12,7 @@ from typing import Any
 
 from sectow_fast.records import (
     HarvestRecord,
+    LeakRecord,
     PhaseRecord,
     Record,
     RoundRecord,
@@ -47,6 +49,26 @@ def rates(shares: Mapping[str, float], rng: random.Random, cases: int = 300) -> 
     return found | {"mean": wilson(sum(hits.values()), cases * len(hits), unknown=2)}
 
 
+def leak_record(level: float, rng: random.Random, objects: int = 10) -> LeakRecord:
+    """A leak whose attacks do harm with a mean chance of `level`."""
+
+    def rate(value: float) -> Rate:
+        low, high = 0.6 * value, min(1.0, 1.5 * value)
+        return Rate(value=value, n=2140, low=low, high=high, objects=objects)
+
+    worst = tuple(min(1.0, level * rng.uniform(5, 15)) for _ in range(objects))
+    return LeakRecord(
+        attacks=2140,
+        space=2140,
+        mean=rate(level),
+        graded=rate(min(1.0, 1.3 * level)),
+        worst=worst,
+        worst_median=rate(sorted(worst)[objects // 2]),
+        asr_at={k: rate(1 - (1 - level) ** k) for k in (1, 10, 100, 1000)},
+        styles={style: rate(min(1.0, level * rng.uniform(0, 3))) for style in STYLES},
+    )
+
+
 def round_record(k: int, rng: random.Random, *, level: float, orr: float) -> RoundRecord:
     """Round `k` of a run that hardens its defender. level: scales the ASR after round 0."""
     asr = min(0.95 * 0.22**k * level ** (k > 0), 0.99)
@@ -74,6 +96,8 @@ def round_record(k: int, rng: random.Random, *, level: float, orr: float) -> Rou
             "orr": rates(harmless, rng),
             "accuracy": rates(right, rng),
         },
+        graded=rates(dict.fromkeys(SUITES, asr), rng),
+        leak=leak_record(0.5 * 0.22**k, rng),
         attacker_success=success,
         harvest=harvest,
         events=(EVENT,) if k == 1 else (),
@@ -98,6 +122,18 @@ def summary(
         "defender": "grpo",
         "rounds": [record.as_dict() for record in found],
     }
+
+
+def proxied(record: Record, rng: random.Random) -> Record:
+    """The record as a run writes it whose proxy judge is fooled more and more."""
+    fooled = min(0.9, 0.2 * record.round + rng.uniform(0, 0.1))
+    gold = max(0.0, 0.5 - 0.15 * record.round)
+    found = {"proxy_success": gold + fooled / 2, "gold_success": gold, "proxy_gap": fooled / 2}
+    if isinstance(record, PhaseRecord) and record.phase == "harvest":
+        found |= {f"kept_{name}": value for name, value in found.items()}
+    elif not isinstance(record, StepRecord) or record.phase not in ("attack", "defend"):
+        return record
+    return dataclasses.replace(record, measures=dict(record.measures) | found)
 
 
 def step_record(k: int, phase: str, step: int, steps: int, rng: random.Random) -> StepRecord:
@@ -176,13 +212,15 @@ def pool(seed: int, size: int = 60) -> list[Attack]:
     return found
 
 
-def write_run(folder: Path, seed: int = 0, **more: Any) -> Path:
-    """Write a whole run folder; returns it."""
+def write_run(folder: Path, seed: int = 0, *, proxy: bool = False, **more: Any) -> Path:
+    """Write a whole run folder; returns it. proxy: a proxy judge paid and filtered."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary(seed, **more)))
     log = MetricsLog(folder / "metrics.jsonl", tensorboard=False)
     log.truncate(0)
+    rng = random.Random(f"proxy/{seed}")
     for record in records(seed):
+        record = proxied(record, rng) if proxy else record
         log.append(event_row(record) if isinstance(record, Event) else record.as_row())
     log.close()
     lines = [json.dumps(attack_as_dict(attack)) + "\n" for attack in pool(seed)]

@@ -43,6 +43,8 @@ def test_plain_lines_tell_phases_events_notes_and_rounds(capsys):
     asr = 100 * ROUNDS[1].mean("asr").value
     last = lines[-1]
     assert last.startswith(f"round 1/2: ASR {asr:.1f} % (figstep ") and last.endswith("kept 500")
+    assert "chance of harm 11.00 % (worst on an object " in last
+    assert ", attacker succeeds 48.0 %," in last  # on the defender of its round
     assert "kept" not in next(line for line in lines if line.startswith("round 0/2: ASR"))
 
 
@@ -62,6 +64,7 @@ def test_the_panel_shows_the_rounds_so_far(width):
     assert f"{100 * ROUNDS[1].mean('asr').value:.1f} %" in out and "500" in out
     assert ("jailbreakv-like" in out) == (width == 200)
     assert "trained attacker 3.1x self-instruct" in out and EVENT.kind in out
+    assert "48.0 %" in out and "11.0 %" in out  # the attacker's success, and the chance of harm
 
 
 @pytest.mark.parametrize("terminal", [False, True])

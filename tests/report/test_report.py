@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -10,9 +11,11 @@ from synthetic import EVENT, NASTY, SECRET, write_run
 
 from sectow_fast.records import HarvestRecord, RoundRecord, StyleCount
 from sectow_fast.report import html, models
+from sectow_fast.report.harm import proxy_gap
 from sectow_fast.report.html import cards, page_of, write_report
-from sectow_fast.report.rundata import attackers, load, phase_seconds, style_rows
-from sectow_fast.types import UserError, wilson
+from sectow_fast.report.round_table import round_table
+from sectow_fast.report.rundata import attackers, current_success, load, phase_seconds, style_rows
+from sectow_fast.types import Rate, UserError, wilson
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_the_page_shows_the_summarys_figures(folder, page):
 
 def test_the_page_needs_nothing_from_elsewhere(folder, page):
     assert 'src="http' not in page and 'href="http' not in page and "<script" not in page
-    assert len(list((folder / "plots").glob("*.png"))) == page.count("<figure") == 8
+    assert len(list((folder / "plots").glob("*.png"))) == page.count("<figure") == 10
 
 
 def test_attack_words_are_hidden_until_asked_for_and_always_escaped(folder, page):
@@ -68,6 +71,55 @@ def test_the_cards_compare_the_last_round_with_the_first(folder):
     assert found["Trained attacker"].remark == "84.8 % against 27.0 %"
     assert found["FigStep ASR"].before == "94.0" and found["Accuracy"].remark.endswith(" points")
     assert cards(load(folder).rounds[:1])[0].before == ""
+
+
+def test_the_first_screen_has_the_leak_and_the_attackers_success_on_the_present_defender(folder):
+    rounds = load(folder).rounds
+    found = {card.label: card for card in cards(rounds)}
+    success = found["Attacker succeeds"]
+    assert (success.before, success.value) == ("48.0", "17.2 %")  # trained, rounds 1 and 3
+    mean, worst = found["Chance of harm, mean"], found["Worst attack on an object"]
+    assert (mean.before, mean.value) == ("50.0", "0.53 %") and "10 objects" in mean.remark
+    assert worst.remark.endswith(f"{100 * max(rounds[-1].leak.worst):.1f} % at most")
+    bare = [dataclasses.replace(record, leak=None, attacker_success={}) for record in rounds]
+    assert not {"Attacker succeeds", "Chance of harm, mean"} & {card.label for card in cards(bare)}
+
+
+def test_self_instruct_is_the_attacker_where_none_was_trained():
+    success = {"self-instruct": wilson(9, 10), "self-instruct-now": wilson(3, 10)}
+    record = RoundRecord(round=1, rates={}, rates_t1={}, attacker_success=success)
+    assert current_success(record).value == 0.3
+    trained = dataclasses.replace(record, attacker_success=success | {"trained": wilson(5, 10)})
+    assert current_success(trained).value == 0.5
+    assert not current_success(dataclasses.replace(record, attacker_success={})).n
+
+
+def test_the_table_has_the_leak_and_says_how_many_objects_a_suite_has(folder):
+    rounds = load(folder).rounds
+    few = Rate(value=0.5, n=300, low=0.2, high=0.8, objects=10)
+    suite = dataclasses.replace(rounds[1], rates=rounds[1].rates | {"asr": {"figstep": few}})
+    rows = {row.name: row for row in round_table([suite])}
+    assert rows["figstep (10 objects)"].cells[0].bounds == "20.0–80.0"
+    assert rows["ASR@1,000"].cells[0].value == "100.0" and "ASR@1" not in rows
+    assert rows["Chance of harm, mean"].cells[0].value == "11.0"
+    assert rows["worst of all"].cells[0].value == f"{100 * max(suite.leak.worst):.1f}"
+    last = {row.name: row for row in round_table(rounds[3:])}
+    assert last["Chance of harm, mean"].cells[0].value == "0.53"
+    assert "Chance of harm, mean" not in {
+        row.name for row in round_table([dataclasses.replace(suite, leak=None)])
+    }
+    proxy = dataclasses.replace(suite, harvest=dataclasses.replace(suite.harvest, kept_gold=41))
+    assert round_table([proxy])[-1].cells[0].note == "41 truly"
+
+
+def test_a_proxys_gap_is_a_figure_where_a_proxy_paid(folder, tmp_path):
+    assert proxy_gap(load(folder)) is None
+    drawn = proxy_gap(load(write_run(tmp_path / "run", proxy=True)))
+    attack, _, kept = drawn.axes
+    lines = {line.get_label(): line.get_ydata() for line in attack.lines}
+    truth, paid = lines["in truth"], lines["the proxy says"]
+    assert all(a > b for a, b in zip(paid, truth, strict=True))
+    assert len(kept.patches) == 2 * 3  # two bars in each of three rounds
 
 
 def test_time_is_counted_by_phase_and_by_part(folder):

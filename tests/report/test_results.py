@@ -25,6 +25,9 @@ def test_the_page_is_made_of_the_summaries_figures(tmp_path):
     asr = over_seeds([summary.rounds[-1].mean("asr").value for summary in default])
     row = next(line for line in page.splitlines() if line.startswith("| SecTOW (default) | 3 |"))
     assert f" | {asr} | " in row and row.endswith("| 84.8 ± 0.0 | 27.0 ± 0.0 |")
+    leak = over_seeds([summary.rounds[-1].leak.mean.value for summary in default])
+    head = next(line for line in page.splitlines() if line.startswith("| variant | seeds |"))
+    assert f" | {leak} | " in row and row.count("|") == head.count("|")
     assert "suites of 300 held-out cases" in page
     sft = [line for line in page.splitlines() if line.startswith("| baseline: SFT defender |")]
     assert len(sft) == 2 and sft[1].startswith("| baseline: SFT defender | **")

@@ -20,7 +20,7 @@ SMALL = [
     *("--coldstart.defender_steps", "1", "--coldstart.attacker_steps", "0"),
     *("--coldstart.batch", "2", "--model.hidden_size", "16", "--model.layers", "1"),
     *("--sandbox.suite_size", "2", "--sandbox.picture_variants", "1"),
-    *("--evaluate.attacker_cases", "2", "--plain"),
+    *("--evaluate.attacker_cases", "2", "--evaluate.leak_attacks", "1", "--plain"),
 ]
 
 

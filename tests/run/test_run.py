@@ -22,8 +22,8 @@ SMALL = [
     *("--attack.steps", "5", "--attack.prompts", "4", "--attack.group_size", "4"),
     *("--defend.steps", "5", "--defend.prompts", "6", "--defend.group_size", "4"),
     *("--harvest.attacks", "12", "--harvest.replies", "1", "--monitor.every", "2"),
-    *("--evaluate.attacker_cases", "8", "--sandbox.suite_size", "8"),
-    *("--sandbox.picture_variants", "2"),
+    *("--evaluate.attacker_cases", "8", "--evaluate.leak_attacks", "6"),
+    *("--sandbox.suite_size", "8", "--sandbox.picture_variants", "2"),
 ]
 
 
@@ -69,7 +69,12 @@ def test_a_run_leaves_what_the_contract_names(whole):
     for row in summary["rounds"]:
         for kind in ("asr", "orr", "accuracy"):
             for rate in row[kind].values():
-                assert set(rate) == {"value", "n", "low", "high", "unknown"}
+                assert set(rate) == {"value", "n", "low", "high", "unknown", "objects"}
+        leak = row["leak"]
+        assert leak["objects"] == len(leak["worst"]) == 10
+        assert leak["attacks"] == 60 and leak["space"] == 2140
+        assert set(leak["asr_at"]) == {"1", "10", "100", "1000"} and leak["styles"]
+        assert set(row["asr_graded"]) == set(row["asr"]) - {"direct"}
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     defend = [r for r in rows if r.get("phase") == "defend" and "step" in r]
     assert len(defend) == 10

@@ -75,6 +75,7 @@ def test_two_ranks_write_one_run_with_the_same_steps(both):
         assert theirs["loss"] == pytest.approx(mine["loss"], rel=tolerance, abs=1e-3)
     summary = json.loads((folder / "two" / "summary.json").read_text())
     assert [row["round"] for row in summary["rounds"]] == [0, 1, 2]
+    assert {row["leak"]["attacks"] for row in summary["rounds"]} == {60}
 
 
 def test_what_two_ranks_save_is_whole(both):

@@ -18,7 +18,7 @@ SMALL = [
     *("--defend.steps", "6", "--defend.prompts", "6", "--defend.group_size", "4"),
     *("--harvest.attacks", "12", "--harvest.replies", "1", "--monitor.every", "2"),
     *("--evaluate.attacker_cases", "8", "--sandbox.suite_size", "8"),
-    *("--sandbox.picture_variants", "2"),
+    *("--sandbox.picture_variants", "2", "--evaluate.leak_attacks", "6"),
 ]
 
 

@@ -26,15 +26,23 @@ CHAT_TEMPLATE = (
 
 
 class TinyWorld(World, Protocol):
-    """A world that the tiny model is built for. side, patch: of its square pictures, in pixels."""
+    """A world that the tiny model is built for.
+
+    side, patch: of its square pictures, in pixels. refusal: how its models refuse.
+    """
 
     side: int
     patch: int
+    refusal: str
     images: ImageStore
     measures: Mapping[str, str]
 
     def vocabulary(self) -> list[str]:
         """Every word of the world; a word's place is its token id, less the special ones."""
+        ...
+
+    def recipe(self, case: Case) -> Sequence[str]:
+        """What the goal of an unsafe case is made of."""
         ...
 
 

@@ -23,6 +23,7 @@ from sectow_fast.data.sandbox.model import (
     model_config,
     save_model,
 )
+from sectow_fast.data.sandbox.proxies import make_proxies
 from sectow_fast.data.sandbox.space import SandboxSpace
 from sectow_fast.data.sandbox.world import SandboxWorld
 from sectow_fast.protocols import AttackSpace, DataRow, Judge, Lesson
@@ -54,7 +55,13 @@ class SandboxStage:
         self.config = config
         self.world, self._lessons, self.space = _parts(config)
         self.measures = self.world.measures
-        self.proxies: dict[str, Judge] = {}
+        self.proxies: dict[str, Judge] = make_proxies(
+            self.world.judge_all,
+            recipe=self.world.recipe,
+            refusal=self.world.refusal,
+            error=config.game.guard_error,
+            seed=config.seed,
+        )
         self.lessons: dict[str, Lesson] = {
             "coldstart-caption": self._lessons.caption,
             "coldstart-defender": self._lessons.instruct,
