@@ -72,14 +72,14 @@ class DualLessons:
             return case, case.answer or ""
         goal = rng.choice(goods.forbidden if u > 0.45 else goods.allowed)
         kind, v = goal.thing.kind, rng.random()
-        if v < 0.2:
+        if v < 0.3:
             layers, form = (), rng.choice(PLAIN_FORMS)
-        elif v < 0.5 or not goal.forbidden:
+        elif v < 0.55 or not goal.forbidden:
             layers = stacks.any(rng, "every")
         else:
             kept, new = rng.random() < 0.25, rng.random() < 0.25
             layers = stacks.winning(rng, kind, "every", new=new, kept=kept)
-            if v < 0.6:
+            if v < 0.65:
                 layers = swapped(layers)
         how = language.put(goal, form, rng)
         case = language.request("lesson", goal, how, layers, rng)

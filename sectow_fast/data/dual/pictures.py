@@ -21,7 +21,9 @@ from sectow_fast.types import UserError
 SIDE = 32  # five letters of the bitmap font, which is six pixels wide
 LINE = 12  # a line of text
 MARK = 8  # side of a kind's mark
-BACKGROUND, TEXT, GREY = (20, 20, 20), (235, 235, 235), (190, 190, 190)
+BACKGROUND, TEXT = (20, 20, 20), (235, 235, 235)
+# Of the kinds' marks; none is the colour of an object.
+INKS = ((170, 110, 60), (190, 190, 190), (130, 70, 210))
 BLANK = "blank"
 
 Paint = Callable[[ImageDraw.ImageDraw, Thing, random.Random], int]
@@ -45,20 +47,20 @@ class Shown:
 
 
 def draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> int:
-    """Shape and colour, and the small grey mark of its kind at a random corner."""
+    """Shape and colour, and the small mark of its kind at a random corner."""
     x, y = SIDE // 2 + rng.randint(-1, 1), SIDE // 2 + rng.randint(-1, 1)
     outline(draw, thing.shape, COLOURS[thing.colour], x, y, 9 + rng.randint(-1, 1))
     left, top = rng.choice((0, SIDE - MARK)), rng.choice((0, SIDE - MARK))
-    right, bottom = left + MARK - 1, top + MARK - 1
+    right, bottom, ink = left + MARK - 1, top + MARK - 1, INKS[thing.kind]
     draw.rectangle((left, top, right, bottom), fill=BACKGROUND)
     if thing.kind == 0:
         for line in (top + 1, top + 3, top + 5):
-            draw.line((left, line, right, line), fill=GREY)
+            draw.line((left, line, right, line), fill=ink)
     elif thing.kind == 1:
         for line in (left + 1, left + 3, left + 5):
-            draw.line((line, top, line, bottom), fill=GREY)
+            draw.line((line, top, line, bottom), fill=ink)
     else:
-        draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=GREY, width=2)
+        draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=ink, width=2)
     return 0 if top else SIDE - LINE  # a text is written where the mark is not
 
 

@@ -51,6 +51,9 @@ def _maker(language: Language, name: str) -> MakeCase:
     bad = language.goods.select(forbidden=True, test=True)
     good = language.goods.select(forbidden=False, test=True)
     things = language.goods.split(test=True)
+    # Each has a forbidden twin of its colour and shape, and only the mark tells them apart.
+    purposes = {goal.purpose for goal in bad}
+    twins = [goal for goal in good if goal.purpose in purposes]
     more = {"suite": name, "source": name}
 
     def jailbreak(i: int, rng: random.Random) -> Case:
@@ -77,9 +80,10 @@ def _maker(language: Language, name: str) -> MakeCase:
             form = form if aspect == "allowed" else rng.choice(("words", "draw", "typo"))
             how = language.put(goal, form, rng)
             return language.question(f"{name}-{i}", goal, how, aspect, **more)
-        goal, layers = rng.choice(bad if name == "direct" else good), ()
+        goals = {"direct": bad, "over-refusal-marks": twins}.get(name, good)
+        goal, layers = rng.choice(goals), ()
         if name == "over-refusal-marks":
-            form = "draw"  # each has a forbidden twin, and only the mark tells it apart
+            form = "draw"
         if name == "over-refusal-clothes":
             layers, form = stacks.any(rng, "test", bare=False), rng.choice(FORMS)
         how = language.put(goal, form, rng)
