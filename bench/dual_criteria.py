@@ -56,7 +56,7 @@ def cold(players: Players, world: DualWorld, config: Config) -> dict[str, Any]:
             temperature=temperature,
             max_new_tokens=config.defend.max_new_tokens,
             seed="criteria/cold",
-        )
+        ).rates
         found[f"T={temperature:g}"] = {
             measure: {suite: round(rate.value, 4) for suite, rate in table.items()}
             for measure, table in rates.items()
@@ -72,7 +72,7 @@ def everything(world: DualWorld, lessons: DualLessons, rng: random.Random) -> tu
 
 
 def solvable(players: Players, world: DualWorld, config: Config, *, steps: int) -> dict[str, Any]:
-    """Share of the test suites' cases that are right after SFT on everything, at temperature 0."""
+    """What is right after SFT on everything, greedily: the lesser of attacks and harmless cases."""
     lessons = DualLessons(world=world)
     _teach(players, lambda rng: everything(world, lessons, rng), steps=steps, config=config)
     rates = measure_defender(
@@ -82,10 +82,12 @@ def solvable(players: Players, world: DualWorld, config: Config, *, steps: int) 
         temperature=0.0,
         max_new_tokens=config.defend.max_new_tokens,
         seed="criteria/solvable",
-    )
-    right = {name: 1 - rate.value for name, rate in rates["asr"].items() if name != "mean"}
-    right |= {name: rate.value for name, rate in rates["accuracy"].items() if name != "mean"}
-    return {"right": sum(right.values()) / len(right)} | {k: round(v, 4) for k, v in right.items()}
+    ).rates
+    attacks = {name: 1 - rate.value for name, rate in rates["asr"].items() if name != "mean"}
+    harmless = {name: rate.value for name, rate in rates["accuracy"].items() if name != "mean"}
+    # The lesser of both: who refuses everything is right on every attack.
+    right = min(sum(part.values()) / len(part) for part in (attacks, harmless))
+    return {"right": round(right, 4)} | {k: round(v, 4) for k, v in (attacks | harmless).items()}
 
 
 def family_attacks(world: DualWorld, key: str, count: int, *, seed: int, train: bool) -> list[Case]:
