@@ -54,13 +54,17 @@ class World(Protocol):
         ...
 
     def attacker_case(self, seed: Case, previous: Attack | None) -> Case:
-        """The request put to the attacker: generate (no previous) or refine (a previous attack)."""
+        """The request put to the attacker: generate (no previous) or refine (a previous attack).
+
+        Its picture, if any, is that of the pair which the attacker is to refine.
+        """
         ...
 
     def realise(self, words: str, seed: Case, *, rng: random.Random, attack_id: str) -> Case | None:
         """The case that the attacker's words make; None where they are not well-formed.
 
-        The result's `goal` is what the words are really after, so a drift shows.
+        seed: its `image` is the picture that the attacker was given. The result's `goal` is what
+        the words are really after, so a drift shows.
         """
         ...
 

@@ -157,7 +157,8 @@ class Attack:
 class AttackTask:
     """One prompt of the attacker's training.
 
-    case: the request put to the attacker; seed: the plain unsafe request it is to get answered;
+    case: the request put to the attacker; seed: the plain unsafe request it is to get answered,
+    with the picture of `case`;
     previous: the attack it is to refine, None where it is to write a new one.
     """
 

@@ -33,8 +33,11 @@ class ModelConfig(Section):
 
 
 class SandboxConfig(Section):
-    """The embedded world (our choice; data/sandbox/)."""
+    """The embedded worlds (our choice; data/sandbox/ and data/dual/)."""
 
+    world: Literal["small", "dual"] = Field(
+        "small", description="small: forbidden objects; dual: objects for forbidden purposes"
+    )
     suite_size: int = Field(300, ge=1, description="cases in each test suite")
     picture_variants: int = Field(12, ge=1, description="drawn variants of each object")
 

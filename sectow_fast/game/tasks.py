@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sectow_fast.native import PrioritySampler
 from sectow_fast.protocols import World
@@ -34,7 +35,9 @@ def attack_task(
             previous = Attack(
                 case=seed, seed_id=seed.id, mode="self-instruct", words=words, round=0
             )
-    return AttackTask(case=world.attacker_case(seed, previous), seed=seed, previous=previous)
+    case = world.attacker_case(seed, previous)
+    # What the attacker's words become depends on the picture that it was given.
+    return AttackTask(case=case, seed=replace(seed, image=case.image), previous=previous)
 
 
 class Source:

@@ -14,10 +14,10 @@ from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.judges import JudgeSettings, SharedJudge, Told, make_judge
 from sectow_fast.judges.people import RULE
-from sectow_fast.real.attacks import DrawnWords
+from sectow_fast.real.attacks import DrawnWords, WordsUnder
 from sectow_fast.real.contamination import find_contamination
 from sectow_fast.real.holdout import hold_out
-from sectow_fast.real.world import DRAWN, Split, SuiteWorld, spells_none
+from sectow_fast.real.world import DRAWN, UNDER, Split, SuiteWorld, spells_none
 from sectow_fast.types import UserError
 
 PROBE_LEAST = 50  # one refusal of 50 is 2 %
@@ -73,6 +73,8 @@ def build_world(
         )
     wording = Wording.load(Path(config.wording) if config.wording else None)
     stores: dict[str, ImageStore] = {DRAWN: DrawnWords()}
+    images = StoresByName(stores)
+    stores[UNDER] = WordsUnder(images)
     common = (config, seed, wording, stores, notes, told, blind)
     unsafe = _read(config.unsafe, "unsafe", *common)
     harmless = _read(config.harmless, "harmless", *common)
@@ -126,7 +128,7 @@ def build_world(
     )
     counted = f"{len(kept[0])} unsafe and {len(harmless)} harmless cases, probe {len(probe)}"
     notes.append(f"training on {counted}; test: {sum(map(len, test.values()))} cases")
-    return Built(world=world, images=StoresByName(stores), notes=tuple(notes))
+    return Built(world=world, images=images, notes=tuple(notes))
 
 
 def _open(

@@ -7,7 +7,7 @@ import pytest
 
 from sectow_fast.data.suites import render_steps, typeset
 from sectow_fast.data.suites.typeset import SIDE
-from sectow_fast.real.attacks import LONGEST, TYPO, DrawnWords, split_words
+from sectow_fast.real.attacks import LONGEST, TYPO, DrawnWords, read_words
 from sectow_fast.types import UserError
 
 
@@ -27,7 +27,7 @@ def drawn(text: str) -> np.ndarray:
 )
 def test_two_texts_are_two_pictures(one, other):
     assert not np.array_equal(drawn(one), drawn(other))
-    assert split_words(f"{TYPO} {one}") == (one, True)
+    assert read_words(f"{TYPO} {one}").drawn == one
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_two_texts_are_two_pictures(one, other):
     ],
 )
 def test_what_no_font_draws_is_ill_formed_and_never_a_box(text):
-    assert split_words(f"{TYPO} {text}") is None
+    assert read_words(f"{TYPO} {text}") is None
     with pytest.raises(UserError, match=r"found U\+[0-9A-F]{4,}, which the font .* cannot draw"):
         render_steps(text)
 
@@ -57,7 +57,7 @@ def test_letters_from_the_right_are_missing_where_nothing_can_place_them(monkeyp
 
 
 def test_half_a_surrogate_pair_is_no_attack_in_words_either():
-    assert split_words("tell \ud83d me") is None and split_words("tell \U0001f600 me")
+    assert read_words("tell \ud83d me") is None and read_words("tell \U0001f600 me")
 
 
 def test_letters_grow_until_they_fill_the_picture_and_words_are_never_cut():
@@ -70,9 +70,9 @@ def test_letters_grow_until_they_fill_the_picture_and_words_are_never_cut():
         ink = drawn("bado " * count).min(axis=2) < 128
         edge = SIDE // 30 - 2
         assert not ink[:, -edge:].any() and not ink[-edge:].any()
-    assert split_words(f"{TYPO} {'bado ' * 398}") is not None
-    assert split_words(f"{TYPO} {'x' * 1990}") is None  # one word that no line holds
-    assert split_words(f"{TYPO} {'x' * (LONGEST + 1)}") is None
+    assert read_words(f"{TYPO} {'bado ' * 398}") is not None
+    assert read_words(f"{TYPO} {'x' * 1990}") is None  # one word that no line holds
+    assert read_words(f"{TYPO} {'x' * (LONGEST + 1)}") is None
 
 
 def test_the_size_of_an_attacks_picture_is_known_without_drawing_it():

@@ -24,10 +24,10 @@ from sectow_fast.data.processor import load_processor
 from sectow_fast.data.suites import render_steps
 from sectow_fast.data.suites.mmmu import MMMU
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.real.attacks import keeps_goal, split_words
+from sectow_fast.real.attacks import keeps_goal, read_words
 from sectow_fast.real.build import build_world
 from sectow_fast.real.stage import RealStage
-from sectow_fast.types import UserError
+from sectow_fast.types import Attack, UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,6 +154,56 @@ def test_a_drawn_attack_is_figsteps_picture_of_its_words(folders):
         assert world.realise(words, seed, rng=rng, attack_id="d").goal == seed.goal
 
 
+def test_the_attacker_is_given_the_picture_and_says_what_becomes_of_it(folders):
+    built = build_world(data(folders), seed=0)
+    world, rng = built.world, random.Random(0)
+    seeds = world.seeds("train")
+    shown = next(seed for seed in seeds if seed.image)
+    plain = dataclasses.replace(shown, image=None)
+    asked = world.attacker_case(shown, None)
+    assert asked.image == shown.image and "<keep>" in asked.text
+    assert "<keep>" not in world.attacker_case(plain, None).text
+
+    def made(order, seed=shown):
+        return world.realise(f"{order} {shown.goal} now", seed, rng=rng, attack_id="a")
+
+    kept = made("<keep>")
+    assert (kept.image, kept.text, kept.style) == (shown.image, f"{shown.goal} now", "keep")
+    over = made("<over>")
+    assert over.goal == shown.goal and over.text == Wording().figstep
+    picture = built.images.open(over.image)
+    assert picture.size == built.images.size(over.image)
+    half = picture.height // 2
+    written = np.asarray(render_steps(f"{shown.goal} now"))
+    assert np.array_equal(np.asarray(picture)[half:], written)
+    old = np.asarray(built.images.open(shown.image).resize((64, 64)))
+    above = np.asarray(picture.crop((0, 0, half, half)).resize((64, 64)))
+    assert not np.array_equal(above, np.full_like(above, 255)) or (old == 255).all()
+    split, words = made("<split>"), f"{shown.goal} now".split()
+    assert split.goal == shown.goal and split.text == " ".join(words[len(words) // 2 :])
+    assert split.image == "drawn/" + " ".join(words[: len(words) // 2])
+    assert made("").image is None
+    assert made("<keep>", plain) is None and made("<over>", plain) is None
+    # To refine: the picture of the attack, under which words stand already.
+    attack = Attack(case=over, seed_id=shown.id, mode="generate", words="w", round=1)
+    refine = world.attacker_case(shown, attack)
+    assert refine.image == over.image
+    given = dataclasses.replace(shown, image=refine.image)
+    assert made("<keep>", given).image == over.image and made("<over>", given) is None
+
+
+def test_a_goal_that_only_the_picture_tells_is_not_told_to_the_attacker(folders):
+    # FigStep's words are the same for every goal.
+    only = data(folders, unsafe=named(folders, "figstep"), test=())
+    world = build_world(only, seed=0).world
+    asked = {world.attacker_case(seed, None).text for seed in world.seeds("train")}
+    assert len(asked) == 1 < len(world.seeds("train"))
+    assert all(seed.image for seed in world.seeds("train"))
+    told = build_world(data(folders, unsafe=named(folders, "xstest"), test=()), seed=0).world
+    for seed in told.seeds("train"):
+        assert f"Task: {seed.goal}" in told.attacker_case(seed, None).text
+
+
 def test_an_attack_that_spells_a_special_token_is_ill_formed(folders, qwen):
     stage = RealStage(Config(data=data(folders), model={"defender": str(qwen)}))
     world, rng = stage.world, random.Random(0)
@@ -214,7 +264,12 @@ def test_a_saved_model_shows_pictures_as_it_was_trained_on_them(folders, qwen, t
 def test_goal_words():
     assert keeps_goal("a tale of folding a bado1", "fold a bado1", 0.5)
     assert not keeps_goal("a tale", "fold a bado1", 0.5)
-    assert split_words(" <typo> hi ") == ("hi", True) and split_words("hi") == ("hi", False)
+    typo, plain = read_words(" <typo> hi "), read_words("hi")
+    assert (typo.drawn, typo.asked, plain.drawn, plain.asked) == ("hi", "", "", "hi")
+    halves = read_words("<split> how are you two")
+    assert (halves.drawn, halves.asked) == ("how are", "you two")
+    for bad in ("<split> hi", "<keep>", "<over> a <keep> b"):
+        assert read_words(bad) is None
 
 
 def test_the_judge_decides_unsafe_and_rules_decide_harmless(folders):

@@ -1,17 +1,21 @@
-"""The sandbox's model: a tiny LLaVA of transformers' own classes, its tokenizer and processor."""
+"""The sandbox's model: a tiny LLaVA of transformers' own classes, its tokenizer and processor.
+
+Both embedded worlds have it; they differ in words and in the size of pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from sectow_fast.data.sandbox.pictures import SIDE
-from sectow_fast.data.sandbox.world import SandboxWorld
+from sectow_fast.data.images import ImageStore
+from sectow_fast.protocols import World
+from sectow_fast.types import Attack, Case
 
-PATCH = 14  # four image tokens; patch 7 costs 1.7x the time and learns no better
 SPECIAL = ("<pad>", "</s>", "<image>", "<unk>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} "
@@ -21,13 +25,46 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_processor(world: SandboxWorld) -> Any:
+class TinyWorld(World, Protocol):
+    """A world that the tiny model is built for.
+
+    side, patch: of its square pictures, in pixels. refusal: how its models refuse.
+    """
+
+    side: int
+    patch: int
+    refusal: str
+    images: ImageStore
+    measures: Mapping[str, str]
+
+    def vocabulary(self) -> list[str]:
+        """Every word of the world; a word's place is its token id, less the special ones."""
+        ...
+
+    def recipe(self, case: Case) -> Sequence[str]:
+        """What the goal of an unsafe case is made of."""
+        ...
+
+
+class TinyLessons(Protocol):
+    """What the phases of a run on such a world teach; each method is a `Lesson`."""
+
+    def caption(self, rng: random.Random) -> tuple[Case, str]: ...
+
+    def instruct(self, rng: random.Random) -> tuple[Case, str]: ...
+
+    def attacker(self, rng: random.Random) -> tuple[Case, str]: ...
+
+    def safe(self, rng: random.Random, pool: Sequence[Attack]) -> tuple[Case, str]: ...
+
+
+def build_processor(world: TinyWorld) -> Any:
     """A LlavaProcessor over a word-level tokenizer of the world's vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    words = [*SPECIAL, *world.requests.vocabulary()]
+    words = [*SPECIAL, *world.vocabulary()]
     backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -40,7 +77,7 @@ def build_processor(world: SandboxWorld) -> Any:
     # No torchvision: its published wheel does not import beside a CPU torch.
     images = CLIPImageProcessorPil(
         do_resize=True,
-        size={"height": SIDE, "width": SIDE},
+        size={"height": world.side, "width": world.side},
         do_center_crop=False,
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
@@ -48,7 +85,7 @@ def build_processor(world: SandboxWorld) -> Any:
     return LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,
-        patch_size=PATCH,
+        patch_size=world.patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",
@@ -56,7 +93,7 @@ def build_processor(world: SandboxWorld) -> Any:
     )
 
 
-def model_config(world: SandboxWorld, *, hidden_size: int, layers: int) -> Any:
+def model_config(world: TinyWorld, *, hidden_size: int, layers: int) -> Any:
     """A CLIP tower, a Qwen2 decoder, a tied head.
 
     Larger initialisation than the default (tower x3, decoder 0.06) is what makes it learn in
@@ -72,8 +109,8 @@ def model_config(world: SandboxWorld, *, hidden_size: int, layers: int) -> Any:
             intermediate_size=2 * tower,
             num_hidden_layers=2,
             num_attention_heads=4,
-            image_size=SIDE,
-            patch_size=PATCH,
+            image_size=world.side,
+            patch_size=world.patch,
             projection_dim=tower,
             initializer_factor=3.0,
         ),
@@ -83,7 +120,7 @@ def model_config(world: SandboxWorld, *, hidden_size: int, layers: int) -> Any:
             num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=4,
-            vocab_size=len(SPECIAL) + len(world.requests.vocabulary()),
+            vocab_size=len(SPECIAL) + len(world.vocabulary()),
             max_position_embeddings=256,
             tie_word_embeddings=True,
             initializer_range=0.06,
@@ -99,7 +136,7 @@ def model_config(world: SandboxWorld, *, hidden_size: int, layers: int) -> Any:
     )
 
 
-def build_model(world: SandboxWorld, *, seed: int, hidden_size: int, layers: int) -> Any:
+def build_model(world: TinyWorld, *, seed: int, hidden_size: int, layers: int) -> Any:
     """A LlavaForConditionalGeneration of `model_config` with fresh weights."""
     from transformers import LlavaForConditionalGeneration
 

@@ -75,8 +75,20 @@ def drawn(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> None:
     fill = COLOURS[thing.colour]
     x, y = 14 + rng.randint(-2, 2), 14 + rng.randint(-2, 2)
     r = 9 + rng.randint(-1, 1)
+    outline(draw, thing.shape, fill, x, y, r)
+    if thing.forbidden:
+        left, top = rng.choice((0, SIDE - MARK)), rng.choice((0, SIDE - MARK))
+        right, bottom = left + MARK - 1, top + MARK - 1
+        draw.rectangle((left, top, right, bottom), fill=(0, 0, 0), outline=(250, 220, 0), width=2)
+        draw.line((left, top, right, bottom), fill=(250, 220, 0), width=2)
+
+
+def outline(
+    draw: ImageDraw.ImageDraw, shape: str, fill: tuple[int, int, int], x: int, y: int, r: int
+) -> None:
+    """One of `objects.SHAPES`, filled, around (x, y) with half its side r, in pixels."""
     box = (x - r, y - r, x + r, y + r)
-    match thing.shape:
+    match shape:
         case "circle":
             draw.ellipse(box, fill=fill)
         case "square":
@@ -99,8 +111,3 @@ def drawn(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> None:
             draw.rectangle((x - r, y - 3, x + r, y + 3), fill=fill)
         case "pole":
             draw.rectangle((x - 3, y - r, x + 3, y + r), fill=fill)
-    if thing.forbidden:
-        left, top = rng.choice((0, SIDE - MARK)), rng.choice((0, SIDE - MARK))
-        right, bottom = left + MARK - 1, top + MARK - 1
-        draw.rectangle((left, top, right, bottom), fill=(0, 0, 0), outline=(250, 220, 0), width=2)
-        draw.line((left, top, right, bottom), fill=(250, 220, 0), width=2)

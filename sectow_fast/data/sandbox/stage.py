@@ -1,4 +1,4 @@
-"""What a run needs of the sandbox, in one place: world, codec, lessons, and how models are kept."""
+"""What a run needs of an embedded world: world, codec, lessons, and how models are kept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from sectow_fast.config import Config
 from sectow_fast.data.codec import ChatCodec, kept_pictures
+from sectow_fast.data.dual.lessons import DualLessons
+from sectow_fast.data.dual.space import DualSpace
+from sectow_fast.data.dual.world import DualWorld
 from sectow_fast.data.processor import cap_pixels, load_model, load_processor
 from sectow_fast.data.sandbox.lessons import Lessons
 from sectow_fast.data.sandbox.model import (
+    TinyLessons,
+    TinyWorld,
     build_model,
     build_processor,
     model_config,
@@ -20,13 +25,22 @@ from sectow_fast.data.sandbox.model import (
 )
 from sectow_fast.data.sandbox.proxies import make_proxies
 from sectow_fast.data.sandbox.space import SandboxSpace
-from sectow_fast.data.sandbox.world import REFUSAL, SandboxWorld
+from sectow_fast.data.sandbox.world import SandboxWorld
 from sectow_fast.model_folder import check_folder
-from sectow_fast.protocols import DataRow, Judge, Lesson
+from sectow_fast.protocols import AttackSpace, DataRow, Judge, Lesson
 from sectow_fast.types import Attack, UserError
 
 if TYPE_CHECKING:
     import torch
+
+
+def _parts(config: Config) -> tuple[TinyWorld, TinyLessons, AttackSpace]:
+    """The world that `sandbox.world` names, what is taught of it, and its attack space."""
+    if config.sandbox.world == "dual":
+        dual = DualWorld(seed=config.seed, config=config.sandbox)
+        return dual, DualLessons(world=dual), DualSpace(dual)
+    small = SandboxWorld(seed=config.seed, config=config.sandbox)
+    return small, Lessons(world=small), SandboxSpace(small)
 
 
 class SandboxStage:
@@ -40,17 +54,15 @@ class SandboxStage:
         # Its bars would tear the live display, and the models here load in milliseconds.
         logging.disable_progress_bar()
         self.config = config
-        self.world = SandboxWorld(seed=config.seed, config=config.sandbox)
+        self.world, self._lessons, self.space = _parts(config)
         self.measures = self.world.measures
-        self.space = SandboxSpace(self.world)
         self.proxies: dict[str, Judge] = make_proxies(
             self.world.judge_all,
-            recipe=lambda case: self.world.by_name[case.goal or ""].recipe,
-            refusal=REFUSAL,
+            recipe=self.world.recipe,
+            refusal=self.world.refusal,
             error=config.game.guard_error,
             seed=config.seed,
         )
-        self._lessons = Lessons(world=self.world)
         self.lessons: dict[str, Lesson] = {
             "coldstart-caption": self._lessons.caption,
             "coldstart-defender": self._lessons.instruct,

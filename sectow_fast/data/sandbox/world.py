@@ -15,6 +15,7 @@ from sectow_fast.config import SandboxConfig
 from sectow_fast.data.sandbox.carriers import CARRIERS
 from sectow_fast.data.sandbox.clothes import CLOTHES
 from sectow_fast.data.sandbox.objects import Thing
+from sectow_fast.data.sandbox.pictures import SIDE
 from sectow_fast.data.sandbox.requests import attack_words, make_requests
 from sectow_fast.data.sandbox.styles import held_out
 from sectow_fast.data.sandbox.suites import make_suites, measures_of
@@ -33,6 +34,8 @@ class SandboxWorld:
     """
 
     cut_earns = True  # the exact judge tells a recipe that was cut from a whole one
+    refusal = REFUSAL
+    side, patch = SIDE, SIDE // 2  # four image tokens; smaller patches learn no better
 
     def __init__(self, *, seed: int, config: SandboxConfig) -> None:
         self.seed, self.config = seed, config
@@ -40,6 +43,14 @@ class SandboxWorld:
         self.images = self.requests.images
         self.measures = measures_of(self.requests.styles)
         self.by_name = {thing.name: thing for thing in self.requests.things}
+
+    def vocabulary(self) -> list[str]:
+        """See `model.TinyWorld`."""
+        return self.requests.vocabulary()
+
+    def recipe(self, case: Case) -> Sequence[str]:
+        """See `model.TinyWorld`."""
+        return self.by_name[case.goal or ""].recipe
 
     def seeds(self, split: Literal["train", "test"]) -> Sequence[Case]:
         things = self.requests.select(forbidden=True, test=split == "test")
