@@ -26,6 +26,15 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "no-defender-monitor": ("ablation: no defender monitor", ["--ablate", "no-defender-monitor"]),
     "no-harmless": ("ablation: no harmless data", ["--ablate", "no-harmless"]),
     "no-attacker-monitor": ("ablation: no attacker monitor", ["--ablate", "no-attacker-monitor"]),
+    "no-attacker-gates": (
+        "ablation: no gates in the attacker's reward",
+        ["--ablate", "no-attacker-gates"],
+    ),
+    "no-attacker-filter": ("ablation: no filter of attacks", ["--ablate", "no-attacker-filter"]),
+    "no-attacker-controller": (
+        "ablation: no controller of the attacker",
+        ["--ablate", "no-attacker-controller"],
+    ),
     "no-cold-start": ("ablation: no cold start of the attacker", ["--ablate", "no-cold-start"]),
     "self-instruct": ("baseline: self-instruct attacker", ["--attacker", "self-instruct"]),
     "sft": ("baseline: SFT defender", ["--defender", "sft"]),
