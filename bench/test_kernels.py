@@ -64,6 +64,7 @@ def table(rows: list[dict]) -> str:
 
 
 CPU_NAMES = (
+    "floor: three products",
     "linear_policy_loss",
     "linear_logprob + policy_loss",
     "torch eager",

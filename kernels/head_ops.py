@@ -151,17 +151,17 @@ def _kept(
 
 
 def saved_rows(labels: Tensor, chosen: LiveRows) -> tuple[Tensor, Tensor]:
-    """The rows [N] (the rest is 0), and on the host (their number or -1 for all, clean), so that
+    """The rows [N] (the rest is 0), and on the host 2 * (their number, -1 for all) + clean, so that
     the backward pass need not ask the device again."""
     taken = torch.zeros_like(labels, dtype=torch.int64)
     if chosen.rows is None:
-        return taken, torch.tensor([-1, chosen.clean])
+        return taken, torch.tensor(-2 + chosen.clean)
     taken[: len(chosen.rows)] = chosen.rows
-    return taken, torch.tensor([len(chosen.rows), chosen.clean])
+    return taken, torch.tensor(2 * len(chosen.rows) + chosen.clean)
 
 
 def rows_saved(taken: Tensor, told: Tensor) -> LiveRows:
-    number, clean = told.tolist()
+    number, clean = divmod(int(told), 2)
     return LiveRows(None if number < 0 else taken[:number], bool(clean))
 
 
@@ -171,7 +171,7 @@ def _(hidden, weight, bias, labels, *rest):
     rows = (hidden.new_empty(labels.shape, dtype=wide(hidden.dtype)) for _ in range(4))
     kept = _kept(hidden, weight, mode, with_entropy, logits_dtype or hidden.dtype)
     taken = torch.empty_like(labels, dtype=torch.int64)
-    return *rows, kept, taken, torch.empty(2, dtype=torch.int64, device="cpu")
+    return *rows, kept, taken, torch.empty((), dtype=torch.int64, device="cpu")
 
 
 @torch.library.custom_op("sectow::linear_logprob_backward", mutates_args=("main_grad",))

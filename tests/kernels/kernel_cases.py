@@ -133,7 +133,7 @@ def operator_calls(device: str):
             yield head_ops.linear_logprob_op, (heads[0], *fixed, labels, *extra), more
     detached = [one.detach() for one in heads]
     total = torch.zeros(100, 8, device=device)
-    kept = (rows[0, :0], torch.arange(17, device=device), torch.tensor([16, 1]))
+    kept = (rows[0, :0], torch.arange(17, device=device), torch.tensor(2 * 16 + 1))
     for more, sum_of in ((None, None), (temperatures, total)):
         backward = (*rows[:2], *detached, labels, *rows[2:], *kept, more, sum_of)
         yield head_ops.linear_logprob_backward_op, backward, options | {"wanted": [True] * 3}

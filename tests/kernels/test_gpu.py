@@ -153,7 +153,8 @@ def test_captured_in_a_cuda_graph():
         rest = selective_logprob(logits, case["labels"])
         logp, _ = linear_logprob(case["hidden"], case["weight"], case["labels"])
         values, _ = group_advantage(case["advantages"], case["sequence_ids"])
-        return [loss, metrics["logp"], *rest, logp, values, policy_loss(logp, values)[0]]
+        bounded = linear_policy_loss(**case, normalizer=11, live_rows=13)[0]
+        return [loss, metrics["logp"], *rest, logp, values, policy_loss(logp, values)[0], bounded]
 
     with torch.no_grad():
         wanted = [one.clone() for one in step()]
@@ -161,7 +162,8 @@ def test_captured_in_a_cuda_graph():
         with torch.cuda.graph(graph):
             found = step()
         graph.replay()
-    live = [0, 2, 3, 4, 5, 6]  # captured, every row takes part, so more log-probs are known
+    torch.testing.assert_close(wanted[7], wanted[0])
+    live = [0, 2, 3, 4, 5, 6, 7]  # captured, every row takes part, so more log-probs are known
     torch.testing.assert_close([found[i] for i in live], [wanted[i] for i in live])
 
 
@@ -175,3 +177,20 @@ def test_labels_out_of_range_are_nan_and_nothing_waits():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert logp.isnan().tolist() == [False, False, True] and metrics["live"] == 3
+
+
+def test_quacks_log_probs_are_ours():
+    pytest.importorskip("quack.linear_cross_entropy")
+    case = in_dtype(head_case(300, 64, 1024), torch.bfloat16)
+    exact = in_dtype({k: v.detach() for k, v in case.items()}, torch.float64)
+    found = []
+    for function, made, more in (
+        (linear_logprob, on_card(case), {"backend": "quack"}),
+        (linear_logprob, on_card(case), {}),
+        (head.linear_logprob_oracle, on_card(exact), {}),
+    ):
+        given = {name: made[name] for name in ("hidden", "weight", "labels")}
+        logp, _ = function(**given, **more)
+        (logp * made["advantages"].to(logp)).sum().backward()
+        found.append([logp.detach(), made["hidden"].grad, made["weight"].grad])
+    within_twice(*found, EPSILON[torch.bfloat16])
