@@ -22,9 +22,10 @@ from PIL import Image
 
 from sectow_fast.config import DefendConfig
 from sectow_fast.data.codec import ChatCodec
-from sectow_fast.data.sandbox.model import PATCH, SPECIAL, build_model, build_processor
+from sectow_fast.data.sandbox.model import SPECIAL, build_model, build_processor
 from sectow_fast.types import Case, Completion, Group, Prompt, Reward
 
+PATCH = 14  # pixels: a picture token is a square of so many
 WORDS = {"llava": 400, "qwen2": 4096 - len(SPECIAL) - 2}
 FEWEST = 15  # words beside a picture
 AROUND = 2  # tokens of the chat template: "user", "assistant"
@@ -32,6 +33,8 @@ AROUND = 2  # tokens of the chat template: "user", "assistant"
 
 class Vocabulary:
     """What `build_processor` and `build_model` want of a world."""
+
+    side, patch = 2 * PATCH, PATCH
 
     def __init__(self, words: int) -> None:
         self.words = [f"w{i}" for i in range(words)]
