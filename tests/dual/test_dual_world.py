@@ -318,3 +318,10 @@ def test_a_picture_that_is_not_there_is_refused():
     for key in ("draw/9999/-/0", "draw/1/-/99", "note/1/1/0", "note/-/-/0", "wall/1/-/0", "draw/1"):
         with pytest.raises(UserError, match=f"image '{key}': found no such picture"):
             WORLD.images.open(key)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0])
+def test_the_sft_baseline_of_this_world_obeys_the_share_of_harmless_data(share):
+    rng, lessons = random.Random(0), DualLessons(world=WORLD)
+    taught = [lessons.safe(rng, [], harmless_share=share)[0].label for _ in range(400)]
+    assert taught.count("harmless") / 400 == pytest.approx(share, abs=0.07 if share else 0.0)

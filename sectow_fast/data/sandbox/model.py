@@ -55,7 +55,9 @@ class TinyLessons(Protocol):
 
     def attacker(self, rng: random.Random) -> tuple[Case, str]: ...
 
-    def safe(self, rng: random.Random, pool: Sequence[Attack]) -> tuple[Case, str]: ...
+    def safe(
+        self, rng: random.Random, pool: Sequence[Attack], *, harmless_share: float
+    ) -> tuple[Case, str]: ...
 
 
 def build_processor(world: TinyWorld) -> Any:
