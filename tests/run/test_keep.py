@@ -51,6 +51,7 @@ def two_players():
         defender=defender,
         ranks=ALONE,
         training=None,
+        moments={},
         resume_training=lambda saved: None,
     )
 
