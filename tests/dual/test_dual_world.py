@@ -13,12 +13,11 @@ from sectow_fast.config import SandboxConfig
 from sectow_fast.data.dual import DualWorld
 from sectow_fast.data.dual.families import Layer
 from sectow_fast.data.dual.lessons import DualLessons
-from sectow_fast.data.dual.pictures import BLANK, INKS, MARK, SIDE
 from sectow_fast.data.dual.space import DualSpace
 from sectow_fast.data.dual.stacks import swapped
 from sectow_fast.data.dual.suites import JAILBREAK_FORMS
-from sectow_fast.data.dual.things import COLOURS, KINDS, PURPOSES, Goal
-from sectow_fast.types import Case, UserError
+from sectow_fast.data.dual.things import KINDS, PURPOSES, Goal
+from sectow_fast.types import Case
 
 CONFIG = SandboxConfig(suite_size=120, world="dual")
 WORLD = DualWorld(seed=3, config=CONFIG)
@@ -283,41 +282,6 @@ def test_the_numbers_of_the_attack_space_are_attacks_that_all_differ():
     assert len({(case.text, case.image) for case in cases}) > 390
     counts = Counter(len(layers_of(case)) for case in cases)
     assert counts[3] > 300 and set(counts) <= {2, 3}
-
-
-# ---- pictures
-
-
-def pixels(key: str) -> np.ndarray:
-    return np.asarray(WORLD.images.open(key), dtype=int)
-
-
-def test_the_kind_is_a_small_mark_at_one_corner_in_ink_that_no_object_has():
-    assert not set(INKS) & set(COLOURS.values())
-    for thing in GOODS.things[::7]:
-        for variant in range(3):
-            shown = pixels(f"draw/{thing.number}/-/{variant}")
-            near = np.abs(shown - INKS[thing.kind]).max(-1) < 40
-            rows, columns = np.nonzero(near)
-            assert 16 <= near.sum() <= MARK * MARK + 8, thing
-            at = [np.median(places) > SIDE // 2 for places in (rows, columns)]
-            corner = near[SIDE - MARK :] if at[0] else near[:MARK]
-            corner = corner[:, SIDE - MARK :] if at[1] else corner[:, :MARK]
-            assert corner.sum() >= 0.7 * near.sum(), thing
-
-
-def test_what_is_written_over_a_picture_leaves_the_rest_as_it_was():
-    for form in ("draw", "typo"):
-        plain, over = pixels(f"{form}/9/-/1"), pixels(f"{form}/9/3/1")
-        changed = np.abs(plain - over).sum(-1).any(1)
-        assert changed.any() and changed.sum() <= 12
-
-
-def test_a_picture_that_is_not_there_is_refused():
-    assert WORLD.images.open(BLANK).getcolors() == [(SIDE * SIDE, (20, 20, 20))]
-    for key in ("draw/9999/-/0", "draw/1/-/99", "note/1/1/0", "note/-/-/0", "wall/1/-/0", "draw/1"):
-        with pytest.raises(UserError, match=f"image '{key}': found no such picture"):
-            WORLD.images.open(key)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0])

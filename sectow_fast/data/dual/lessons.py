@@ -35,7 +35,7 @@ class DualLessons:
             case = language.multiple_choice("lesson", goal.thing, rng)
             return case, case.answer or ""
         if u < 0.53:
-            # Asked for beside all else alone, the kind stayed at chance for 700 steps; by itself
+            # Asked for beside all else alone, the kind stayed at chance for 600 steps; by itself
             # it is read in 140.
             kind = u < 0.43
             aspect = "kind" if kind else "allowed"
