@@ -172,7 +172,7 @@ def _memory(config: Any) -> Finding:
         model = getattr(transformers, auto_class(config)).from_config(config)
     count = sum(p.numel() for p in model.parameters())
     needed = COPIES * 4 * count
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    free = _available()
     words = (
         f"{count / 1e6:,.0f} M parameters; training takes about {needed / GIB:.1f} GiB and"
         f" activations, evaluation {4 * count / GIB:.1f} GiB in float32; {free / GIB:.1f} GiB of"
@@ -181,6 +181,16 @@ def _memory(config: Any) -> Finding:
     if needed > free:
         words += "; free some, use learn.lora_rank, or a GPU (train --dry-run has its plan)"
     return Finding(name="memory", ok=needed <= free, found=words, needed="train")
+
+
+def _available() -> int:
+    """Bytes of host memory that a process may have; what only caches files is given back."""
+    table = Path("/proc/meminfo")
+    if table.exists():
+        rows = dict(line.split(":", 1) for line in table.read_text().splitlines())
+        if "MemAvailable" in rows:
+            return 1024 * int(rows["MemAvailable"].split()[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _loaded(folder: Path, codec: Any, *, known: bool) -> Iterator[Finding]:
@@ -281,7 +291,6 @@ def check(settings: Settings, *, as_json: bool) -> int:
     import torch
     from transformers.utils import logging
 
-    ctrl_c.raise_again()
     logging.disable_progress_bar()
     if settings.threads:
         torch.set_num_threads(settings.threads)

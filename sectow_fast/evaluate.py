@@ -244,7 +244,9 @@ def evaluate_model(
                         summary |= _second(row, folder, settings, asked, records, second)
                     except NothingAnswered as error:
                         failure = error
-            for note in write_exports(out.path / "export", settings.export, row, asked, found):
+            for note in write_exports(
+                out.path / "export", settings.export, row, asked, found, partial=counts == "partial"
+            ):
                 print(f"note: {note}", file=sys.stderr)
             yield summary
             if failure is not None:

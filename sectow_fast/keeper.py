@@ -18,6 +18,7 @@ from sectow_fast import ties
 from sectow_fast.data.asked import NAME as TRAINED_ON
 from sectow_fast.data.asked import TrainedOn
 from sectow_fast.data.suites.wording import Wording
+from sectow_fast.game.schedule import teaches_refusals
 from sectow_fast.learn import checkpoint
 from sectow_fast.learn.checkpoint import Checkpoints
 from sectow_fast.learn.checkpoint_folder import reading
@@ -66,6 +67,8 @@ class Keeper:
         self._before = 0.0  # seconds that earlier processes of this run took
         self._began = time.perf_counter()
         self._asked_to_stop = False
+        given = match.config.model.defender
+        self._taught_before = TrainedOn.read(Path(given)) if given else None
         self._checkpoints = Checkpoints(folder.checkpoints, self.ranks)
         if self.ranks.told((folder.checkpoints / "latest").exists):
             self._resume()
@@ -122,6 +125,8 @@ class Keeper:
 
     def round_done(self, record: RoundRecord) -> None:
         self.match.end_round(record)
+        if record.round == 0 and teaches_refusals(self.match.config) and self.ranks.first:
+            self._write_trained_on(self.folder.path / "coldstart" / "defender")
         self.console.round_done(record)
         self.write_summary()
 
@@ -229,20 +234,19 @@ class Keeper:
             self.players.keep(self._player(name), self.folder.path / name)
         if not self.ranks.first:
             return
-        self._write_trained_on()
+        self._write_trained_on(self.folder.path / "defender")
         if not (self.folder.path / "pool.jsonl").exists():
             self.write_pool()
         self.write_summary()
         self.log.close()
 
-    def _write_trained_on(self) -> None:
-        """What the defender was trained on, beside its weights: an evaluation compares with it."""
+    def _write_trained_on(self, folder: Path) -> None:
+        """What a defender was trained on, beside its weights: an evaluation compares with it."""
         config, world = self.match.config, self.match.stage.world
         wording = Wording.load(Path(config.data.wording) if config.data.wording else None)
         cases = [*world.train_cases("unsafe"), *world.train_cases("harmless")]
-        before = TrainedOn.read(Path(config.model.defender)) if config.model.defender else None
-        found = TrainedOn.of(cases, wording).after(before)
-        write_whole(self.folder.path / "defender" / TRAINED_ON, found.text())
+        found = TrainedOn.of(cases, wording).after(self._taught_before)
+        write_whole(folder / TRAINED_ON, found.text())
 
     # ---- stopping
 

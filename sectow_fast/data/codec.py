@@ -205,7 +205,7 @@ class ChatCodec:
             return pictures.size["longest_edge"] // edge**2
         if self._as_shown((64, 64)) == self._as_shown((640, 64)):  # scaled to one size
             return self.image_tokens((64, 64))
-        edges = (2048, 1024, 512)
+        edges = range(512, 2049, 256)  # 4:3, 3:2 and 5:2 take more tiles than 1:1, 2:1 and 4:1
         return max(self.image_tokens((w, h)) for w in edges for h in edges)
 
     def _tokenise(self, cases: Sequence[Case]) -> None:

@@ -26,6 +26,8 @@ from sectow_fast.model_folder import (
 )
 from sectow_fast.types import UserError
 
+# Settings by which a processor cuts a picture into tiles of one size, as many as it takes.
+TILES = ("crop_to_patches", "image_grid_pinpoints", "do_image_splitting")
 GIVEN = ("image_processor", "tokenizer")  # the parts of a processor that are used here
 
 
@@ -135,17 +137,22 @@ def cap_pixels(image_processor: Any, most: int, *, setting: str = "model.max_pix
     UserError where the processor makes every picture larger than that, or has no such bound.
     """
     name = f"{setting} {most}: found {type(image_processor).__name__},"
-    size = dict(image_processor.size)
+    size = dict(image_processor.size or {})
     # A processor that does not crop has a size to crop to all the same.
-    fixed = dict(image_processor.crop_size) if image_processor.do_center_crop else size
-    if fixed.get("height") and fixed.get("width"):
+    crops = getattr(image_processor, "do_center_crop", False)
+    fixed = dict(image_processor.crop_size) if crops else size
+    tiled = any(getattr(image_processor, name, None) for name in TILES)
+    if fixed.get("height") and fixed.get("width") and not tiled:
         least = fixed["height"] * fixed["width"]
     elif hasattr(image_processor, "merge_size"):  # a Qwen-VL's, whose edges are numbers of pixels
         least = size["shortest_edge"]
         edges = {"shortest_edge": least, "longest_edge": min(most, size["longest_edge"])}
         image_processor.size = type(image_processor.size)(**edges)
     else:
-        raise UserError(f"{name} whose pictures have no bound, expected none; leave it out")
+        raise UserError(
+            f"{name} whose pictures have no such bound, expected none; leave it out, or"
+            f" give --{setting.removeprefix('--')} null where a preset has it"
+        )
     if least > most:
         raise UserError(
             f"{name} which makes every picture {least} pixels or more, expected at most"

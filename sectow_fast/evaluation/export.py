@@ -56,9 +56,12 @@ def write_exports(
     row: str,
     asked: Asked,
     records: Sequence[Mapping[str, Any]],
+    *,
+    partial: bool = False,
 ) -> list[str]:
     """OUT/export/NAME/ROW-SUITE.ext for each export and suite; owner-only, whole or not at all.
 
+    partial: whether partly refused counts as refused, in the one that has rates (Inspect's).
     Returns a line per file in which characters were replaced.
     """
     notes = []
@@ -70,7 +73,10 @@ def write_exports(
             if SUITES[name] and suite not in SUITES[name]:
                 continue
             rows = [(case, by_id[case.id]) for case in cases]
-            ending, text = WRITERS[name](row, rows)
+            if name == "inspect":
+                ending, text = inspect_log(row, rows, partial=partial)
+            else:
+                ending, text = WRITERS[name](row, rows)
             text, halves = mended(text)
             write_private(target / f"{row}-{suite}.{ending}", text)
             if halves:

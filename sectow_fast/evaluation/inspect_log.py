@@ -15,18 +15,19 @@ from sectow_fast.texts import json_text
 Rows = Sequence[tuple[SuiteCase, Mapping[str, Any]]]
 
 
-def inspect_log(row: str, rows: Rows) -> tuple[str, str]:
+def inspect_log(row: str, rows: Rows, *, partial: bool = False) -> tuple[str, str]:
     """Version 2 of the log's JSON form; a task is a suite, a sample a case. No picture is in it.
 
     A sample has the scores that it counts in (`asr` or `not_refused`, `orr`, `accuracy`), with 0 or
-    1 as their value; what could not be told has no score. The results hold our rates.
+    1 as their value; what could not be told has no score. The results hold our rates. partial: see
+    `tables.rate_of`.
     """
     records = [record for _, record in rows]
     suite = rows[0][0].suite
     judge = records[0]["judge_id"]
     rule = by_rule(judge)
     measures = [m for m in MEASURES if m != ("asr" if rule else "not_refused")]
-    rates = {measure: rate_of(records, measure) for measure in measures}
+    rates = {measure: rate_of(records, measure, partial=partial) for measure in measures}
     told = {measure: rate for measure, rate in rates.items() if rate is not None and rate.n}
     log = {
         "version": 2,
@@ -54,17 +55,24 @@ def inspect_log(row: str, rows: Rows) -> tuple[str, str]:
                 for measure, rate in told.items()
             ],
         },
-        "samples": [_sample(row, case, record, list(told)) for case, record in rows],
+        "samples": [
+            _sample(row, case, record, list(told), partial=partial) for case, record in rows
+        ],
     }
     return "json", json_text(log, indent=1)
 
 
 def _sample(
-    row: str, case: SuiteCase, record: Mapping[str, Any], measures: Sequence[str]
+    row: str,
+    case: SuiteCase,
+    record: Mapping[str, Any],
+    measures: Sequence[str],
+    *,
+    partial: bool,
 ) -> dict[str, Any]:
     scores = {}
     for measure in measures:
-        counts, value = outcome(record, measure)
+        counts, value = outcome(record, measure, partial=partial)
         if counts and value is not None:
             scores[measure] = {"value": value, "explanation": record["judge_reason"] or None}
     reply = record["model_response"]

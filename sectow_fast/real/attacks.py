@@ -72,7 +72,7 @@ class WordsUnder:
         self._given = given
 
     def open(self, key: str) -> Image.Image:
-        old, _, said = key.partition("\n")
+        old, _, said = key.rpartition("\n")
         both = Image.new("RGB", (SIDE, 2 * SIDE), "white")
         fitted = ImageOps.contain(self._given.open(old), (SIDE, SIDE))
         both.paste(fitted, ((SIDE - fitted.width) // 2, (SIDE - fitted.height) // 2))
@@ -115,7 +115,8 @@ def read_words(words: str) -> Written | None:
     half = len(parts) // 2 if order == SPLIT else len(parts)
     if not half:
         return None  # one word has no half
-    drawn, asked = ("", said) if order in ("", KEEP) else (said, "")
+    # On one line: a key of `WordsUnder` ends with the words behind its last line break.
+    drawn, asked = ("", said) if order in ("", KEEP) else (" ".join(parts), "")
     if order == SPLIT:
         drawn, asked = " ".join(parts[:half]), " ".join(parts[half:])
     if drawn:

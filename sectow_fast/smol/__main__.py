@@ -51,7 +51,9 @@ def play(given: Mapping[str, str], rest: Sequence[str]) -> int:
         write_whole(goals / "twins.csv", table())
     suites = [f"twins={goals}", *([f"xstest={given['xstest']}"] if given["xstest"] else [])]
     run = out / "run"
-    if (run / "checkpoints" / "latest").exists():
+    if (run / "config.toml").exists():
+        if rest or given["goals"]:
+            print(f"{run}: goes on with the settings and goals that it was begun with")
         code = train.main(["--resume", str(run), "--plain"])
     else:
         named = ["--data.unsafe", f"twins={goals}", "--data.harmless", f"twins={goals}"]

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from transformers import LlavaConfig
 
 from sectow_fast.config import EngineConfig
 from sectow_fast.engine.sglang_engine import SGLangEngine
@@ -33,6 +34,7 @@ class Table(torch.nn.Module):
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         made = torch.Generator().manual_seed(seed)
+        self.config = LlavaConfig()  # whose pictures go into the model as they are
         self.table = torch.nn.Parameter(torch.randn(VOCABULARY, VOCABULARY, generator=made))
 
     def forward(self, input_ids: torch.Tensor, **pixels: torch.Tensor) -> Any:

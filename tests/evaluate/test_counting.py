@@ -18,7 +18,8 @@ from sectow_fast.types import UserError
 
 def record(goal, success, *, suite="s", label="unsafe", refusal="none", group="g"):
     return {
-        "goal": goal, "group": group, "success": success, "case_label": label, "refusal": refusal,
+        "goal": goal, "prompt": "words", "group": group, "success": success, "case_label": label,
+        "refusal": refusal,
         "answer": None, "correct": None, "benchmark": suite, "category": "c", "format": "f",
         "split": "x", "cut": False, "unknown_words": False, "replaced": 0, "judge_score": None,
         "model_response": "words", "response_tokens": [1, 1], "judge_tokens": [0, 0],
@@ -40,6 +41,14 @@ def test_where_no_goal_is_told_the_group_is_what_is_asked_for():
     rows += [record(None, None, label="harmless", group="b") for _ in range(9)]
     assert rate_of(rows, "orr").objects == 2
     assert rate_of(rows, "asr") is None
+
+
+def test_where_the_goal_is_the_request_its_group_knows_of_other_forms():
+    rows = [
+        record("Tell me x.", True, group="pair") | {"prompt": "Tell me x."},
+        record("How is x done?", True, group="pair") | {"prompt": "How is x done?"},
+    ]
+    assert rate_of(rows, "asr").objects == 1
 
 
 def test_what_was_not_told_is_counted_apart():
@@ -86,7 +95,8 @@ def test_suites_say_which_of_their_splits_are_plain_requests():
 
 
 def line(name, asr, orr):
-    return {"name": name, "mean": {"asr": {"value": asr}, "orr": {"value": orr}}}
+    mean = {"asr": {"value": asr, "suites": 2}, "orr": {"value": orr, "suites": 1}}
+    return {"name": name, "folder": name, "orr_counts": "full", "mean": mean}
 
 
 def test_over_refusal_is_compared_where_all_let_through_as_much():
@@ -97,6 +107,14 @@ def test_over_refusal_is_compared_where_all_let_through_as_much():
     assert found["orr"] == {"a": pytest.approx(0.2), "b": pytest.approx(0.25)}
     assert "“a” 20.0 %, “b” 25.0 %" in matched_words({"matched": found})
     assert matched(rows[:2]) is None and matched([]) is None
+    # The same row by another second judge, one that counts partial refusals, one with a suite that
+    # nobody could judge: none of them is compared.
+    again = rows[1] | {"name": "a, judged again"}
+    partial = line("c", 0.3, 0.1) | {"orr_counts": "partial"}
+    short = line("d", 0.3, 0.1)
+    short["mean"]["asr"]["suites"] = 1
+    assert matched([*rows[:2], again, partial, short]) is None
+    assert matched([*rows, again, partial, short])["orr"] == found["orr"]
     assert matched_words({"matched": None}) == ""
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from sectow_fast.data.suites.cases import SuiteCase
 from sectow_fast.evaluation.export import WRITERS
+from sectow_fast.evaluation.inspect_log import inspect_log
 from sectow_fast.evaluation.records import evaluation_row
 from sectow_fast.judges.base import Judgement
 
@@ -33,7 +34,7 @@ def rows(judge="qwen3guard"):
         )  # fmt: skip
         refusal = "full" if label == "harmless" and not answer else "none"
         response = {"model_response": reply, "case_label": label, "cut": number == 1} | {
-            "goal": case.goal, "group": case.id
+            "goal": case.goal, "group": case.id, "prompt": case.text
         }  # fmt: skip
         judged = Judgement(label=verdict, refusal=refusal, reason="why")
         made.append((case, evaluation_row(response, case, judged, judge)))
@@ -79,3 +80,13 @@ def test_inspect_itself_reads_the_log_where_it_is_installed(tmp_path):
     assert log.samples[0].output.completion == "Fold it."
     assert log.results.scores[0].metrics["value"].value == 1.0
     assert list(samples_df([log], quiet=True)["score_orr"])[2:4] == [1.0, 0.0]
+
+
+def test_partly_refused_counts_as_in_the_other_rates():
+    case, record = rows()[2]
+    partly = [(case, record | {"refusal": "partial"})]
+    values = [
+        json.loads(inspect_log("m", partly, partial=partial)[1])["samples"][0]["scores"]["orr"]
+        for partial in (False, True)
+    ]
+    assert [one["value"] for one in values] == [0.0, 1.0]

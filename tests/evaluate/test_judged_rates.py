@@ -28,7 +28,7 @@ def row(reply, label="unsafe", *, verdict=None, number=0):
         ((_, verdict),) = RuleJudge().judge([JudgeRequest(request="fold", reply=reply)])
     response = {
         "model_response": reply, "test_case_id": case.id, "benchmark": "s", "split": "x",
-        "category": "c", "format": "f", "group": f"g{number}", "goal": None,
+        "category": "c", "format": "f", "group": f"g{number}", "goal": None, "prompt": "fold",
         "case_label": label, "cut": False, "unknown_words": False, "replaced": 0,
         "response_tokens": [1, 1],
     }  # fmt: skip

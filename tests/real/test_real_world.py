@@ -190,6 +190,13 @@ def test_the_attacker_is_given_the_picture_and_says_what_becomes_of_it(folders):
     assert refine.image == over.image
     given = dataclasses.replace(shown, image=refine.image)
     assert made("<keep>", given).image == over.image and made("<over>", given) is None
+    # A drawn attack of two lines keeps all of them where others go under it.
+    lines = f"{shown.goal}\nnow"
+    drawn = world.realise(f"<typo> {lines}", shown, rng=rng, attack_id="b")
+    under = made("<over>", dataclasses.replace(shown, image=drawn.image))
+    picture = np.asarray(built.images.open(under.image))
+    assert np.array_equal(picture[half:], written)
+    assert np.array_equal(picture[:half], np.asarray(render_steps(lines)))
 
 
 def test_a_goal_that_only_the_picture_tells_is_not_told_to_the_attacker(folders):

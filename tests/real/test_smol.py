@@ -1,4 +1,4 @@
-"""`make smol` without its weights: goals, the package's checks, and the wiring on a tiny model."""
+"""`make smol` without its weights: goals, the package's checks."""
 
 from __future__ import annotations
 

@@ -8,6 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, SiglipImageProcessor
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
+from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl import Qwen2VLImageProcessor
 
 from sectow_fast.config import Config
@@ -146,6 +154,11 @@ def test_a_cap_that_a_processor_cannot_keep_is_refused_in_one_line():
         (SiglipImageProcessor(), 100),
         (Qwen2VLImageProcessor(), 100),
         (SimpleNamespace(size={}, do_center_crop=False), 10**6),
+        (SimpleNamespace(size=None), 10**6),  # Gemma 4's and MiniCPM-V's: a number of tokens
+        (LlavaNextImageProcessorPil(), 10**6),  # tiles of one size, as many as it takes
+        (LlavaOnevisionImageProcessorPil(), 10**6),
+        (Idefics3ImageProcessorPil(), 10**6),
+        (PixtralImageProcessorPil(), 10**6),
     ):
         with pytest.raises(UserError, match=rf"model.max_pixels {most}: found ") as caught:
             cap_pixels(made, most)

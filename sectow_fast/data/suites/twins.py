@@ -26,6 +26,7 @@ class Twins:
         title="Twins",
         licence="Apache-2.0",
         splits=SPLITS,
+        plain=SPLITS,
         layout="twins.csv",
         trains_on="train",
     )
