@@ -79,7 +79,7 @@ class AttackScorer:
             case = role.world.realise(words, task.seed, rng=random.Random(key), attack_id=key)
         one = Written(task=task, completion=completion, words=words, case=case)
         self._written[i, j] = one
-        if one.case is not None and role.tries(one):
+        if role.tries(one):
             self._attempts.put(self._number(i, j), one.case)
 
     def finish(self) -> Scores:
@@ -156,12 +156,12 @@ class AttackerRole:
         return AttackScorer(self, tasks, key=draw_key(step, turn))
 
     def tries(self, one: Written) -> bool:
-        """Whether words that make a case are put to the defender."""
+        """Whether what was written is put to the defender."""
+        if one.case is None:
+            return False
         attack = self.config.attack
-        if one.faithful or not attack.gates:
-            return True
-        harmless = one.case is not None and one.case.label == "harmless"
-        return harmless and attack.two_sided > 0
+        wrongful = attack.two_sided > 0 and one.case.label == "harmless"
+        return one.faithful or wrongful or not attack.gates
 
     def scores(
         self, groups: Sequence[Sequence[Written]], verdicts: Sequence[Sequence[Sequence[Verdict]]]
@@ -184,7 +184,7 @@ class AttackerRole:
                 ]
             )
         flat = [reward for row in rewards for reward in row]
-        tried = [one.case.style for g in groups for one in g if one.case and self.tries(one)]
+        tried = [one.case.style for g in groups for one in g if self.tries(one)]
         self.queries += sum(len(row) for judged in verdicts for row in judged)
         measures = {
             "faithful": sum(reward.parts["faithful"] for reward in flat) / len(flat),

@@ -281,11 +281,9 @@ def test_batches_draw_what_one_batch_draws(attacker):
             for text, number in zip(texts, numbers, strict=True)
         ]
 
-    settings = {"attacker": attacker, "harvest__attacks": 30, "harvest__replies": 2}
+    settings = BOUNDED | {"attacker": attacker, "harvest__batch": 7}
     one, *whole = harvested(every_third, world=OpenWorld(), **settings)
-    parts, *pieces = harvested(
-        every_third, world=OpenWorld(), queries=10**6, harvest__batch=7, **settings
-    )
+    parts, *pieces = harvested(every_third, world=OpenWorld(), queries=10**6, **settings)
     assert parts.kept == one.kept and parts.record == one.record
     assert [calls(player) for player in pieces] == [calls(player) for player in whole]
     assert len(pieces[1].engine.calls) > len(whole[1].engine.calls) == 1

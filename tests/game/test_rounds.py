@@ -369,6 +369,23 @@ def test_every_attacker_stays_within_the_rounds_budget(attacker):
     assert kinds == [event.kind for event in journal.events]
 
 
+def test_without_an_attack_phase_the_whole_budget_is_the_harvests():
+    settings = {"attacker": "self-instruct", "rounds": 1, "harvest__attacks": 200}
+    match, _ = played(query_budget=6, **settings)
+    assert match.rounds[1].queries == {"harvest": 6}
+
+
+def test_a_match_knows_the_phase_that_is_under_way():
+    match, journal = match_of(rounds=1)
+    seen = []
+    while match.phase is not None:
+        k, name = schedule(match.config)[match.cursor]
+        seen.append(match.phase)
+        PHASES[name](match, journal, k)
+        journal.next_phase()
+    assert seen == [name for _, name in schedule(match.config)]
+
+
 def test_what_a_harvest_could_not_reach_is_an_event_of_its_round():
     match, journal = played(rounds=1, harvest__attacks=6, harvest__kept=50, attack__steps=0)
     (event,) = match.rounds[1].events

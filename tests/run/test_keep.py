@@ -86,12 +86,6 @@ def test_the_weights_that_a_player_may_go_back_to_are_kept_and_read_again(tmp_pa
             assert torch.equal(found[name], torch.full_like(one, value))
 
 
-def test_nothing_is_under_way_at_the_end_of_a_match():
-    match = Match(config=Config(), stage=None, cast=two_players())
-    match.cursor = len(schedule(match.config))
-    assert match.phase is None
-
-
 def test_a_full_disk_is_said_and_leaves_no_model_behind(tmp_path):
     config = Config(threads=1, sandbox=SandboxConfig(suite_size=20, picture_variants=2))
     stage = SandboxStage(config)
