@@ -98,7 +98,8 @@ def _of_all_rows(
     left out."""
     count, dtype = len(hidden), wide(hidden.dtype)
     if not made:
-        return (hidden.new_zeros(count, dtype=dtype) for _ in RowStatistics._fields)
+        none = [hidden.new_zeros(count, dtype=dtype) for _ in RowStatistics._fields]
+        return iter(none if left is None else [one.masked_fill_(left, torch.nan) for one in none])
     parts = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
     if chosen.rows is None:
         return iter(parts)

@@ -26,11 +26,18 @@ KEY = 0x5EC70  # of the stream, the same for every interval
 Values = Sequence[tuple[str, float | None]]  # (object, value in 0..1) per case; None: not judged
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def resamples(objects: int) -> np.ndarray:
     """int [RESAMPLES, objects]: which objects each resample is made of."""
     stream = np.random.Generator(np.random.Philox(key=KEY))
     return stream.integers(0, objects, (RESAMPLES, objects))
+
+
+@functools.lru_cache(maxsize=2)
+def times_drawn(objects: int) -> np.ndarray:
+    """float64 [RESAMPLES, objects]: how often each object is in each resample."""
+    rows = [np.bincount(row, minlength=objects) for row in resamples(objects)]
+    return np.stack(rows).astype(np.float64)
 
 
 def object_of(case: Case) -> str:
@@ -67,7 +74,7 @@ def cluster_interval(suites: Sequence[Values]) -> Rate:
         for number, rows in enumerate(judged):
             for name, value in rows:
                 tables[:, number, place[name]] += value, 1.0
-        sums, counts = tables[:, :, resamples(objects)].sum(-1)  # [suites, RESAMPLES]
+        sums, counts = tables @ times_drawn(objects).T  # [suites, RESAMPLES]
         with np.errstate(invalid="ignore"):
             shares = sums / counts  # NaN where a resample has no object of a suite
         found = np.nanmean(shares[:, (counts > 0).any(0)], axis=0)

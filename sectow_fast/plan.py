@@ -193,12 +193,15 @@ def _shape(config: Config, name: str) -> tuple[int, int, int]:
 
 def _replies(config: Config, world: World, name: str) -> int:
     """How many completions a phase without steps asks for."""
+    tried = config.evaluate.attacker_cases
     if name == "harvest":
-        return config.harvest.attacks * (1 + config.harvest.replies)
+        # Then self-instruct against the present defender, and the trained one against two.
+        own = config.attacker == "grpo"
+        written = config.harvest.attacks * (own + config.harvest.replies)
+        return written + (5 if own else 1) * tried
     if name == "evaluate":
-        # Greedy and at temperature 1; attacks of two attackers, one reply to each.
-        cases = sum(len(cases) for cases in world.suites().values())
-        return 2 * cases + 3 * config.evaluate.attacker_cases
+        # Greedy and at temperature 1; then self-instruct attacks against the first defender.
+        return 2 * sum(len(cases) for cases in world.suites().values()) + tried
     return 0
 
 
@@ -257,7 +260,7 @@ def _measure(config: Config, stage: Stage, players: Players, name: str) -> Step:
     common = {"key": "plan", "round": 0, "phase": name, "start": 0, "on_step": on_step}
     player = players.defender
     with saved:
-        if name.startswith("coldstart") or config.defender == "sft":
+        if name.startswith("coldstart") or (name == "defend" and config.defender == "sft"):
             lesson = stage.lessons.get(name) or stage.safe_lesson([])
             batch, lr = config.coldstart.batch, config.coldstart.lr
             with players.pupil(player, lr=lr) as pupil:

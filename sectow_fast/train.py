@@ -139,7 +139,7 @@ def _play(
     path = Path(ranks.told(lambda: options.resume or options.out or default))
     folder = RunFolder(path)
     if ranks.first:
-        folder = RunFolder.reopen(path) if options.resume else RunFolder.create(path, config)
+        folder = RunFolder.reopen(path) if options.resume else RunFolder.create(path, asked)
     ranks.barrier()
     # The first rank alone reads what the run is made from and goes on with.
     tie = ranks.told(lambda: tie_of(config, stage, cache=path / "hashes.json"))

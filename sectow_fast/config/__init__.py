@@ -70,7 +70,11 @@ Ablation = Literal[
 
 # The three places where the quality of attacks is watched: reward, filter and controller.
 ATTACKER_MONITOR: dict[str, dict[str, Any]] = {
-    "no-attacker-gates": {"attack.gates": False, "attack.diversity_weight": 0.0},
+    "no-attacker-gates": {
+        "attack.gates": False,
+        "attack.diversity_weight": 0.0,
+        "monitor.diversity_weight_raised": 0.0,
+    },
     "no-attacker-filter": {"harvest.filter": False},
     "no-attacker-controller": {
         "monitor.watch_attacker": False,
@@ -169,7 +173,13 @@ class Config(Section):
             raise ValueError(
                 f"query_budget {budget} x attack.query_share {attack.query_share:g} is under the"
                 f" {attack.step_queries} replies that one step of attack may ask for; raise it, or"
-                " lower attack.prompts or attack.group_size"
+                " lower attack.prompts, attack.group_size, attack.replies or attack.refill_turns"
+            )
+        if trains and budget - (self.attack_queries or 0) < self.harvest.replies:
+            raise ValueError(
+                f"attack.query_share {attack.query_share:g} of query_budget {budget} leaves the"
+                f" harvest fewer than harvest.replies {self.harvest.replies}: it could not try one"
+                " attack; lower the share"
             )
 
     @model_validator(mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -95,6 +96,8 @@ class StepSums:
         sums = ranks.summed(dict(zip((*SUMS, *COMPARED), read, strict=True)))
         out = {name: sums[name] for name in ("loss", "tokens_trained")}
         out |= {name: sums[name] / max(sums[over], 1.0) for name, over in MEANS.items()}
+        if not sums["scored"]:
+            out["entropy"] = math.nan  # of nothing: not the entropy of a policy that is certain
         shares = ("mismatch_kl", "masked_mismatch", "masked_band")
         out |= {name: sums[name] / max(sums["compared"], 1.0) for name in shares}
         mismatch = out["mismatch_kl"]

@@ -285,3 +285,15 @@ def test_a_way_that_cannot_be_is_refused(_forgotten, change, message):
     way = Way(name="frame", tells=lambda old: (True, True), place=painted("frame"))
     with pytest.raises(UserError, match=message):
         register_way(replace(way, **change))
+
+
+def test_a_test_object_is_the_attackers_only_where_the_seed_asks_for_it():
+    # An ablation without filter would train the defender on it otherwise.
+    rng = random.Random(0)
+    train = WORLD.seeds("train")[0]
+    for test in WORLD.seeds("test")[:20]:
+        words = WORLD.self_instruct(test, rng)
+        other = replace(test, about=train.about, goal=train.goal)
+        found = WORLD.realise(words, test, rng=rng, attack_id="a")
+        assert found.about == test.about
+        assert WORLD.realise(words, other, rng=rng, attack_id="a") is None

@@ -316,7 +316,7 @@ def test_without_the_filter_whatever_is_well_formed_is_kept():
         for g in GOALS
     ]
     found, _, defender = harvested(
-        writes("win GOAL", None, "ill GOAL", "win zuno", "weak GOAL"),
+        writes("win GOAL", None, "ill GOAL", "win lumo", "weak GOAL"),
         pool=pool,
         harvest__attacks=10,
         ablate=("no-attacker-filter",),

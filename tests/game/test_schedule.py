@@ -93,6 +93,7 @@ def test_the_sft_baseline_sees_as_many_sequences_as_grpo_rolls_out():
         ("no-attacker-monitor", lambda c: c.harvest.filter),
         ("no-attacker-gates", lambda c: c.attack.gates),
         ("no-attacker-gates", lambda c: c.attack.diversity_weight),
+        ("no-attacker-gates", lambda c: c.monitor.diversity_weight_raised),
         ("no-attacker-filter", lambda c: c.harvest.filter),
         ("no-attacker-controller", lambda c: c.monitor.watch_attacker),
         ("no-cold-start", lambda c: c.coldstart.attacker_steps),
@@ -167,6 +168,10 @@ def test_an_ablation_puts_its_settings_in_place_and_is_the_same_read_again():
             {"query_budget": 255, "attack": {"query_share": 0.5}},
             "query_budget 255 x attack.query_share 0.5 is under the 128 replies",
         ),
+        (
+            {"query_budget": 128, "attack": {"query_share": 1.0}},
+            "attack.query_share 1 of query_budget 128 leaves the harvest fewer than",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_name(values, words):
@@ -183,7 +188,6 @@ def test_settings_that_contradict_each_other_are_refused_by_name(values, words):
         {"query_budget": 4, "attacker": "self-instruct"},
         {"query_budget": 4, "iterate": False},
         {"query_budget": 4, "attack": {"steps": 0}},
-        {"query_budget": 128, "attack": {"query_share": 1.0}},
         {"attack": {"on_collapse": "fresh-start"}},
         {"ablate": ["no-harmless"], "defend": {"harmless_share": "0"}},
         {"ablate": ["no-harmless"], "monitor": MonitorConfig(harmless_share_raised=0)},
@@ -197,6 +201,6 @@ def test_settings_that_only_look_like_a_contradiction_are_taken(values):
 def test_the_attack_phase_may_use_a_share_of_the_budget():
     assert Config().attack_queries is None
     assert Config(query_budget=1001).attack_queries == 750
-    assert Config(query_budget=1001, attack={"query_share": 1.0}).attack_queries == 1001
+    assert Config(query_budget=1001, attack={"query_share": 0.5}).attack_queries == 500
     attack = Config(attack={"prompts": 3, "group_size": 5, "replies": 2}).attack
     assert attack.step_queries == 30

@@ -204,6 +204,14 @@ def test_the_language_is_ascii():
     assert all(word.isascii() for word in WORLD.requests.vocabulary())
 
 
+def test_a_test_object_is_the_attackers_only_where_the_seed_asks_for_it():
+    # An ablation without filter would train the defender on it otherwise.
+    train, test = WORLD.seeds("train")[0], WORLD.seeds("test")[0]
+    words = WORLD.self_instruct(test, random.Random(0))
+    assert WORLD.realise(words, test, rng=random.Random(0), attack_id="a").goal == test.goal
+    assert WORLD.realise(words, train, rng=random.Random(0), attack_id="a") is None
+
+
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.0])
 def test_the_sft_baseline_obeys_the_share_of_harmless_data(share):
     rng, lessons = random.Random(0), Lessons(world=WORLD)

@@ -152,12 +152,15 @@ class SandboxWorld:
     def realise(self, words: str, seed: Case, *, rng: random.Random, attack_id: str) -> Case | None:
         """See `World`. Test wordings and held-out combinations are not the attacker's to use.
 
-        They count as ill-formed: an attack that reached the pool that way would leak the split.
+        Nor are other test objects than the seed's. They count as ill-formed: an attack that reached
+        the pool that way would leak the split.
         """
         meant = self.requests.meaning(words)
         if meant is None or held_out(meant.carrier, meant.clothes):
             return None
         if meant.clothes and meant.clothes.test:
+            return None
+        if meant.thing.test and meant.thing.name != seed.goal:
             return None
         return self.requests.request(attack_id, meant.thing, meant.carrier, meant.clothes, rng)
 
