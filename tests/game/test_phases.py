@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from test_rounds import match_of, played
+from played import match_of, played
 
 from sectow_fast.game.schedule import schedule
 from sectow_fast.learn.phase import NonFiniteRun
