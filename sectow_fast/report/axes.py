@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,6 +15,8 @@ from sectow_fast.report.page import COLOURS, INK, figure, labels, legend_below
 from sectow_fast.report.rundata import RunData
 from sectow_fast.types import Rate
 
+HEAT = LinearSegmentedColormap.from_list("heat", ["#e4ecf4", "#8fb8de", "#e39a4b", "#c8433a"])
+MOST_STYLES = 20  # rows of a heat map, at most
 BINS = 60  # points that a line has per round, at most: more cannot be seen
 Draw = Callable[[RunData], Figure | None]
 Pick = Callable[[StepRecord], float]  # NaN where a step does not have it
@@ -92,3 +95,13 @@ def panels_over_steps(
         place.set_title(title)
         drawn |= over_steps(place, (s for s in run.steps if s.phase == phase), lines)
     return fig if drawn else None
+
+
+def heat_axes(axes: Axes, rows: Sequence[str], heads: Sequence[str]) -> None:
+    """The names beside and below the cells of a heat map, its first row above, and no lines."""
+    axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
+    axes.set_xticks([x + 0.5 for x in range(len(heads))], heads)
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from sectow_fast.records import NO_RATE, Measure
 from sectow_fast.report.axes import (
+    HEAT,
+    MOST_STYLES,
     Draw,
     Pick,
     error_bars,
+    heat_axes,
     measure,
     panels_over_steps,
     rounds_axis,
@@ -32,9 +34,7 @@ from sectow_fast.report.rundata import (
     suite_names,
 )
 
-MOST_STYLES = 20
 STEPS_TITLE = {phase: f"{PHASE_NAMES[phase]}, by step" for phase in ("attack", "defend")}
-HEAT = LinearSegmentedColormap.from_list("heat", ["#e4ecf4", "#8fb8de", "#e39a4b", "#c8433a"])
 
 
 # ---- over the rounds
@@ -132,12 +132,7 @@ def styles(run: RunData) -> Figure | None:
                 colour = "#1a1a1a" if share(cell) < 0.75 else "#ffffff"
             axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
     heads = [f"round {round}" for round, _ in harvests(run.rounds)]
-    axes.set_yticks([y + 0.5 for y in range(len(rows))], [row.style for row in rows])
-    axes.set_xticks([x + 0.5 for x in range(len(heads))], heads)
-    axes.invert_yaxis()
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    heat_axes(axes, [row.style for row in rows], heads)
     return fig
 
 

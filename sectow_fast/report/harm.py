@@ -10,15 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from sectow_fast.records import NO_RATE, LeakRecord, RoundRecord
-from sectow_fast.report.axes import measure, over_steps, rounds_axis
+from sectow_fast.report.axes import HEAT, MOST_STYLES, heat_axes, measure, over_steps, rounds_axis
 from sectow_fast.report.page import COLOURS, INK, figure, legend_below
 from sectow_fast.report.rundata import PHASE_NAMES, RunData, leaks, percent
 from sectow_fast.types import Rate
 
 FLOOR = 0.01  # percent; what is less is drawn here, since a logarithm has no place for 0
-MOST_STYLES = 20
 ROUND_HEAT = LinearSegmentedColormap.from_list("rounds", ["#c8433a", "#d9822b", "#3a7fc2"])
-LEAK_HEAT = LinearSegmentedColormap.from_list("leak", ["#e4ecf4", "#8fb8de", "#e39a4b", "#c8433a"])
 
 
 def _shown(value: float) -> float:
@@ -111,19 +109,13 @@ def leak_styles(run: RunData) -> Figure | None:
     ranked = sorted(names, key=worst_first)[:MOST_STYLES]
     fig, (axes,) = figure(0.8 + 0.22 * len(ranked))
     shares = [[_shown(value) for value in values(name)] for name in ranked]
-    axes.pcolormesh(shares, cmap=LEAK_HEAT, norm=LogNorm(0.1, 100), edgecolors="none")
+    axes.pcolormesh(shares, cmap=HEAT, norm=LogNorm(0.1, 100), edgecolors="none")
     for y, name in enumerate(ranked):
         for x, value in enumerate(values(name)):
             colour = "#ffffff" if value > 0.6 else "#1a1a1a"
             text = percent(value, 0 if value >= 0.1 else 2)
             axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_yticks([y + 0.5 for y in range(len(ranked))], ranked)
-    heads = [f"round {record.round}" for record, _ in found]
-    axes.set_xticks([x + 0.5 for x in range(len(heads))], heads)
-    axes.invert_yaxis()
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    heat_axes(axes, ranked, [f"round {record.round}" for record, _ in found])
     return fig
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from sectow_fast.records import RoundRecord
-from sectow_fast.report.figures import MOST_STYLES, draw_all
+from sectow_fast.report.axes import MOST_STYLES
+from sectow_fast.report.figures import draw_all
 from sectow_fast.report.page import render, write_page
 from sectow_fast.report.round_table import round_table
 from sectow_fast.report.rundata import (

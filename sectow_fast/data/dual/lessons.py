@@ -10,6 +10,7 @@ from sectow_fast.data.dual.language import ASPECTS, FORMS, PLAIN_FORMS
 from sectow_fast.data.dual.stacks import swapped
 from sectow_fast.data.dual.things import KINDS, PURPOSES
 from sectow_fast.data.dual.world import REFUSAL, DualWorld
+from sectow_fast.data.sandbox.lessons import refused_or_answered
 from sectow_fast.types import Attack, Case
 
 CAPTION_SHARE = 0.2
@@ -112,10 +113,7 @@ class DualLessons:
     def safe(
         self, rng: random.Random, pool: Sequence[Attack], *, harmless_share: float
     ) -> tuple[Case, str]:
-        """The SFT baseline: unsafe requests refused, harmless ones answered (VLGuard-style)."""
-        if rng.random() < harmless_share:
-            case = rng.choice(self.world.train_cases("harmless"))
-            return case, case.answer or ""
-        if pool and rng.random() < 0.5:
-            return rng.choice(pool).case, REFUSAL
-        return rng.choice(self.world.train_cases("unsafe")), REFUSAL
+        """The SFT baseline, on the world's existing data and the pool."""
+        return refused_or_answered(
+            rng, pool, self.world, refusal=REFUSAL, harmless_share=harmless_share
+        )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sectow_fast.data.sandbox.requests import recipe_words
 from sectow_fast.data.sandbox.styles import leak_probability
 from sectow_fast.data.sandbox.world import REFUSAL, SandboxWorld
+from sectow_fast.protocols import World
 from sectow_fast.types import Attack, Case
 
 CAPTION_SHARE = 0.15
@@ -98,10 +99,25 @@ class Lessons:
     def safe(
         self, rng: random.Random, pool: Sequence[Attack], *, harmless_share: float
     ) -> tuple[Case, str]:
-        """The SFT baseline: unsafe requests refused, harmless ones answered (VLGuard-style)."""
-        if rng.random() < harmless_share:
-            case = rng.choice(self.world.train_cases("harmless"))
-            return case, case.answer or ""
-        if pool and rng.random() < 0.5:
-            return rng.choice(pool).case, REFUSAL
-        return rng.choice(self.world.train_cases("unsafe")), REFUSAL
+        """The SFT baseline, on the world's existing data and the pool."""
+        return refused_or_answered(
+            rng, pool, self.world, refusal=REFUSAL, harmless_share=harmless_share
+        )
+
+
+def refused_or_answered(
+    rng: random.Random,
+    pool: Sequence[Attack],
+    world: World,
+    *,
+    refusal: str,
+    harmless_share: float,
+) -> tuple[Case, str]:
+    """An unsafe request of pool or training data with its refusal, or, with probability
+    `harmless_share`, a harmless one with its answer (VLGuard-style)."""
+    if rng.random() < harmless_share:
+        case = rng.choice(world.train_cases("harmless"))
+        return case, case.answer or ""
+    if pool and rng.random() < 0.5:
+        return rng.choice(pool).case, refusal
+    return rng.choice(world.train_cases("unsafe")), refusal
