@@ -12,9 +12,12 @@ from pydantic import ValidationError
 from test_grpo import CONFIG, rolled
 
 from sectow_fast.config import Config, GRPOConfig
+from sectow_fast.game.monitors import EntropyFloor
 from sectow_fast.learn.cuts import overlong, penalised
 from sectow_fast.learn.grpo import grpo_step, learnt_from, normalizer_of
 from sectow_fast.learn.policy import Policy
+from sectow_fast.learn.ranks import ALONE
+from sectow_fast.learn.sums import StepSums
 from sectow_fast.players import check_settings
 from sectow_fast.types import Completion, UserError
 
@@ -218,3 +221,13 @@ def test_a_band_that_mismatch_token_leaves_empty_is_refused_before_a_run(bounds)
     with pytest.raises(UserError, match=r"defend\.loss\.band_low .*with defend\.mismatch_token"):
         check_settings(config)
     check_settings(Config(defend={"loss": bounds, "mismatch_token": None}))
+
+
+def test_a_step_in_which_nothing_was_scored_has_no_entropy():
+    # 0 would be the entropy of a policy that is certain, and a floor under it would act.
+    sums = StepSums(config=CONFIG, band=(-1.0, 1.0), device=torch.device("cpu"))
+    found = sums.result(ALONE)
+    assert math.isnan(found["entropy"]) and found["kl"] == 0
+    floor = EntropyFloor(config=GRPOConfig(entropy_min=1.0))
+    assert floor.judge(found["entropy"]) == "none" and floor.coef is None
+    assert floor.judge(0.0) == "raise"

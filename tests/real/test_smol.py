@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 
+import sectow_fast.smol.__main__ as smol_main
 from sectow_fast.data.suites import SuiteSpec, open_suite
 from sectow_fast.game.text import words
 from sectow_fast.smol import weights
@@ -94,3 +95,14 @@ def test_the_page_says_what_was_counted_and_by_whom():
     assert "roll-back in round 1" in text and "2 minutes on 2 cores" in text
     assert "no evidence of safety" in " ".join(text.split()) and "the rule judges" in text
     assert "ASR" not in text
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(smol_main, "smol_model", lambda *_, **__: tmp_path / "model")  # a download
+    run = tmp_path / "out" / "run"
+    run.mkdir(parents=True)
+    (run / "config.toml").write_text("seed = 'none'\n")
+    assert smol_main.main(["--out", str(tmp_path / "out"), "--rounds", "1"]) == 2
+    told = capsys.readouterr()
+    assert "goes on with the settings and goals that it was begun with" in told.out
+    assert "config.toml" in told.err and "expected a new or empty folder" not in told.err

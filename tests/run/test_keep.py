@@ -86,6 +86,19 @@ def test_the_weights_that_a_player_may_go_back_to_are_kept_and_read_again(tmp_pa
             assert torch.equal(found[name], torch.full_like(one, value))
 
 
+def test_what_a_given_model_was_trained_on_is_read_before_anything_is_trained(tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "trained_on.json").write_text("[]")
+    config = Config(model={"defender": str(given)})
+    players = two_players()
+    match = Match(config=config, stage=None, cast=players)
+    console = LiveConsole(title="t", rounds=1, plain=True)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"trained_on\.json: found no record of training"):
+        Keeper(match, players, folder=RunFolder(tmp_path), console=console, tie={})
+
+
 def test_a_full_disk_is_said_and_leaves_no_model_behind(tmp_path):
     config = Config(threads=1, sandbox=SandboxConfig(suite_size=20, picture_variants=2))
     stage = SandboxStage(config)
