@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from sectow_fast import fitting
+from sectow_fast import fitting, train
 from sectow_fast.config import Config, LearnConfig, ModelConfig, SandboxConfig
 from sectow_fast.data.sandbox.stage import SandboxStage
 from sectow_fast.fitting import fitted
@@ -158,3 +158,30 @@ def test_without_a_card_nothing_is_measured(scene):
     engine = scene[0].engine.model_copy(update={"kind": "sglang", "device": "cuda"})
     for config in (scene[0], scene[0].model_copy(update={"engine": engine})):
         assert fitting.card_of(config) is None
+
+
+def test_the_runs_file_has_what_was_asked_and_not_what_a_plan_made_of_it(tmp_path, monkeypatch):
+    # A resumed run plans anew; what is planned would count as the user's wish there.
+    def planned(config):
+        return config.model_copy(
+            update={"engine": config.engine.model_copy(update={"kv_tokens": 4096})}
+        )
+
+    monkeypatch.setattr("sectow_fast.learn.memory.settled", planned)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        small = ["--rounds", "0", "--coldstart.caption_steps", "1", "--coldstart.batch", "2"]
+        small += ["--coldstart.defender_steps", "1", "--coldstart.attacker_steps", "0"]
+        small += ["--model.hidden_size", "16", "--model.layers", "1", "--sandbox.suite_size", "2"]
+        small += [
+            "--evaluate.attacker_cases",
+            "2",
+            "--evaluate.leak_attacks",
+            "1",
+            "--threads",
+            "1",
+        ]
+        assert train.main([*small, "--plain", "--out", str(tmp_path / "run")]) == 0
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert "kv_tokens = 4096" not in (tmp_path / "run" / "config.toml").read_text()
