@@ -10,8 +10,8 @@ ARGS ?=
 export PIP_NO_COMPILE := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: train smol test test-main test-kernels test-sglang test-hosts bench bench-sglang lint results \
-  lane-main lane-others sanitize sanitize-address sanitize-thread fuzz mutate gpu gpu-check core clean
+.PHONY: train smol test test-main test-runs test-kernels test-sglang test-hosts lane-others bench \
+  bench-sglang lint results sanitize sanitize-address sanitize-thread fuzz mutate gpu gpu-check core clean
 
 train: $(VENV)/.installed
 	$(RUN) -m sectow_fast.train $(ARGS)
@@ -22,20 +22,24 @@ ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])'),3 11)
 EARLY := $(HOSTS_VENV)/.installed
 endif
 
-# `make -j2 test` runs two lanes side by side. They are lanes, and not one list, because make does not
-# begin a list with its longest entry.
+# `make -j3 test` runs three lanes side by side: on two cores the third works while another one waits
+# for a process or for the network. They are lanes, and not one list, because make does not begin a
+# list with its longest entry.
 test: $(VENV)/.installed-test $(EARLY)
-	+$(MAKE) lane-main lane-others
-
-lane-main: lint test-main
+	+$(MAKE) lane-others test-main test-runs
 
 lane-others: test-hosts
 	+$(MAKE) test-sglang
-	+$(MAKE) test-kernels
+	+$(MAKE) lint test-kernels
 
+# Folders in which whole commands run, then those of the kernels; `test-main` has all others.
+RUN_TESTS := $(addprefix tests/,run real evaluate extend report)
 KERNEL_TESTS := tests/kernels tests/adapters
 test-main: $(VENV)/.installed-test
-	$(RUN) -m pytest tests $(KERNEL_TESTS:%=--ignore=%)
+	$(RUN) -m pytest tests $(patsubst %,--ignore=%,$(RUN_TESTS) $(KERNEL_TESTS))
+
+test-runs: $(VENV)/.installed-test
+	$(RUN) -m pytest $(RUN_TESTS)
 
 test-kernels: $(VENV)/.installed-test
 	$(RUN) -m pytest $(KERNEL_TESTS)
