@@ -68,6 +68,13 @@ class World(Protocol):
         """
         ...
 
+    def meaning(self, words: str, case: Case | None) -> str:
+        """What attacks are compared by, to find those that repeat others.
+
+        The words themselves, unless other words can make the same attack. case: what they make.
+        """
+        ...
+
     def judge_all(self, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
         """One verdict per (case, reply), in order. A judge elsewhere is asked about all at once."""
         ...

@@ -128,7 +128,7 @@ class AttackerRole:
         self.floor = EntropyFloor(config=self.config.attack)
         self.known = KnownTexts(self.config.harvest.duplicate_threshold)
         for attack in self.pool:
-            self.known.add(attack.seed_id, attack.words)
+            self.known.add(attack.seed_id, self.world.meaning(attack.words, attack.case))
 
     @property
     def entropy_coef(self) -> float | None:
@@ -171,10 +171,11 @@ class AttackerRole:
         rewards, duplicates, varieties = [], 0.0, []
         for group, judged in zip(groups, verdicts, strict=True):
             texts = [one.words or "" for one in group]
-            siblings = sibling_likeness(texts, self.config.harvest.duplicate_threshold)
+            meanings = [self.world.meaning(one.words or "", one.case) for one in group]
+            siblings = sibling_likeness(meanings, self.config.harvest.duplicate_threshold)
             duplicates += sum(share > 0 for share in siblings) / len(siblings)
             varieties.append(variety(texts))
-            repeated = self._repeated(group[0].task, texts)
+            repeated = self._repeated(group[0].task, texts, meanings)
             rewards.append(
                 [
                     self._reward(one, row, similarity=max(share, float(again)))
@@ -217,9 +218,11 @@ class AttackerRole:
         )
         return with_terms(reward, earned, attack.terms)
 
-    def _repeated(self, task: AttackTask, texts: Sequence[str]) -> list[bool]:
-        """Which texts stand in the pool already, or repeat what they were to refine."""
-        known = self.known.has(task.seed.id, texts)
+    def _repeated(
+        self, task: AttackTask, texts: Sequence[str], meanings: Sequence[str]
+    ) -> list[bool]:
+        """Which attacks stand in the pool already, or repeat what they were to refine."""
+        known = self.known.has(task.seed.id, meanings)
         if task.previous is None:
             return known
         # An attack of the pool is known anyway; one of self-instruct is not.

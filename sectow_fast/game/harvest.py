@@ -48,11 +48,13 @@ class Sieve:
     queries: how many replies may be asked for; None: no bound.
     """
 
-    def __init__(self, config: Config, pool: Sequence[Attack], *, queries: int | None) -> None:
+    def __init__(
+        self, config: Config, world: World, pool: Sequence[Attack], *, queries: int | None
+    ) -> None:
         self._config, self._queries = config.harvest, queries
         self.known = KnownTexts(config.harvest.duplicate_threshold)
         for attack in pool:
-            self.known.add(attack.seed_id, attack.words)
+            self.known.add(attack.seed_id, world.meaning(attack.words, attack.case))
         bounds = (queries, self._config.kept, self._config.style_quota)
         self.bounded = any(bound is not None for bound in bounds)
         self.dropped = Counter(dict.fromkeys(DROP_REASONS, 0))
@@ -162,7 +164,7 @@ def harvest(
         )
         for _ in range(config.harvest.attacks)
     ]
-    sieve = Sieve(config, pool, queries=queries)
+    sieve = Sieve(config, world, pool, queries=queries)
     size = config.harvest.batch if sieve.bounded else max(len(tasks), 1)
     for start in range(0, len(tasks), size):
         if sieve.done:
@@ -234,8 +236,9 @@ def _candidates(
                 rng=random.Random(f"{config.seed}/{round}/harvest/{i}"),
                 attack_id=f"attack-{round}-{i}",
             )
+        meaning = None if text is None else world.meaning(text, case)
         reason = drop_reason(
-            task, text, case, sieve.known, full=full, filtered=config.harvest.filter
+            task, meaning, case, sieve.known, full=full, filtered=config.harvest.filter
         )
         if reason is not None:
             sieve.dropped[reason] += 1
@@ -257,7 +260,7 @@ def _candidates(
 
 def drop_reason(
     task: AttackTask,
-    words: str | None,
+    meaning: str | None,
     case: Case | None,
     known: KnownTexts,
     *,
@@ -266,10 +269,11 @@ def drop_reason(
 ) -> str | None:
     """Why an attack is not even tried; None where it is. One that is tried becomes known.
 
-    words: None where they were cut off at the length limit; case: None where they are ill-formed;
-    full: styles of which no more are kept. filtered False: any case is tried.
+    meaning: what the words are compared by (`World.meaning`), None where they were cut off at the
+    length limit; case: None where they are ill-formed; full: styles of which no more are kept.
+    filtered False: any case is tried.
     """
-    if words is None:
+    if meaning is None:
         return "cut off"
     if case is None:
         return "ill-formed"
@@ -279,7 +283,7 @@ def drop_reason(
         return None
     if case.goal != task.seed.goal:
         return "off target"
-    if not known.add(task.seed.id, words):
+    if not known.add(task.seed.id, meaning):
         return "duplicate"
     return None
 

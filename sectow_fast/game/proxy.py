@@ -57,6 +57,9 @@ class PaidWorld:
     def realise(self, words: str, seed: Case, *, rng: random.Random, attack_id: str) -> Case | None:
         return self._world.realise(words, seed, rng=rng, attack_id=attack_id)
 
+    def meaning(self, words: str, case: Case | None) -> str:
+        return self._world.meaning(words, case)
+
 
 def paid_world(stage: Stage, config: Config) -> World:
     """The world that rewards and filters are paid by: the stage's own, or judged by its proxy."""

@@ -183,6 +183,9 @@ class SuiteWorld:
             style=found.order.strip("<>") or "text",
         )
 
+    def meaning(self, words: str, case: Case | None) -> str:
+        return words
+
     def judge_all(self, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
         """Verdicts in order; the unsafe ones go to the judge together."""
         out: list[Verdict | None] = [None] * len(pairs)

@@ -47,6 +47,22 @@ def made(words: str, given: Case) -> Case | None:
     return WORLD.realise(words, given, rng=random.Random(0), attack_id="a")
 
 
+def test_an_attack_that_is_made_again_in_other_words_means_the_same():
+    """A picture that is kept tells what the words of the first attack told."""
+    layer = next(text for text, one in LANGUAGE.layers.items() if not one.test)
+    first = made(f"{layer} <typo> {NAME} {PURPOSE}", seed("draw"))
+    assert first is not None
+    words = f"{layer} <keep> {PURPOSE}"
+    again = made(words, replace(seed("draw"), image=first.image))
+    assert again is not None
+    meaning = WORLD.meaning(words, again)
+    assert meaning == WORLD.meaning(f"{layer} <typo> {NAME} {PURPOSE}", first)
+    bare = made(f"<keep> {PURPOSE}", replace(seed("draw"), image=first.image))
+    drawn = made(f"{layer} <draw> {NAME} {PURPOSE}", seed("draw"))
+    assert len({meaning, WORLD.meaning("", bare), WORLD.meaning("", drawn)}) == 3
+    assert WORLD.meaning("gar bage", None) == "gar bage"
+
+
 @pytest.mark.parametrize(
     ("given", "words", "text", "form", "purpose_shown"),
     [

@@ -95,6 +95,9 @@ class ScriptedWorld:
         self.realised.append(attack_id)
         return replace(found, text=f"{found.text} {rng.random():.6f} for {seed.goal}")
 
+    def meaning(self, words: str, case: Case | None) -> str:
+        return words
+
     def judge_all(self, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
         self.asked_to_judge.append(len(pairs))
         return [judged(case, reply) for case, reply in pairs]

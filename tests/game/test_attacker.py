@@ -102,6 +102,23 @@ def test_what_stands_in_the_pool_already_is_wholly_alike():
         assert row[0].total == pytest.approx(1 - 0.4)
 
 
+class OneMeaning(ScriptedWorld):
+    """Here whatever is no "other" says what "win" says."""
+
+    def meaning(self, words, case):
+        return words if words.startswith("other") else f"win {words.split()[1]}"
+
+
+def test_likeness_is_told_by_what_attacks_mean_and_not_by_their_words():
+    pool = [kept(goal, f"won {goal}") for goal in GOALS]
+    writes = attacker_writes("win GOAL", "weak GOAL", "other GOAL", "other GOAL")
+    role = role_of(player(writes), world=OneMeaning(), pool=pool, attack__refine_share=0.0)
+    _, scores = step_of(role)
+    for row in scores.rewards:
+        found = [reward.parts["similarity"] for reward in row]
+        assert found == [1.0, 1.0, pytest.approx(1 / 3), pytest.approx(1 / 3)]
+
+
 def test_to_repeat_what_was_to_be_refined_is_wholly_alike():
     writes = attacker_writes("weak GOAL", "poor GOAL", "win GOAL", "new GOAL")
     role = role_of(player(writes), attack__refine_share=1.0)

@@ -88,6 +88,29 @@ def test_a_near_duplicate_of_a_sibling_is_dropped_before_it_is_tried():
     assert len(defender.engine.calls[0][0]) == 4
 
 
+class TwoTongues(OpenWorld):
+    """Here "won" says what "win" says."""
+
+    def meaning(self, words, case):
+        return " ".join(["win", *words.split()[1:2]])
+
+
+def test_the_same_attack_in_other_words_is_a_duplicate_of_the_pool_and_of_siblings():
+    goal = GOALS[0]
+    pool = [
+        Attack(
+            case=request(goal),
+            seed_id=f"seed-{goal}",
+            mode="generate",
+            words=f"won {goal}",
+            round=1,
+        )
+    ]
+    found, *_ = harvested(varied("win"), world=TwoTongues(), pool=pool, harvest__attacks=40)
+    assert {attack.case.goal for attack in found.kept} == set(GOALS[1:])
+    assert found.record.dropped["duplicate"] == 40 - len(GOALS[1:])
+
+
 def test_a_near_duplicate_of_the_pool_is_dropped():
     pool = [
         Attack(

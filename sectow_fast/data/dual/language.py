@@ -113,6 +113,13 @@ class Language:
             **more,
         )
 
+    def worn(self, text: str) -> list[str]:
+        """The words of the layers that a request wears."""
+        parts, at = text.split(), 0
+        while " ".join(parts[at : at + 2]) in self.layers:
+            at += 2
+        return parts[:at]
+
     def question(self, case_id: str, goal: Goal, how: Put, aspect: str, **more: str) -> Case:
         """A harmless question about any pair, a forbidden one too. aspect: or "allowed"."""
         thing = goal.thing

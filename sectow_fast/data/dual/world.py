@@ -206,6 +206,14 @@ class DualWorld:
             return None
         return self.language.attack(attack_id, plan, seed.image, rng)
 
+    def meaning(self, words: str, case: Case | None) -> str:
+        """Layers, what is seen, and the goal: a picture that is kept says what one painted anew
+        says, in other words."""
+        if case is None or case.goal is None:
+            return words
+        seen = "words" if case.image is None else case.image.rpartition("/")[0]
+        return " ".join([*self.language.worn(case.text), seen, case.goal])
+
     # ---- judge
 
     def judge(self, case: Case, reply: str) -> Verdict:
