@@ -35,6 +35,21 @@ class LiveRows(NamedTuple):
     clean: bool
 
 
+def saved_rows(labels: Tensor, chosen: LiveRows) -> tuple[Tensor, Tensor]:
+    """The rows [N] (the rest is 0), and on the host 2 * (their number, -1 for all) + clean, so that
+    the backward pass need not ask the device again."""
+    taken = torch.zeros_like(labels, dtype=torch.int64)
+    if chosen.rows is None:
+        return taken, torch.tensor(-2 + chosen.clean)
+    taken[: len(chosen.rows)] = chosen.rows
+    return taken, torch.tensor(2 * len(chosen.rows) + chosen.clean)
+
+
+def rows_saved(taken: Tensor, told: Tensor) -> LiveRows:
+    number, clean = divmod(int(told), 2)
+    return LiveRows(None if number < 0 else taken[:number], bool(clean))
+
+
 def live_rows(live: Tensor, given: Tensor | None = None, bound: int | None = None) -> LiveRows:
     """The rows of live [N] that are True, or those that the caller names.
 

@@ -19,6 +19,8 @@ from .head_chunks import (
     head_tensors,
     left_over,
     live_rows,
+    rows_saved,
+    saved_rows,
 )
 from .head_form import HeadForm
 from .row_parts import RowStatistics
@@ -149,21 +151,6 @@ def _kept(
     if mode == "frozen":
         return hidden.new_zeros(1 + with_entropy, *hidden.shape, dtype=wide(hidden.dtype))
     return hidden.new_empty(0)
-
-
-def saved_rows(labels: Tensor, chosen: LiveRows) -> tuple[Tensor, Tensor]:
-    """The rows [N] (the rest is 0), and on the host 2 * (their number, -1 for all) + clean, so that
-    the backward pass need not ask the device again."""
-    taken = torch.zeros_like(labels, dtype=torch.int64)
-    if chosen.rows is None:
-        return taken, torch.tensor(-2 + chosen.clean)
-    taken[: len(chosen.rows)] = chosen.rows
-    return taken, torch.tensor(2 * len(chosen.rows) + chosen.clean)
-
-
-def rows_saved(taken: Tensor, told: Tensor) -> LiveRows:
-    number, clean = divmod(int(told), 2)
-    return LiveRows(None if number < 0 else taken[:number], bool(clean))
 
 
 @linear_logprob_op.register_fake

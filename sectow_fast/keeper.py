@@ -26,16 +26,10 @@ from sectow_fast.learn.optim import moments_of
 from sectow_fast.learn.phase import NonFiniteRun
 from sectow_fast.match import Match
 from sectow_fast.players import MOMENTS, Players
-from sectow_fast.records import (
-    PhaseRecord,
-    RoundRecord,
-    RunSummary,
-    StepRecord,
-    attack_as_dict,
-    event_row,
-)
+from sectow_fast.records import PhaseRecord, StepRecord, attack_as_dict, event_row
 from sectow_fast.report.console import LiveConsole
 from sectow_fast.report.metrics import MetricsLog
+from sectow_fast.rounds import RoundRecord, RunSummary
 from sectow_fast.run_folder import RunFolder, write_whole
 from sectow_fast.types import Event
 

@@ -18,14 +18,8 @@ from sectow_fast.game.player import Player
 from sectow_fast.game.schedule import schedule
 from sectow_fast.learn.phase import Learner, Role
 from sectow_fast.protocols import Stage
-from sectow_fast.records import (
-    HarvestRecord,
-    RoundRecord,
-    StyleCount,
-    attack_as_dict,
-    attack_from_dict,
-    event_dict,
-)
+from sectow_fast.records import attack_as_dict, attack_from_dict
+from sectow_fast.rounds import HarvestRecord, RoundRecord, StyleCount, event_dict
 from sectow_fast.types import Attack, Event, Rate
 
 

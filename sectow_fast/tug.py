@@ -29,7 +29,8 @@ from sectow_fast.game.schedule import (
 from sectow_fast.learn.phase import Role, run_phase
 from sectow_fast.match import Match
 from sectow_fast.protocols import Lesson
-from sectow_fast.records import LeakRecord, RoundRecord, StepRecord
+from sectow_fast.records import StepRecord
+from sectow_fast.rounds import LeakRecord, RoundRecord
 from sectow_fast.types import Event
 
 SFT_LR = 3e-4  # of the SFT baseline

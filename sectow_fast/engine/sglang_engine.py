@@ -14,6 +14,7 @@ from sectow_fast.engine.reference import TOLERANCE, Gaps, check_gaps, plain_gaps
 from sectow_fast.engine.sglang_batch import Batch
 from sectow_fast.engine.sglang_rows import Request, Wanted
 from sectow_fast.engine.sglang_server import SGLangServer
+from sectow_fast.engine.sglang_settings import weights_device
 from sectow_fast.engine.streams import whole
 from sectow_fast.engine.torch_engine import row_seeds
 from sectow_fast.engine.weight_sync import (
@@ -223,7 +224,10 @@ class SGLangEngine:
         if self._peers:
             # Before the server is looked at: whether an engine is well differs from rank to rank.
             if self._kept[0] != version:
-                self._kept = version, in_host_memory(made(server.device), self._kept[1])
+                self._kept = (
+                    version,
+                    in_host_memory(made(weights_device(server.arguments)), self._kept[1]),
+                )
             kept = self._kept[1]
 
             def bring(device: torch.device) -> Iterable[Bucket]:

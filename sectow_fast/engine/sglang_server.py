@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sectow_fast.config import EngineConfig
 from sectow_fast.engine.sglang_process import POLL, Finished, SGLangProcess, push
 from sectow_fast.engine.sglang_rows import Backlog, EngineDied, Request, Row, Wanted, messages
-from sectow_fast.engine.sglang_settings import check_cache
+from sectow_fast.engine.sglang_settings import check_cache, weights_device
 from sectow_fast.types import UserError
 
 CALL_SECONDS = 600.0
@@ -44,7 +42,7 @@ class SGLangServer:
     ) -> None:
         self.config, self.log, self._make = config, log, process
         self.window = config.window or config.max_running + config.max_running // 4
-        self._arguments, self._environment = dict(arguments), dict(environment)
+        self.arguments, self._environment = dict(arguments), dict(environment)
         self._counts = {"restarts": 0, "resent": 0, "bad_rows": 0, "aborted": 0}
         self.process: SGLangProcess | None = None
         self.starts = 0
@@ -87,7 +85,7 @@ class SGLangServer:
             return
         self._start()
         try:
-            check_cache(self._arguments, self._living().info)
+            check_cache(self.arguments, self._living().info)
         except UserError:
             self.close()
             raise
@@ -131,12 +129,12 @@ class SGLangServer:
         """Weights in the order that keeps the memory's peak low: weights, push, then the cache."""
         began = time.perf_counter()
         # With the memory saver, sleep gives the weights back too: then every wake pushes them.
-        forgot = self.asleep and bool(self._arguments.get("enable_memory_saver"))
+        forgot = self.asleep and bool(self.arguments.get("enable_memory_saver"))
         if self.asleep:
             self._call("resume", ["weights"])
         woken = time.perf_counter()
         if self._holds != wanted.label or forgot:
-            made = wanted.buckets(self.device)
+            made = wanted.buckets(weights_device(self.arguments))
             self.synced_bytes = push(self._call, made, label=wanted.label, tp=self.config.tp)
             self._holds = wanted.label
         pushed = time.perf_counter()
@@ -145,12 +143,6 @@ class SGLangServer:
             self.asleep = False
         wake = (woken - began) + (time.perf_counter() - pushed)
         self.seconds |= {"sync": pushed - woken, "wake": wake}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the engine wants its weights."""
-        on_cpu = self._arguments.get("device") == "cpu"
-        return torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
 
     @property
     def unproven(self) -> bool:
@@ -251,7 +243,7 @@ class SGLangServer:
 
     def _start(self) -> None:
         self.process = self._make(
-            arguments=self._arguments,
+            arguments=self.arguments,
             environment=self._environment,
             log=self.log,
             start_timeout=self.config.start_timeout,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sectow_fast.config import Config, EngineConfig
 from sectow_fast.types import UserError
 
@@ -208,6 +210,12 @@ def environment(engine: EngineConfig, folder: Path) -> dict[str, str]:
         added["SGLANG_EXTERNAL_MODEL_PACKAGE"] = OURS
         added["SGLANG_EXTERNAL_MM_PROCESSOR_PACKAGE"] = OURS
     return added
+
+
+def weights_device(arguments: Mapping[str, Any]) -> torch.device:
+    """Where an engine with these arguments wants its weights."""
+    on_cpu = arguments.get("device") == "cpu"
+    return torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
 
 
 def check_cache(arguments: Mapping[str, Any], info: Mapping[str, Any]) -> None:

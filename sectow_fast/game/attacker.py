@@ -15,14 +15,13 @@ from sectow_fast.game.monitors import AttackerMonitor, EntropyFloor, MakeEvent, 
 from sectow_fast.game.player import Player
 from sectow_fast.game.proxy import gap_measures
 from sectow_fast.game.rewards import Earned, attacker_reward, with_terms
-from sectow_fast.game.tasks import attack_task
+from sectow_fast.game.tasks import Written, attack_task
 from sectow_fast.game.text import KnownTexts, like, sibling_likeness, variety
 from sectow_fast.learn.phase import draw_key
 from sectow_fast.protocols import World
 from sectow_fast.types import (
     Attack,
     AttackTask,
-    Case,
     Completion,
     Event,
     Reward,
@@ -31,22 +30,6 @@ from sectow_fast.types import (
     Scores,
     Verdict,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """What the attacker wrote for one task. words: None where they were cut off; case: what the
-    words make, None where they are ill-formed."""
-
-    task: AttackTask
-    completion: Completion
-    words: str | None
-    case: Case | None
-
-    @property
-    def faithful(self) -> bool:
-        """Whether this is an attack that is still after its seed's goal."""
-        return self.case is not None and self.case.goal == self.task.seed.goal
 
 
 class AttackScorer:

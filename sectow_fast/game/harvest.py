@@ -19,7 +19,7 @@ from sectow_fast.game.proxy import gap_measures, gold_valid
 from sectow_fast.game.tasks import attack_task
 from sectow_fast.game.text import KnownTexts
 from sectow_fast.protocols import World
-from sectow_fast.records import HarvestRecord, StyleCount
+from sectow_fast.rounds import HarvestRecord, StyleCount
 from sectow_fast.types import Attack, AttackTask, Case, Sampling, Verdict
 
 DROP_REASONS = ("cut off", "ill-formed", "off target", "duplicate", "failed")

@@ -26,7 +26,7 @@ import numpy as np
 from sectow_fast.intervals import object_interval, object_of
 from sectow_fast.learn.teacher import reply_logprobs
 from sectow_fast.protocols import AttackPoint, AttackSpace, Codec, HarmfulReply
-from sectow_fast.records import LeakRecord
+from sectow_fast.rounds import LeakRecord
 from sectow_fast.types import UserError
 
 TRIES = (1, 10, 100, 1000)  # the k of ASR@k

@@ -10,7 +10,7 @@ from sectow_fast.config import Config
 from sectow_fast.game.player import Player, judged_replies
 from sectow_fast.intervals import Values, cluster_interval, object_of
 from sectow_fast.protocols import World
-from sectow_fast.records import MEASURES, Measure, Rates
+from sectow_fast.rounds import MEASURES, Measure, Rates
 from sectow_fast.types import Case, Rate, Sampling, Verdict
 
 Judged = Sequence[tuple[Case, Verdict]]

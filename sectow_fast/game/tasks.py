@@ -1,15 +1,15 @@
-"""What the two roles are asked in a step of training: pure draws from a generator."""
+"""What the two roles are asked in a step of training, drawn from a generator; what is written."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sectow_fast.native import PrioritySampler
 from sectow_fast.protocols import World
-from sectow_fast.types import Attack, AttackTask, Case, DefendTask
+from sectow_fast.types import Attack, AttackTask, Case, Completion, DefendTask
 
 
 def attack_task(
@@ -38,6 +38,22 @@ def attack_task(
     case = world.attacker_case(seed, previous)
     # What the attacker's words become depends on the picture that it was given.
     return AttackTask(case=case, seed=replace(seed, image=case.image), previous=previous)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What the attacker wrote for one task. words: None where they were cut off; case: what the
+    words make, None where they are ill-formed."""
+
+    task: AttackTask
+    completion: Completion
+    words: str | None
+    case: Case | None
+
+    @property
+    def faithful(self) -> bool:
+        """Whether this is an attack that is still after its seed's goal."""
+        return self.case is not None and self.case.goal == self.task.seed.goal
 
 
 class Source:

@@ -22,7 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sectow_fast.records import NO_RATE, RoundRecord, StepRecord
+from sectow_fast.records import StepRecord
 from sectow_fast.report.rundata import (
     PHASE_NAMES,
     attackers,
@@ -32,6 +32,7 @@ from sectow_fast.report.rundata import (
     percent,
     suite_names,
 )
+from sectow_fast.rounds import NO_RATE, RoundRecord
 from sectow_fast.types import Event
 
 PLAIN_EVERY = 10.0  # seconds between two lines of one phase where there is no terminal

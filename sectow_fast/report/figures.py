@@ -9,7 +9,6 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sectow_fast.records import NO_RATE, Measure
 from sectow_fast.report.axes import (
     HEAT,
     MOST_STYLES,
@@ -33,6 +32,7 @@ from sectow_fast.report.rundata import (
     style_rows,
     suite_names,
 )
+from sectow_fast.rounds import NO_RATE, Measure
 
 STEPS_TITLE = {phase: f"{PHASE_NAMES[phase]}, by step" for phase in ("attack", "defend")}
 

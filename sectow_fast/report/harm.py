@@ -9,10 +9,10 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sectow_fast.records import NO_RATE, LeakRecord, RoundRecord
 from sectow_fast.report.axes import HEAT, MOST_STYLES, heat_axes, measure, over_steps, rounds_axis
 from sectow_fast.report.page import COLOURS, INK, figure, legend_below
 from sectow_fast.report.rundata import PHASE_NAMES, RunData, leaks, percent
+from sectow_fast.rounds import NO_RATE, LeakRecord, RoundRecord
 from sectow_fast.types import Rate
 
 FLOOR = 0.01  # percent; what is less is drawn here, since a logarithm has no place for 0

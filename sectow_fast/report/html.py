@@ -20,7 +20,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from sectow_fast.records import RoundRecord
 from sectow_fast.report.axes import MOST_STYLES
 from sectow_fast.report.figures import draw_all
 from sectow_fast.report.page import render, write_page
@@ -42,6 +41,7 @@ from sectow_fast.report.rundata import (
     phase_seconds,
     style_rows,
 )
+from sectow_fast.rounds import RoundRecord
 from sectow_fast.types import Attack, UserError
 
 SAMPLE = 24  # attacks of the pool that are shown

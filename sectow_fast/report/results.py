@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sectow_fast.records import MEASURES, RunSummary
 from sectow_fast.report.rundata import attackers, figstep, read_summary
+from sectow_fast.rounds import MEASURES, RunSummary
 from sectow_fast.types import UserError
 
 VARIANTS: dict[str, tuple[str, list[str]]] = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sectow_fast.records import MEASURES, NO_RATE, HarvestRecord, LeakRecord, RoundRecord
 from sectow_fast.report.page import Cell
 from sectow_fast.report.rundata import ATTACKER_NAMES, bounds, leaks, percent, suite_names
+from sectow_fast.rounds import MEASURES, NO_RATE, HarvestRecord, LeakRecord, RoundRecord
 from sectow_fast.types import Rate
 
 TITLES = {"asr": "ASR", "orr": "ORR", "accuracy": "Accuracy"}

@@ -12,20 +12,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sectow_fast.records import (
+from sectow_fast.records import PhaseRecord, StepRecord, attack_from_dict, record_of
+from sectow_fast.report.metrics import read
+from sectow_fast.rounds import (
     NO_RATE,
     HarvestRecord,
     LeakRecord,
     Measure,
-    PhaseRecord,
     RoundRecord,
     RunSummary,
-    StepRecord,
     StyleCount,
-    attack_from_dict,
-    record_of,
 )
-from sectow_fast.report.metrics import read
 from sectow_fast.types import Attack, Event, Rate, UserError
 
 OPEN_SHARE = 0.05  # our choice: a style is "open" while it wins at least 1 in 20 tries

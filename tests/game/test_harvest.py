@@ -6,7 +6,8 @@ import pytest
 from scripted import GOALS, ScriptedWorld, player, request, small
 
 from sectow_fast.game.harvest import BOUNDS, DROP_REASONS, harvest
-from sectow_fast.records import StyleCount, attack_as_dict, attack_from_dict
+from sectow_fast.records import attack_as_dict, attack_from_dict
+from sectow_fast.rounds import StyleCount
 from sectow_fast.types import Attack
 
 

@@ -27,7 +27,7 @@ from sectow_fast.learn.packing import IGNORE, Piece
 from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.match import Match
 from sectow_fast.protocols import AttackPoint, HarmfulReply
-from sectow_fast.records import LeakRecord
+from sectow_fast.rounds import LeakRecord
 from sectow_fast.tug import play
 from sectow_fast.types import Case, UserError
 

@@ -8,19 +8,21 @@ import math
 import pytest
 
 from sectow_fast.records import (
-    MEASURES,
-    NO_RATE,
-    HarvestRecord,
-    LeakRecord,
     PhaseRecord,
-    RoundRecord,
-    RunSummary,
     StepRecord,
-    StyleCount,
     attack_as_dict,
     attack_from_dict,
     event_row,
     record_of,
+)
+from sectow_fast.rounds import (
+    MEASURES,
+    NO_RATE,
+    HarvestRecord,
+    LeakRecord,
+    RoundRecord,
+    RunSummary,
+    StyleCount,
 )
 from sectow_fast.types import Attack, Case, Event, Rate, UserError, wilson
 

@@ -10,18 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sectow_fast.records import (
-    HarvestRecord,
-    LeakRecord,
-    PhaseRecord,
-    Record,
-    RoundRecord,
-    StepRecord,
-    StyleCount,
-    attack_as_dict,
-    event_row,
-)
+from sectow_fast.records import PhaseRecord, Record, StepRecord, attack_as_dict, event_row
 from sectow_fast.report.metrics import MetricsLog
+from sectow_fast.rounds import HarvestRecord, LeakRecord, RoundRecord, StyleCount
 from sectow_fast.types import Attack, Case, Event, Rate, wilson
 
 STYLES = [

@@ -9,12 +9,12 @@ import shutil
 import pytest
 from synthetic import EVENT, NASTY, SECRET, write_run
 
-from sectow_fast.records import HarvestRecord, RoundRecord, StyleCount
 from sectow_fast.report import html, models
 from sectow_fast.report.harm import leak_styles, proxy_gap
 from sectow_fast.report.html import cards, page_of, write_report
 from sectow_fast.report.round_table import round_table
 from sectow_fast.report.rundata import attackers, current_success, load, phase_seconds, style_rows
+from sectow_fast.rounds import HarvestRecord, RoundRecord, StyleCount
 from sectow_fast.types import Rate, UserError, wilson
 
 
