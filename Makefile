@@ -128,9 +128,10 @@ define sanitized
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=. $(abspath $(RUN)) $(4)
 endef
 
-# Mutation tests of the method (docs/MUTATION.md); `make mutate ROOMS=game,tug` runs some rooms only.
+# Mutation tests of the method (docs/MUTATION.md): ROOMS=game,tug for some rooms only, SAMPLE=300 for so
+# many mutants of each room, drawn at random.
 mutate: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(RUN) tests/mutation/run.py $(ROOMS)
+	OMP_NUM_THREADS=1 $(RUN) tests/mutation/run.py $(ROOMS) $(SAMPLE:%=--sample %)
 
 # A CUDA machine (docs/GPU.md): the set of constraints-gpu.txt in an environment of its own.
 GPU_VENV ?= .venv-gpu

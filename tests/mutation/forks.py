@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -15,6 +16,7 @@ from pathlib import Path
 
 SURVIVED, KILLED, BROKEN = 0, 1, 70  # exit codes of a fork
 EXTRA_BYTES = 4 << 30  # memory that a mutant may take beyond its parent's
+TELL_EVERY = 15.0  # seconds between two lines of progress
 WAITS = 4  # of the clock a mutant may take so many times its limit of CPU: the machine may be busy
 
 
@@ -37,6 +39,7 @@ def in_forks(
     """
     running: dict[int, tuple[int, float, int]] = {}
     waiting = list(enumerate(jobs))[::-1]
+    began = told = time.monotonic()
     while waiting or running:
         while waiting and len(running) < at_once:
             number, (limit, work) = waiting.pop()
@@ -48,6 +51,9 @@ def in_forks(
             os.close(write)
             running[pid] = (number, time.monotonic() + WAITS * limit, read)
         time.sleep(0.003)
+        if time.monotonic() - told > TELL_EVERY:
+            told, done = time.monotonic(), len(jobs) - len(waiting) - len(running)
+            print(f"  {done}/{len(jobs)} in {told - began:.0f} s", file=sys.stderr, flush=True)
         for pid, (number, end, read) in list(running.items()):
             done, code = os.waitpid(pid, os.WNOHANG)
             late = not done and time.monotonic() > end

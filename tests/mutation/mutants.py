@@ -7,7 +7,8 @@ bodies and module level. So only its operators are used, on the whole file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,14 @@ class Mutant:
     function: str | None
     diff: str
     source: str  # the whole file's
+
+
+def drawn(mutants: Sequence[Mutant], most: int | None, *, key: str) -> Sequence[Mutant]:
+    """`most` of the mutants, drawn at random by `key`, in their order; None: all of them."""
+    if most is None or most >= len(mutants):
+        return mutants
+    places = random.Random(key).sample(range(len(mutants)), most)
+    return [mutants[i] for i in sorted(places)]
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:

@@ -30,7 +30,7 @@ import pytest
 from at_import import import_job, options
 from forks import Result, in_forks, in_one_fork
 from in_functions import MINIMUM, Warm
-from mutants import Mutant, mutants_of
+from mutants import Mutant, drawn, mutants_of
 from rooms import ROOMS, Room
 
 
@@ -70,13 +70,20 @@ def in_functions(room: Room, mutants: Sequence[Mutant], at_once: int, folder: st
     )
 
 
-def run_room(name: str, room: Room, *, at_once: int, folder: str) -> dict[str, object]:
-    """Results of every mutant of a room, as run.py reads them. folder: for temporary files."""
+def run_room(
+    name: str, room: Room, *, at_once: int, folder: str, sample: int | None = None
+) -> dict[str, object]:
+    """Results of every mutant of a room, as run.py reads them. folder: for temporary files.
+
+    sample: so many mutants only, drawn by the room's name: the same ones for the same code.
+    """
     os.chdir(room.root)
     sys.path.insert(0, str(room.root))
     begin = time.monotonic()
     mutants = [mutant for path in room.paths() for mutant in mutants_of(path)]
-    print(f"{name}: {len(mutants)} mutants", flush=True)
+    every = len(mutants)
+    mutants = drawn(mutants, sample, key=name)
+    print(f"{name}: {len(mutants)} of {every} mutants", flush=True)
     found = in_one_fork(lambda: in_functions(room, mutants, at_once, folder))
     results = dict(found.results)
     rest = [i for i, one in enumerate(mutants) if one.function is None or i in found.late]
@@ -98,6 +105,7 @@ def run_room(name: str, room: Room, *, at_once: int, folder: str) -> dict[str, o
             raise SystemExit(f"{name}: the tests fail in a fork without any mutant: {result}")
     return {
         "room": name,
+        "every": every,
         "tests_seconds": round(found.seconds, 1),
         "run_seconds": round(time.monotonic() - begin, 1),
         "run_cpu_seconds": round(sum(os.times()[:4]), 1),
@@ -115,7 +123,13 @@ def run_room(name: str, room: Room, *, at_once: int, folder: str) -> dict[str, o
 
 
 if __name__ == "__main__":
-    name, path, jobs = sys.argv[1:]
+    name, path, jobs, most = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="mutation-", ignore_cleanup_errors=True) as scratch:
-        written = run_room(name, ROOMS[name], at_once=int(jobs), folder=scratch)
+        written = run_room(
+            name,
+            ROOMS[name],
+            at_once=int(jobs),
+            folder=scratch,
+            sample=int(most) if most else None,
+        )
     Path(path).write_text(json.dumps(written, indent=1))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import mutants_of
+from mutants import drawn, mutants_of
 
 HERE = Path(__file__).parent
 SOURCE = """\
@@ -91,6 +91,17 @@ def test_what_is_changed_and_what_is_left_alone(tmp_path, text, made):
     assert made <= found and bool(made) == bool(found)
     assert not any("XXbad" in source or "strict=False" in source for source in found)
     assert all("strict=True" in source for source in found if "zip(" in source)
+
+
+def test_a_sample_is_drawn_by_the_rooms_name_and_from_all_mutants(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text("".join(f"a{i} = {i} + 1\n" for i in range(20)))
+    every = list(mutants_of(path))
+    some = drawn(every, 7, key="game")
+    assert len(some) == 7 and some == drawn(every, 7, key="game") != drawn(every, 7, key="tug")
+    lines = [one.line for one in some]
+    assert lines == sorted(lines) and lines[-1] > 7
+    assert drawn(every, None, key="game") == drawn(every, 10_000, key="game") == every
 
 
 def test_a_mutant_is_killed_by_a_test_that_fails_and_by_nothing_else(tmp_path):
