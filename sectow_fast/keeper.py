@@ -30,7 +30,7 @@ from sectow_fast.records import PhaseRecord, StepRecord, attack_as_dict, event_r
 from sectow_fast.report.console import LiveConsole
 from sectow_fast.report.metrics import MetricsLog
 from sectow_fast.rounds import RoundRecord, RunSummary
-from sectow_fast.run_folder import RunFolder, write_whole
+from sectow_fast.run_folder import RunFolder, kept_at, write_whole
 from sectow_fast.types import Event
 
 PLAYERS = ("defender", "attacker")
@@ -167,9 +167,10 @@ class Keeper:
             "metrics_bytes": self.log.bytes if self.log else 0,
             ties.KEY: dict(self.tie),
         }
-        # Once round 0 is over, what it kept is read again and never written again.
-        round_zero = sorted(self.folder.path.glob("coldstart/*/*")) if match.rounds else ()
-        self._checkpoints.save(tensors=tensors, state=state, beside=round_zero)
+        # Once a round is over, what it kept is read again and never written again.
+        kept = [self.folder.path / kept_at(record.round) for record in match.rounds]
+        beside = [path for place in kept for path in sorted(place.glob("*/*"))]
+        self._checkpoints.save(tensors=tensors, state=state, beside=beside)
 
     def _resume(self) -> None:
         saved = checkpoint.load(self.folder.checkpoints, ranks=self.ranks)
@@ -218,6 +219,7 @@ class Keeper:
             attacker=config.attacker,
             defender=config.defender,
             rounds=self.match.rounds,
+            league=self.match.league,
         )
         self.folder.write_json("summary.json", summary.as_dict())
 

@@ -19,8 +19,8 @@ from sectow_fast.game.schedule import schedule
 from sectow_fast.learn.phase import Learner, Role
 from sectow_fast.protocols import Stage
 from sectow_fast.records import attack_as_dict, attack_from_dict
-from sectow_fast.rounds import HarvestRecord, RoundRecord, StyleCount, event_dict
-from sectow_fast.types import Attack, Event, Rate
+from sectow_fast.rounds import HarvestRecord, LeagueRecord, RoundRecord, StyleCount, event_dict
+from sectow_fast.types import Attack, Event, Rate, RoleName
 
 
 class Cast(Protocol):
@@ -33,12 +33,17 @@ class Cast(Protocol):
         """The attacker becomes the defender's twin: two copies of one model."""
         ...
 
-    def save_round_zero(self) -> None:
-        """Keep both players as they are before any reinforcement learning."""
+    def save_round(self, k: int) -> None:
+        """Keep both players as they are at the end of round k; 0: before any reinforcement
+        learning."""
         ...
 
     def round_zero(self) -> Player:
-        """The defender as `save_round_zero` kept it; it never learns again."""
+        """The defender as `save_round` kept it at round 0; it never learns again."""
+        ...
+
+    def as_of(self, role: RoleName, k: int) -> Player:
+        """A player as `save_round` kept it at round k; it never learns again."""
         ...
 
     def learner(self, player: Player, config: GRPOConfig) -> Learner:
@@ -54,10 +59,11 @@ class Cast(Protocol):
 class Match:
     """cursor: the phase of the schedule that is under way; step: its next step; skipped: how many
     updates in a row were skipped just before. harvest, queries, attacker_rates and events are of
-    the round under way, and go into its record. role_state and last_good are what a checkpoint had
-    of the phase's role, until the phase takes them up. cold_attacker: the attacker's weights of
-    round 0, kept only where `attack.on_collapse` may go back to them. own_replies: by case, the
-    defender's as it was given; a resumed cold start could not draw them again.
+    the round under way, and go into its record. league: once it was played. role_state and
+    last_good are what a checkpoint had of the phase's role, until the phase takes them up.
+    cold_attacker: the attacker's weights of round 0, kept only where `attack.on_collapse` may go
+    back to them. own_replies: by case, the defender's as it was given; a resumed cold start could
+    not draw them again.
     """
 
     config: Config
@@ -69,6 +75,7 @@ class Match:
     queries: dict[str, int] = field(default_factory=dict)
     attacker_rates: dict[str, Rate] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    league: LeagueRecord | None = None
     own_replies: dict[str, str] = field(default_factory=dict)
     cursor: int = 0
     step: int = 0
@@ -107,6 +114,7 @@ class Match:
             harvest = vars(self.harvest) | {"styles": styles}
         return {
             "own_replies": self.own_replies,
+            "league": None if self.league is None else self.league.as_dict(),
             "cursor": self.cursor,
             "step": self.step,
             "skipped": self.skipped,
@@ -132,6 +140,8 @@ class Match:
             raise ValueError(f"cursor: found {state['cursor']}, expected at most {phases}")
         self.cursor, self.step, self.skipped = state["cursor"], state["step"], state["skipped"]
         self.own_replies = dict(state.get("own_replies", {}))
+        league = state.get("league")
+        self.league = None if league is None else LeagueRecord.from_dict(league)
         self.role_state = state["role"]
         self.pool = [attack_from_dict(row) for row in state["pool"]]
         self.rounds = [RoundRecord.from_dict(row, where="checkpoint") for row in state["rounds"]]

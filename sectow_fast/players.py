@@ -34,7 +34,8 @@ from sectow_fast.learn.ranks import ALONE, Ranks
 from sectow_fast.learn.selftest import check_packing, rollout_gaps
 from sectow_fast.learn.sharding import check_replicas, is_sharded, on_host, whole_weights
 from sectow_fast.protocols import Stage
-from sectow_fast.types import Prompt, UserError
+from sectow_fast.run_folder import kept_at
+from sectow_fast.types import Prompt, RoleName, UserError
 
 MOMENTS = "optimizer-"  # and a player's name: a group of tensors in a checkpoint
 
@@ -123,20 +124,24 @@ class Players:
         self.attacker.model.load_state_dict(self.defender.model.state_dict())
         self.attacker.engine.sync(self.attacker.model)
 
-    def save_round_zero(self) -> None:
-        """See `match.Cast`: what an ablation starts from, and the yardstick of attacks."""
+    def save_round(self, k: int) -> None:
+        """See `match.Cast`. An ablation starts from round 0, the yardstick of attacks."""
         for name, player in (("defender", self.defender), ("attacker", self.attacker)):
-            self.keep(player, self._cold(name))
+            self.keep(player, self._kept(name, k))
         self.ranks.barrier()
 
     def round_zero(self) -> Player:
         """See `match.Cast`."""
         if self._round_zero is None:
-            model = self._stage.load(self._cold("defender")).requires_grad_(False).eval()
-            if self._kind.shares_weights:
-                model.to(self.device)  # other engines are sent its weights from the host
-            self._round_zero = self._player("round-0", model, model, None)
+            self._round_zero = self.as_of("defender", 0)
         return self._round_zero
+
+    def as_of(self, role: RoleName, k: int) -> Player:
+        """See `match.Cast`."""
+        model = self._stage.load(self._kept(role, k)).requires_grad_(False).eval()
+        if self._kind.shares_weights:
+            model.to(self.device)  # other engines are sent its weights from the host
+        return self._player(f"{role}-{k}", model, model, None)
 
     def keep(self, player: Player, folder: Path) -> None:
         """Save a player's model without shards and adapters. All ranks must come.
@@ -162,8 +167,8 @@ class Players:
         """End the engines; their processes outlive nothing of ours."""
         self.engines.close()
 
-    def _cold(self, name: str) -> Path:
-        return self.folder / "coldstart" / name
+    def _kept(self, name: str, k: int) -> Path:
+        return self.folder / kept_at(k) / name
 
     def _trained(self, name: str, model: Any) -> Player:
         """A player that learns: placed, self-tested, with an engine to draw from it."""
@@ -199,7 +204,7 @@ class Players:
         """See `match.Cast`. The reference of a KL term is the player as it was at round 0."""
         reference, name = None, "attacker" if player is self.attacker else "defender"
         if config.loss.kl_coef:
-            model = self._stage.load(self._cold(name)).requires_grad_(False).eval()
+            model = self._stage.load(self._kept(name, 0)).requires_grad_(False).eval()
             # It is asked for each row once per batch, so nothing of its tower is kept.
             plain = self.config.learn.model_copy(update={"lora_rank": 0, "picture_gib": 0.0})
             reference = make_policy(

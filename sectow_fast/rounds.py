@@ -157,9 +157,30 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeagueRecord:
+    """Success of attackers on defenders (game/league.py). cases: seeds that each attacker was
+    given; rates: attacker -> defender -> share of them that the defender answered harmfully."""
+
+    cases: int
+    rates: Mapping[str, Rates]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object "league" in `summary.json`."""
+        rates = {name: _rate_dicts(row) for name, row in self.rates.items()}
+        return {"cases": self.cases, "rates": rates}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> LeagueRecord:
+        """The inverse of `as_dict`. KeyError, TypeError, AttributeError: it is none."""
+        rates = {name: _rates(table) for name, table in row["rates"].items()}
+        return cls(cases=row["cases"], rates=rates)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """`summary.json` of a run, the finished rounds so far. versions: package -> version;
-    wall_seconds: over all resumptions, the one number in which two same runs differ."""
+    wall_seconds: over all resumptions, the one number in which two same runs differ; league: None
+    where none was played, or not yet."""
 
     preset: str
     seed: int
@@ -170,11 +191,14 @@ class RunSummary:
     attacker: str
     defender: str
     rounds: Sequence[RoundRecord]
+    league: LeagueRecord | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object, schema 1."""
         rounds = [record.as_dict() for record in self.rounds]
-        return {"schema": 1} | vars(self) | {"ablate": list(self.ablate), "rounds": rounds}
+        row = {"schema": 1} | vars(self) | {"ablate": list(self.ablate), "rounds": rounds}
+        del row["league"]
+        return row | ({} if self.league is None else {"league": self.league.as_dict()})
 
     @classmethod
     def from_dict(cls, row: Any, *, where: str = "summary.json") -> RunSummary:
@@ -183,7 +207,8 @@ class RunSummary:
             schema = row.get("schema") if isinstance(row, dict) else type(row).__name__
             raise UserError(f"{where}: field schema: expected 1, found {schema!r}")
         kinds = {"seed": int, "versions": dict, "wall_seconds": int | float, "ablate": list}
-        for name in (one.name for one in fields(cls) if one.name != "rounds"):
+        plain = [one.name for one in fields(cls) if one.name not in ("rounds", "league")]
+        for name in plain:
             if not isinstance(row.get(name), kinds.get(name, str)):
                 raise UserError(
                     f"{where}: field {name}: found {row.get(name)!r}, expected what a run writes"
@@ -191,8 +216,14 @@ class RunSummary:
         if not isinstance(row.get("rounds"), list) or not row["rounds"]:
             raise UserError(f"{where}: field rounds: expected a list, round 0 first")
         rounds = [RoundRecord.from_dict(one, where=where) for one in row["rounds"]]
-        given = {one.name: row[one.name] for one in fields(cls)}
-        return cls(**given | {"rounds": rounds})
+        try:
+            league = LeagueRecord.from_dict(row["league"]) if "league" in row else None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{where}: field league: found none that this version wrote"
+                f" ({type(error).__name__}: {error}), expected that of a finished run"
+            ) from None
+        return cls(**{name: row[name] for name in plain}, rounds=rounds, league=league)
 
 
 def event_dict(event: Event) -> dict[str, Any]:

@@ -41,7 +41,12 @@ def write_whole(path: Path, text: str) -> None:
 
 
 RUNS = ("config.toml", "checkpoints", "metrics.jsonl")  # what tells that a folder is a run's
-MODELS = ("defender", "attacker", "coldstart")  # folders that a run replaces whole
+MODELS = ("defender", "attacker", "coldstart", "rounds")  # folders that a run replaces whole
+
+
+def kept_at(k: int) -> str:
+    """Where in a run's folder the players are kept as they were at the end of round k."""
+    return f"rounds/{k}" if k else "coldstart"
 
 
 class RunFolder:

@@ -1,4 +1,4 @@
-"""The tug-of-war: cold start, then K x (attack, harvest, defend, evaluate). The page to read first.
+"""The tug-of-war: cold start, K x (attack, harvest, defend, evaluate), league. Read this first.
 
 Every phase can be entered at any step: what a step draws depends on the seed, the round, the phase
 and the step alone, so a resumed run repeats nothing and ends in the same weights.
@@ -15,6 +15,7 @@ from sectow_fast.game.attacker import AttackerRole
 from sectow_fast.game.coldstart import own_replies, run_lessons
 from sectow_fast.game.defender import DefenderRole
 from sectow_fast.game.harvest import harvest
+from sectow_fast.game.league import play_league, round_name
 from sectow_fast.game.leak import measure_leak
 from sectow_fast.game.measures import attacker_success, measure_defender
 from sectow_fast.game.player import Player
@@ -22,16 +23,18 @@ from sectow_fast.game.proxy import paid_world
 from sectow_fast.game.schedule import (
     attacker_has_cold_start,
     defend_config,
+    keeps_round,
     schedule,
     sft_steps,
     teaches_refusals,
+    trains_attacker,
 )
 from sectow_fast.learn.phase import Role, run_phase
 from sectow_fast.match import Match
 from sectow_fast.protocols import Lesson
 from sectow_fast.records import StepRecord
 from sectow_fast.rounds import LeakRecord, RoundRecord
-from sectow_fast.types import Event
+from sectow_fast.types import Event, RoleName
 
 SFT_LR = 3e-4  # of the SFT baseline
 
@@ -214,9 +217,10 @@ def evaluate(match: Match, journal: Journal, k: int) -> None:
             apart = attacker_has_cold_start(config) or teaches_refusals(config)
             if config.model.attacker is None and not apart:
                 cast.fork_attacker()
-            cast.save_round_zero()
-            if config.attack.on_collapse == "fresh-start":
-                match.cold_attacker = cast.attacker.weights()
+        if keeps_round(config, k):
+            cast.save_round(k)
+        if k == 0 and config.attack.on_collapse == "fresh-start":
+            match.cold_attacker = cast.attacker.weights()
         greedy, sampled = (
             measure_defender(
                 world,
@@ -251,6 +255,26 @@ def evaluate(match: Match, journal: Journal, k: int) -> None:
     journal.round_done(record)
 
 
+def league(match: Match, journal: Journal, k: int) -> None:
+    """Every round's attacker against every round's defender, after the last round."""
+    config, cast = match.config, match.cast
+
+    def as_of(role: RoleName, number: int) -> Callable[[], Player]:
+        if number == k:
+            return lambda: cast.attacker if role == "attacker" else cast.defender
+        return lambda: cast.as_of(role, number)
+
+    rounds = range(k + 1)
+    learnt = rounds if trains_attacker(config) else ()
+    with journal.timed(k, "league"):
+        match.league = play_league(
+            match.stage.world,
+            attackers={round_name(number): as_of("attacker", number) for number in learnt},
+            defenders={round_name(number): as_of("defender", number) for number in rounds},
+            config=config,
+        )
+
+
 PHASES: dict[str, Callable[[Match, Journal, int], None]] = {
     "coldstart-caption": coldstart_caption,
     "coldstart-defender": coldstart_defender,
@@ -260,6 +284,7 @@ PHASES: dict[str, Callable[[Match, Journal, int], None]] = {
     "harvest": harvest_attacks,
     "defend": defend,
     "evaluate": evaluate,
+    "league": league,
 }
 
 

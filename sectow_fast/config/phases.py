@@ -255,3 +255,9 @@ class EvaluateConfig(Section):
         ge=0,
         description="attacks per object of which the chance of harm is computed; 0: none",
     )
+    league_cases: int = Field(
+        0,
+        ge=0,
+        description="held-out seeds on which every round's attacker meets every round's defender at"
+        " the end; 0: no league, and no weights of earlier rounds are kept",
+    )

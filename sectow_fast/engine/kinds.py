@@ -24,8 +24,9 @@ class Engines(Protocol):
         ...
 
     def of(self, name: str, model: Any, gaps: Gaps | None = None) -> Engine:
-        """The engine of one player ("attacker", "defender", "round-0"). gaps: how log-probs are
-        compared with the trainer's, where its weights are sharded; see `reference.Gaps`."""
+        """The engine of one player ("attacker", "defender", or "defender-0" for one of an
+        earlier round). gaps: how log-probs are compared with the trainer's, where its weights are
+        sharded; see `reference.Gaps`."""
         ...
 
     @property

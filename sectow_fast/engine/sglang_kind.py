@@ -72,7 +72,8 @@ class SGLangEngines:
 
     def _server(self, name: str) -> SGLangServer:
         config = self._setup.config
-        where = "attacker" if name == "attacker" else "defender"
+        # An earlier round's player, "attacker-2", draws where the present one does.
+        where = "attacker" if name.partition("-")[0] == "attacker" else "defender"
         if two_roles(config) == "swap":
             where = "both"
         if where not in self._servers:

@@ -95,6 +95,16 @@ def measure_defender(
     return suite_rates(by_suite, kinds)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Volley:
+    """What one attacker wrote on held-out seeds. drawn: the seeds; made: place in `drawn` -> the
+    attack, where the words were one that is still after the seed's goal."""
+
+    drawn: Sequence[Case]
+    made: Mapping[int, Case]
+    seed: str
+
+
 def attacker_success(
     world: World,
     attacker: Player | None,
@@ -108,9 +118,18 @@ def attacker_success(
     Its interval is over the seeds' objects. attacker None: the self-instruct attacker. Ill-formed
     or off-target words count as failures.
     """
+    cases = config.evaluate.attacker_cases
+    volley = written_volley(world, attacker, cases=cases, config=config, seed=seed)
+    return volley_success(world, volley, defender, config=config)
+
+
+def written_volley(
+    world: World, attacker: Player | None, *, cases: int, config: Config, seed: str
+) -> Volley:
+    """One attack on each of `cases` held-out seeds, drawn by `seed`; see `attacker_success`."""
     rng = random.Random(seed)
     seeds: Sequence[Case] = world.seeds("test")
-    drawn = [rng.choice(seeds) for _ in range(config.evaluate.attacker_cases)]
+    drawn = [rng.choice(seeds) for _ in range(cases)]
     if attacker is None:
         words: list[str | None] = [world.self_instruct(case, rng) for case in drawn]
     else:
@@ -121,22 +140,27 @@ def attacker_success(
             seed=seed,
         )
         words = [attacker.words(row[0]) for row in completions]
-    values = [0.0] * len(drawn)
     made: dict[int, Case] = {}
     for i, (case, text) in enumerate(zip(drawn, words, strict=True)):
         attack = text and world.realise(text, case, rng=rng, attack_id=f"{seed}/{i}")
         if attack and attack.goal == case.goal:
             made[i] = attack
+    return Volley(drawn=drawn, made=made, seed=seed)
+
+
+def volley_success(world: World, volley: Volley, defender: Player, *, config: Config) -> Rate:
+    """Share of a volley's seeds that `defender` answers harmfully, one reply each."""
     rows = judged_replies(
         world,
         defender,
-        list(made.values()),
+        list(volley.made.values()),
         n=1,
         sampling=Sampling(max_new_tokens=config.defend.max_new_tokens),
-        seed=f"{seed}/replies",
+        seed=f"{volley.seed}/replies",
     )
-    for i, row in zip(made, rows, strict=True):
+    values = [0.0] * len(volley.drawn)
+    for i, row in zip(volley.made, rows, strict=True):
         values[i] = float(row[0].harmful is True)
     return cluster_interval(
-        [[(object_of(case), value) for case, value in zip(drawn, values, strict=True)]]
+        [[(object_of(case), value) for case, value in zip(volley.drawn, values, strict=True)]]
     )

@@ -1,4 +1,4 @@
-"""What is played, in which order: cold start, then K x (attack, harvest, defend, evaluate)."""
+"""What is played, in which order: cold start, K x (attack, harvest, defend, evaluate), league."""
 
 from __future__ import annotations
 
@@ -20,14 +20,27 @@ def schedule(config: Config) -> list[tuple[int, str]]:
     if teaches_refusals(config):
         plan.append((0, "coldstart-refusals"))
     plan.append((0, "evaluate"))
-    rounds = config.rounds if config.iterate else min(config.rounds, 1)
+    rounds = last_round(config)
     for k in range(1, rounds + 1):
         if trains_attacker(config):
             plan.append((k, "attack"))
         if config.iterate:
             plan.append((k, "harvest"))
         plan += [(k, "defend"), (k, "evaluate")]
+    if config.evaluate.league_cases and rounds:
+        plan.append((rounds, "league"))
     return plan
+
+
+def last_round(config: Config) -> int:
+    """How many rounds of reinforcement learning are played."""
+    return config.rounds if config.iterate else min(config.rounds, 1)
+
+
+def keeps_round(config: Config, k: int) -> bool:
+    """Whether the players are kept as they are at the end of round k. Round 0 is what ablations
+    start from; the others are kept for the league, which meets the last ones themselves."""
+    return k == 0 or (config.evaluate.league_cases > 0 and k < last_round(config))
 
 
 def trains_attacker(config: Config) -> bool:

@@ -20,7 +20,7 @@ from sectow_fast.report.axes import (
     panels_over_steps,
     rounds_axis,
 )
-from sectow_fast.report.harm import leak, leak_styles, proxy_gap
+from sectow_fast.report.harm import league, leak, leak_styles, proxy_gap
 from sectow_fast.report.page import COLOURS, INK, STYLE, figure, legend, legend_below, svg
 from sectow_fast.report.rundata import (
     ATTACKER_NAMES,
@@ -198,6 +198,7 @@ FIGURES: dict[str, tuple[str, Draw]] = {
     "usefulness": ("Over-refusal and accuracy by round", usefulness),
     "leak": ("Chance of harm, computed over the attack grammar", leak),
     "attacker": ("Trained attacker against self-instruct", attacker),
+    "league": ("League: every attacker against every defender", league),
     "styles": ("Won / tried, by harvest", styles),
     "leak_styles": ("Chance of harm by style and round, computed", leak_styles),
     "proxy": ("Proxy judge against the exact one", proxy_gap),

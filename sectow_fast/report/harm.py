@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from sectow_fast.report.axes import HEAT, MOST_STYLES, heat_axes, measure, over_steps, rounds_axis
 from sectow_fast.report.page import COLOURS, INK, figure, legend_below
-from sectow_fast.report.rundata import PHASE_NAMES, RunData, leaks, percent
+from sectow_fast.report.rundata import PHASE_NAMES, RunData, bounds, leaks, percent
 from sectow_fast.rounds import NO_RATE, LeakRecord, RoundRecord
 from sectow_fast.types import Rate
 
@@ -89,6 +89,28 @@ def _tries(axes: Axes, found: Sequence[tuple[RoundRecord, LeakRecord]]) -> None:
     axes.yaxis.set_major_formatter("{x:g}%")
     axes.set_title("objects broken by k random attacks (ASR@k), by k")
     legend_below(axes, 4)
+
+
+def league(run: RunData) -> Figure | None:
+    """Heat map of every attacker's success on every round's defender."""
+    found = run.summary.league
+    if found is None:
+        return None
+    names = list(found.rates)
+    heads = list(found.rates[names[0]])
+    fig, (axes,) = figure(1.1 + 0.34 * len(names))
+    shares = [[100 * found.rates[name][head].value for head in heads] for name in names]
+    axes.pcolormesh(shares, cmap=HEAT, vmin=0, vmax=100, edgecolors="white", linewidth=1.5)
+    for y, name in enumerate(names):
+        for x, head in enumerate(heads):
+            rate = found.rates[name][head]
+            colour = "#ffffff" if rate.value > 0.6 else "#1a1a1a"
+            place = {"ha": "center", "va": "center", "color": colour}
+            axes.text(x + 0.5, y + 0.38, percent(rate.value), fontsize=9, **place)
+            axes.text(x + 0.5, y + 0.72, bounds(rate), fontsize=6.5, **place)
+    heat_axes(axes, [f"attacker: {name}" for name in names], heads)
+    axes.set_xlabel(f"defender ({found.cases:,} goals in each cell)")
+    return fig
 
 
 def leak_styles(run: RunData) -> Figure | None:

@@ -1,7 +1,7 @@
 """A run folder read back into the carriers that wrote it, and what the views of it share.
 
 The figures, the page, the console and the tables take rates, names and texts from here. A rate that
-a round does not have is `records.NO_RATE`; its numbers are NaN and are shown as a dash.
+a round does not have is `rounds.NO_RATE`; its numbers are NaN and are shown as a dash.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ PHASE_NAMES = {
     "harvest": "harvest",
     "defend": "defender GRPO",
     "evaluate": "measures of the round",
+    "league": "league",
 }
 ATTACKER_NAMES = {  # whose requests, tried on which defender
     "self-instruct": "self-instruct, on round 0",

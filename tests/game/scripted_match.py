@@ -54,6 +54,7 @@ class ScriptedCast:
     def __init__(self, *, attacker: Player, defender: Player, frozen: Player | None = None) -> None:
         self.attacker, self.defender = attacker, defender
         self.frozen = frozen or defender
+        self.past: dict[tuple[str, int], Player] = {}  # by role and round
         self.said: list[str] = []
         self.metrics = {"skipped": 0.0, "tokens": 1.0}  # of every update
         self.given: list[Any] = []  # each phase's GRPO settings, or its rate where it is supervised
@@ -62,11 +63,15 @@ class ScriptedCast:
     def fork_attacker(self):
         self.said.append("fork")
 
-    def save_round_zero(self):
-        self.said.append("save round 0")
+    def save_round(self, k):
+        self.said.append(f"save round {k}")
 
     def round_zero(self):
         return self.frozen
+
+    def as_of(self, role, k):
+        self.said.append(f"{role} of round {k}")
+        return self.past[role, k]
 
     def learner(self, player, config):
         self.given.append(config)

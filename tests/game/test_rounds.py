@@ -15,7 +15,7 @@ def test_a_run_plays_its_schedule_and_nothing_else():
     match, journal = played()
     plan = schedule(match.config)
     assert [(k, name) for k, name, _ in journal.phases] == plan
-    assert set(PHASES) == {name for _, name in plan} | {"coldstart-refusals"}
+    assert set(PHASES) == {name for _, name in plan} | {"coldstart-refusals", "league"}
     steps = {name: steps for _, name, steps in journal.phases}
     assert steps == {
         "coldstart-caption": 1,

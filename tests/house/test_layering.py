@@ -55,7 +55,7 @@ ALLOWED = {
     "game": {"engine", "learn", "native"},
     "run_folder": set(),
     "match": {"game", "learn"},
-    "players": {"engine", "game", "learn"},
+    "players": {"engine", "game", "learn", "run_folder"},
     "fitting": {"engine", "learn", "players", "run_folder"},
     "ties": {"kernels", "learn", "run_folder"},
     "keeper": {"data", "game", "learn", "match", "players", "report", "run_folder", "ties"},

@@ -12,7 +12,7 @@ from typing import Any
 
 from sectow_fast.records import PhaseRecord, Record, StepRecord, attack_as_dict, event_row
 from sectow_fast.report.metrics import MetricsLog
-from sectow_fast.rounds import HarvestRecord, LeakRecord, RoundRecord, StyleCount
+from sectow_fast.rounds import HarvestRecord, LeagueRecord, LeakRecord, RoundRecord, StyleCount
 from sectow_fast.types import Attack, Case, Event, Rate, wilson
 
 STYLES = [
@@ -96,6 +96,22 @@ def round_record(k: int, rng: random.Random, *, level: float, orr: float) -> Rou
     )
 
 
+def league_record(rounds: int, rng: random.Random, cases: int = 400) -> LeagueRecord:
+    """A league in which each defender holds against the attackers before it."""
+    names = ["cold start", *(f"round {k}" for k in range(1, rounds + 1))]
+
+    def rate(attacker: int, defender: int) -> Rate:
+        share = (
+            0.85 - 0.1 * defender if attacker > defender else 0.02 + 0.2 * (attacker == defender)
+        )
+        return wilson(sum(rng.random() < share for _ in range(cases)), cases)
+
+    rates = {
+        name: {other: rate(i, j) for j, other in enumerate(names)} for i, name in enumerate(names)
+    }
+    return LeagueRecord(cases=cases, rates={"self-instruct": rates["cold start"]} | rates)
+
+
 def summary(
     seed: int, rounds: int = 3, *, level: float = 1.0, orr: float = 0.012
 ) -> dict[str, Any]:
@@ -113,6 +129,7 @@ def summary(
         "attacker": "grpo",
         "defender": "grpo",
         "rounds": [record.as_dict() for record in found],
+        "league": league_record(rounds, rng).as_dict(),
     }
 
 

@@ -10,10 +10,17 @@ import pytest
 from synthetic import EVENT, NASTY, SECRET, write_run
 
 from sectow_fast.report import html, models
-from sectow_fast.report.harm import leak_styles, proxy_gap
+from sectow_fast.report.harm import league, leak_styles, proxy_gap
 from sectow_fast.report.html import cards, page_of, write_report
 from sectow_fast.report.round_table import round_table
-from sectow_fast.report.rundata import attackers, current_success, load, phase_seconds, style_rows
+from sectow_fast.report.rundata import (
+    attackers,
+    current_success,
+    load,
+    percent,
+    phase_seconds,
+    style_rows,
+)
 from sectow_fast.rounds import HarvestRecord, RoundRecord, StyleCount
 from sectow_fast.types import Rate, UserError, wilson
 
@@ -52,7 +59,7 @@ def test_the_page_shows_the_summarys_figures(folder, page):
 
 def test_the_page_needs_nothing_from_elsewhere(folder, page):
     assert 'src="http' not in page and 'href="http' not in page and "<script" not in page
-    assert len(list((folder / "plots").glob("*.png"))) == page.count("<figure") == 10
+    assert len(list((folder / "plots").glob("*.png"))) == page.count("<figure") == 11
 
 
 def test_attack_words_are_hidden_until_asked_for_and_always_escaped(folder, page):
@@ -111,6 +118,22 @@ def test_the_table_has_the_leak_and_says_how_many_objects_a_suite_has(folder):
     proxy = dataclasses.replace(suite, harvest=dataclasses.replace(suite.harvest, kept_gold=41))
     kept = {row.name: row for row in round_table([proxy])}["Attacks kept (count)"]
     assert kept.cells[0].note == "41 truly"
+
+
+def test_the_league_shows_who_beats_whom(folder):
+    run = load(folder)
+    found = run.summary.league
+    (axes,) = league(run).axes
+    names = [f"attacker: {name}" for name in found.rates]
+    defenders = list(found.rates["cold start"])
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert [label.get_text() for label in axes.get_xticklabels()] == defenders
+    places = {text.get_position(): text.get_text() for text in axes.texts}
+    rate = found.rates["round 2"]["round 1"]
+    assert places[1.5, names.index("attacker: round 2") + 0.38] == percent(rate.value)
+    assert len(places) == 2 * len(names) * len(defenders)
+    alone = dataclasses.replace(run, summary=dataclasses.replace(run.summary, league=None))
+    assert league(alone) is None
 
 
 def test_styles_are_ranked_by_what_they_do_at_the_end(folder):

@@ -23,6 +23,7 @@ SMALL = [
     *("--defend.steps", "5", "--defend.prompts", "6", "--defend.group_size", "4"),
     *("--harvest.attacks", "12", "--harvest.replies", "1", "--monitor.every", "2"),
     *("--evaluate.attacker_cases", "8", "--evaluate.leak_attacks", "6"),
+    *("--evaluate.league_cases", "6"),
     *("--sandbox.suite_size", "8", "--sandbox.picture_variants", "2"),
 ]
 
@@ -75,6 +76,13 @@ def test_a_run_leaves_what_the_contract_names(whole):
         assert leak["attacks"] == 60 and leak["space"] == 2140
         assert set(leak["asr_at"]) == {"1", "10", "100", "1000"} and leak["styles"]
         assert set(row["asr_graded"]) == set(row["asr"]) - {"direct"}
+    league = summary["league"]
+    assert league["cases"] == 6
+    assert list(league["rates"]) == ["self-instruct", "cold start", "round 1", "round 2"]
+    for row in league["rates"].values():
+        assert list(row) == ["cold start", "round 1", "round 2"]
+        assert {rate["n"] for rate in row.values()} == {6}
+    assert [path.name for path in (whole / "rounds").iterdir()] == ["1"]
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     defend = [r for r in rows if r.get("phase") == "defend" and "step" in r]
     assert len(defend) == 10
