@@ -66,6 +66,8 @@ def test_cases_that_share_no_object_have_wilsons_interval():
 def test_what_was_not_judged_is_counted_apart():
     found = cluster_interval([[("a", None), ("a", 1.0), ("b", 0.0)], [("c", None)]])
     assert (found.value, found.n, found.unknown, found.objects) == (0.5, 2, 2, 2)
+    several = cluster_interval([[("a", None), ("a", 1.0), ("a", 1.0), ("b", 0.0)]])
+    assert (several.n, several.unknown, several.objects) == (3, 1, 2)
     nothing = cluster_interval([[("a", None)]])
     assert math.isnan(nothing.value) and (nothing.n, nothing.unknown) == (0, 1)
 

@@ -125,6 +125,8 @@ def test_what_is_told_of_the_attacks_by_object_and_by_style():
     assert found.mean.value == found.asr_at[1].value == pytest.approx(0.15)
     assert found.graded.value == pytest.approx(0.075)
     assert found.worst == (0.3, 0.2) and found.worst_median.value == pytest.approx(0.25)
+    assert list(found.asr_at) == [1, 10, 100, 1000]
+    assert {rate.n for rate in (found.mean, found.graded, *found.asr_at.values())} == {4}
     assert found.asr_at[10].value == pytest.approx(1 - (0.8**10 + 0.9**10) / 2)
     assert {k: v.value for k, v in found.styles.items()} == pytest.approx(
         {"draw": 0.25, "typo": 0.05}
