@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_text import LISTS, MODELS, tokenizer
 
+from sectow_fast import evaluate
 from sectow_fast.config import Config, DataConfig
 from sectow_fast.data.processor import load_processor
 from sectow_fast.engine.reference import plain_logprobs
@@ -128,14 +129,15 @@ def test_the_generation_configurations_ends_end_a_reply_too(texts, toys, tmp_pat
     assert 9 not in stage_of(texts["llama"], toys).codec.end_ids
 
 
-def test_a_whole_run_in_words_and_its_evaluation(texts, toys, tmp_path):
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_whole_run_in_words_and_its_evaluation(texts, toys, tmp_path, kind):
     out, given = tmp_path / "run", data(toys)
     named = {key: ",".join(given[key]) for key in ("unsafe", "harmless", "test")}
     code, _, err = commands.run(
         "sectow_fast.train",
         *("--preset", "real", "--data.judge", "rule-knowingly", "--data.text_only", "true"),
-        *("--model.defender", texts["gemma3"], "--rounds", "1", "--threads", "1"),
-        *("--data.contamination", "ignore", "--out", out, "--plain"),
+        *("--model.defender", texts[kind], "--rounds", "1", "--threads", "1"),
+        *("--data.contamination", "ignore", "--data.limit", "6", "--out", out, "--plain"),
         *(word for key, value in named.items() for word in (f"--data.{key}", value)),
         *("--coldstart.attacker_steps", "1", "--coldstart.batch", "2"),
         *("--attack.steps", "1", "--attack.prompts", "2", "--attack.group_size", "2"),
@@ -146,12 +148,18 @@ def test_a_whole_run_in_words_and_its_evaluation(texts, toys, tmp_path):
     assert code == 0, err
     summary = json.loads((out / "summary.json").read_text())
     assert [row["round"] for row in summary["rounds"]] == [0, 1]
-    judged = ("--model", f"d={out / 'defender'}", "--suite", f"figstep={toys / 'figstep'}")
-    few = ("--limit", "2", "--max-new-tokens", "2", "--out")
-    code, _, err = commands.run("sectow_fast.evaluate", *judged, *few, tmp_path / "no")
-    assert code == 2 and "takes no pictures; --text-only shows" in err
     code, stdout, err = commands.run(
-        "sectow_fast.evaluate", *judged, "--text-only", "true", *few, tmp_path / "yes"
+        "sectow_fast.evaluate",
+        *("--model", f"d={out / 'defender'}", "--suite", f"figstep={toys / 'figstep'}"),
+        *("--text-only", "true", "--limit", "2", "--max-new-tokens", "2", "--out", tmp_path / "e"),
     )
     assert code == 0, err
     assert "20 of 20 cases have words in place of their pictures" in stdout
+    (row,) = json.loads((tmp_path / "e" / "summary.json").read_text())["rows"]
+    assert row["suites"]["figstep"]["not_refused"]["all"]["n"] == 2
+
+
+def test_an_evaluation_that_would_show_pictures_names_the_setting(texts, toys, tmp_path, capsys):
+    asked = ["--model", f"d={texts['llama']}", "--suite", f"figstep={toys / 'figstep'}"]
+    assert evaluate.main([*asked, "--out", str(tmp_path / "no")]) == 2
+    assert "takes no pictures; --text-only shows" in capsys.readouterr().err
