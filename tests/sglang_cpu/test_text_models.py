@@ -21,7 +21,6 @@ from sectow_fast.engine.sglang_kind import SGLangEngines
 from sectow_fast.engine.torch_engine import TorchEngine
 from sectow_fast.types import Case, Sampling
 
-
 GREEDY = Sampling(temperature=0.0, max_new_tokens=6)
 
 
