@@ -215,6 +215,7 @@ class EveryOtherReward:
     stopped = False
     last_good = None
     entropy_coef = None
+    rate = 1.0
 
     def __init__(self, world: World, *, prompts: int, group_size: int) -> None:
         self._cases, self._prompts = world.train_cases("harmless"), prompts

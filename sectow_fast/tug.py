@@ -6,9 +6,7 @@ and the step alone, so a resumed run repeats nothing and ends in the same weight
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from sectow_fast.config import GRPOConfig
 from sectow_fast.game.attacker import AttackerRole
@@ -27,38 +25,12 @@ from sectow_fast.game.schedule import (
     teaches_refusals,
 )
 from sectow_fast.learn.phase import Role, run_phase
-from sectow_fast.match import Match
+from sectow_fast.match import Journal, Match
 from sectow_fast.protocols import Lesson
-from sectow_fast.records import LeakRecord, RoundRecord, StepRecord
+from sectow_fast.records import LeakRecord, RoundRecord
 from sectow_fast.types import Event
 
 SFT_LR = 3e-4  # of the SFT baseline
-
-
-class Journal(Protocol):
-    """What the tug-of-war says while it goes on (keeper.py writes it down)."""
-
-    def phase(self, round: int, name: str, steps: int) -> None:
-        """A phase of `steps` steps begins."""
-        ...
-
-    def timed(self, round: int, name: str) -> contextlib.AbstractContextManager[dict[str, float]]:
-        """A phase without steps, from its beginning to its end; it fills in its measures."""
-        ...
-
-    def on_step(self, record: StepRecord, events: Sequence[Event]) -> None: ...
-
-    def on_event(self, event: Event) -> None:
-        """Something happened in a phase without steps."""
-        ...
-
-    def write_pool(self) -> None: ...
-
-    def round_done(self, record: RoundRecord) -> None: ...
-
-    def next_phase(self) -> None: ...
-
-    def saving_the_failed_batch(self) -> contextlib.AbstractContextManager[None]: ...
 
 
 def play(match: Match, journal: Journal) -> None:
@@ -201,7 +173,10 @@ def defend(match: Match, journal: Journal, k: int) -> None:
         config=config,
         pool=match.pool,
         round=k,
+        zero=match.zero,
     )
+    if match.role_state is None:
+        match.zero = role.begin()
     _grpo(match, journal, role, player=match.cast.defender, config=defend_config(config), k=k)
 
 

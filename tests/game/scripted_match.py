@@ -102,7 +102,7 @@ class ScriptedStage:
 
 
 class MemoryJournal:
-    """`tug.Journal` in memory."""
+    """`match.Journal` in memory."""
 
     def __init__(self, match: Match) -> None:
         self.match = match
