@@ -13,7 +13,7 @@ from sectow_fast.data.suites.wording import Wording
 from sectow_fast.game.attempts import share_harmful
 from sectow_fast.game.rewards import attacker_reward, defender_reward
 from sectow_fast.judges import Judgement, RuleJudge
-from sectow_fast.real.attacks import keeps_goal
+from sectow_fast.real.goals import keeps_goal
 from sectow_fast.real.stage import RealLessons
 from sectow_fast.real.world import Split, SuiteWorld
 from sectow_fast.stages import make_stage
