@@ -30,8 +30,6 @@ from sectow_fast.protocols import Lesson
 from sectow_fast.records import LeakRecord, RoundRecord
 from sectow_fast.types import Event
 
-SFT_LR = 3e-4  # of the SFT baseline
-
 
 def play(match: Match, journal: Journal) -> None:
     """Play the schedule from the match's cursor to its end."""
@@ -75,14 +73,7 @@ def coldstart_refusals(match: Match, journal: Journal, k: int) -> None:
     nothing from one that never refuses."""
     config, cast = match.config, match.cast
     key = f"{config.seed}/coldstart-refusals"
-    if not match.own_replies:
-        match.own_replies = own_replies(
-            match.stage.world,
-            cast.defender,
-            count=config.coldstart.own_replies,
-            max_new_tokens=config.defend.max_new_tokens,
-            seed=key,
-        )
+    _draw_own_replies(match, key, wanted="coldstart.refusal_steps")
     _teach(
         match,
         journal,
@@ -155,15 +146,17 @@ def defend(match: Match, journal: Journal, k: int) -> None:
     """Defender GRPO on kept attacks, existing unsafe and harmless data (or the SFT baseline)."""
     config = match.config
     if config.defender == "sft":
+        if match.stage.needs_replies:
+            _draw_own_replies(match, f"{config.seed}/own-replies", wanted="defender sft")
         _teach(
             match,
             journal,
-            match.stage.safe_lesson(match.pool),
+            match.stage.safe_lesson(match.pool, match.own_replies),
             player=match.cast.defender,
             k=k,
             name="defend",
             steps=sft_steps(config),
-            lr=SFT_LR,
+            lr=config.defend.sft_lr,
             key=f"{config.seed}/{k}/defend",
         )
         return
@@ -251,6 +244,20 @@ def _leak(match: Match) -> LeakRecord | None:
         seed=str(config.seed),
         tokens_per_batch=config.defend.tokens_per_batch,
     )
+
+
+def _draw_own_replies(match: Match, key: str, *, wanted: str) -> None:
+    """The defender's own harmless replies, once in a run: before it learns to refuse."""
+    config = match.config
+    if not match.own_replies:
+        match.own_replies = own_replies(
+            match.stage.world,
+            match.cast.defender,
+            count=config.coldstart.own_replies,
+            max_new_tokens=config.defend.max_new_tokens,
+            seed=key,
+            wanted=wanted,
+        )
 
 
 def _teach_coldstart(match: Match, journal: Journal, name: str, steps: int) -> None:

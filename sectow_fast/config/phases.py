@@ -174,6 +174,7 @@ class DefendConfig(GRPOConfig):
     steps: int = Field(30, ge=0)
     prompts: int = Field(48, ge=1)
     lr: float = Field(7e-5, gt=0)
+    sft_lr: float = Field(3e-4, gt=0, description="rate of the SFT baseline (`--defender sft`)")
     harmless_share: float = Field(0.5, ge=0, le=1)
     pool_share: float = Field(0.8, ge=0, le=1, description="share of unsafe prompts from the pool")
     past_share: float | None = Field(

@@ -12,7 +12,7 @@ import torch
 from tiny_text import LISTS, MODELS, tokenizer
 
 from sectow_fast import evaluate
-from sectow_fast.config import Config, DataConfig
+from sectow_fast.config import Config, DataConfig, DefendConfig
 from sectow_fast.data.processor import load_processor
 from sectow_fast.engine.reference import plain_logprobs
 from sectow_fast.engine.torch_engine import TorchEngine
@@ -72,6 +72,21 @@ def test_a_world_in_words(texts, toys):
     assert "<typo>" not in world.attacker_case(seed, None).text
     assert world.realise(f"<typo> {seed.goal}", seed, rng=rng, attack_id="a") is None
     assert all("<typo>" not in world.self_instruct(seed, rng) for _ in range(30))
+
+
+def test_replies_are_needed_where_harmless_data_have_none_and_are_shown(texts, toys):
+    stage = stage_of(texts["qwen2"], toys)
+    assert stage.needs_replies  # OR-Bench has requests alone
+    drawn = {case.id: "own words" for case in stage.world.train_cases("harmless")}
+    lesson, rng = stage.safe_lesson([], drawn), random.Random(0)
+    taught = [lesson(rng) for _ in range(40)]
+    assert {reply for case, reply in taught if case.label == "harmless"} == {"own words"}
+    assert {reply for case, reply in taught if case.label == "unsafe"} == {
+        stage.world.wording.refusal
+    }
+    alone = stage.config.model_copy(update={"defend": DefendConfig(harmless_share=0.0)})
+    stage.config = alone
+    assert not stage.needs_replies
 
 
 def test_a_goal_word_for_word_or_turned_round_is_no_attack_in_words(texts, toys):
