@@ -96,6 +96,7 @@ def evaluate(settings: Settings) -> int:
         skip_broken=settings.skip_broken,
         text_only=settings.text_only,
         blind=blind_one(folders, engine=settings.engine),
+        blank_control=settings.blank_control,
     )
     infos = [suite.suite.info for suite in asked.suites.values()]
     check_exports(settings.export, infos, private=settings.private)
@@ -165,6 +166,7 @@ def _write_results(
                 "licence": info.licence,
                 "redistributes": info.redistributes,
                 "plain": asked.suites[info.name].is_plain,
+                "control_of": asked.controls.get(info.name),
                 **asked.identity()[info.name],
             }
             for info in infos
@@ -232,6 +234,7 @@ def evaluate_model(
                     partial=counts == "partial",
                     rule=by_rule(judge.id),
                     plain=[name for name, suite in asked.suites.items() if suite.is_plain],
+                    controls=asked.controls,
                 )
                 summary["trained_on"] = None if taught is None else seen_in(taught, asked, wording)
                 summary |= {"orr_counts": counts, "second_judge": None, "agreement": None}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from sectow_fast.game.player import Player
 from sectow_fast.game.schedule import schedule
 from sectow_fast.learn.phase import Learner, Role
 from sectow_fast.protocols import Stage
-from sectow_fast.records import attack_as_dict, attack_from_dict
+from sectow_fast.records import StepRecord, attack_as_dict, attack_from_dict
 from sectow_fast.rounds import HarvestRecord, LeagueRecord, RoundRecord, StyleCount, event_dict
 from sectow_fast.types import Attack, Event, Rate, RoleName
 
@@ -55,6 +55,32 @@ class Cast(Protocol):
         ...
 
 
+class Journal(Protocol):
+    """What the tug-of-war says while it goes on (keeper.py writes it down)."""
+
+    def phase(self, round: int, name: str, steps: int) -> None:
+        """A phase of `steps` steps begins."""
+        ...
+
+    def timed(self, round: int, name: str) -> AbstractContextManager[dict[str, float]]:
+        """A phase without steps, from its beginning to its end; it fills in its measures."""
+        ...
+
+    def on_step(self, record: StepRecord, events: Sequence[Event]) -> None: ...
+
+    def on_event(self, event: Event) -> None:
+        """Something happened in a phase without steps."""
+        ...
+
+    def write_pool(self) -> None: ...
+
+    def round_done(self, record: RoundRecord) -> None: ...
+
+    def next_phase(self) -> None: ...
+
+    def saving_the_failed_batch(self) -> AbstractContextManager[None]: ...
+
+
 @dataclass(kw_only=True)
 class Match:
     """cursor: the phase of the schedule that is under way; step: its next step; skipped: how many
@@ -63,7 +89,8 @@ class Match:
     last_good are what a checkpoint had of the phase's role, until the phase takes them up.
     cold_attacker: the attacker's weights of round 0, kept only where `attack.on_collapse` may go
     back to them. own_replies: by case, the defender's as it was given; a resumed cold start could
-    not draw them again.
+    not draw them again. zero: what round 0 refused of the probe, where over-refusal is measured
+    against that.
     """
 
     config: Config
@@ -77,6 +104,7 @@ class Match:
     events: list[Event] = field(default_factory=list)
     league: LeagueRecord | None = None
     own_replies: dict[str, str] = field(default_factory=dict)
+    zero: tuple[bool, ...] = ()
     cursor: int = 0
     step: int = 0
     skipped: int = 0
@@ -115,6 +143,7 @@ class Match:
         return {
             "own_replies": self.own_replies,
             "league": None if self.league is None else self.league.as_dict(),
+            "zero": list(self.zero),
             "cursor": self.cursor,
             "step": self.step,
             "skipped": self.skipped,
@@ -142,6 +171,7 @@ class Match:
         self.own_replies = dict(state.get("own_replies", {}))
         league = state.get("league")
         self.league = None if league is None else LeagueRecord.from_dict(league)
+        self.zero = tuple(map(bool, state.get("zero", ())))
         self.role_state = state["role"]
         self.pool = [attack_from_dict(row) for row in state["pool"]]
         self.rounds = [RoundRecord.from_dict(row, where="checkpoint") for row in state["rounds"]]

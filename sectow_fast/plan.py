@@ -215,6 +215,7 @@ class EveryOtherReward:
     stopped = False
     last_good = None
     entropy_coef = None
+    rate = 1.0
 
     def __init__(self, world: World, *, prompts: int, group_size: int) -> None:
         self._cases, self._prompts = world.train_cases("harmless"), prompts
@@ -261,7 +262,9 @@ def _measure(config: Config, stage: Stage, players: Players, name: str) -> Step:
     player = players.defender
     with saved:
         if name.startswith("coldstart") or (name == "defend" and config.defender == "sft"):
-            lesson = stage.lessons.get(name) or stage.safe_lesson([])
+            # Nobody has answered yet: a request stands for its reply.
+            replies = {case.id: case.text for case in stage.world.train_cases("harmless")}
+            lesson = stage.lessons.get(name) or stage.safe_lesson([], replies)
             batch, lr = config.coldstart.batch, config.coldstart.lr
             with players.pupil(player, lr=lr) as pupil:
                 run_lessons(

@@ -205,6 +205,11 @@ class Stage(Protocol):
     space: AttackSpace | None  # None where harmful replies cannot be listed
     proxies: Mapping[str, Judge]  # by name: cheap judges that err, for game.judge proxy
 
+    @property
+    def needs_replies(self) -> bool:
+        """Whether harmless training data lack right replies, which the SFT baseline teaches."""
+        ...
+
     def defender(self) -> Any: ...
 
     def attacker(self) -> Any: ...
@@ -224,8 +229,9 @@ class Stage(Protocol):
         """What `save` writes for the defender, but for its weights, which are not even made."""
         ...
 
-    def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
-        """The SFT baseline's lesson: kept attacks and unsafe data refused, harmless answered."""
+    def safe_lesson(self, pool: Sequence[Attack], replies: Mapping[str, str]) -> Lesson:
+        """The SFT baseline's lesson: kept attacks and unsafe data refused, harmless answered; by
+        the defender's own `replies`, {case id: reply}, where the data have no right ones."""
         ...
 
     def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:

@@ -6,9 +6,7 @@ and the step alone, so a resumed run repeats nothing and ends in the same weight
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from sectow_fast.config import GRPOConfig
 from sectow_fast.game.attacker import AttackerRole
@@ -30,39 +28,10 @@ from sectow_fast.game.schedule import (
     trains_attacker,
 )
 from sectow_fast.learn.phase import Role, run_phase
-from sectow_fast.match import Match
+from sectow_fast.match import Journal, Match
 from sectow_fast.protocols import Lesson
-from sectow_fast.records import StepRecord
 from sectow_fast.rounds import LeakRecord, RoundRecord
 from sectow_fast.types import Event, RoleName
-
-SFT_LR = 3e-4  # of the SFT baseline
-
-
-class Journal(Protocol):
-    """What the tug-of-war says while it goes on (keeper.py writes it down)."""
-
-    def phase(self, round: int, name: str, steps: int) -> None:
-        """A phase of `steps` steps begins."""
-        ...
-
-    def timed(self, round: int, name: str) -> contextlib.AbstractContextManager[dict[str, float]]:
-        """A phase without steps, from its beginning to its end; it fills in its measures."""
-        ...
-
-    def on_step(self, record: StepRecord, events: Sequence[Event]) -> None: ...
-
-    def on_event(self, event: Event) -> None:
-        """Something happened in a phase without steps."""
-        ...
-
-    def write_pool(self) -> None: ...
-
-    def round_done(self, record: RoundRecord) -> None: ...
-
-    def next_phase(self) -> None: ...
-
-    def saving_the_failed_batch(self) -> contextlib.AbstractContextManager[None]: ...
 
 
 def play(match: Match, journal: Journal) -> None:
@@ -107,14 +76,7 @@ def coldstart_refusals(match: Match, journal: Journal, k: int) -> None:
     nothing from one that never refuses."""
     config, cast = match.config, match.cast
     key = f"{config.seed}/coldstart-refusals"
-    if not match.own_replies:
-        match.own_replies = own_replies(
-            match.stage.world,
-            cast.defender,
-            count=config.coldstart.own_replies,
-            max_new_tokens=config.defend.max_new_tokens,
-            seed=key,
-        )
+    _draw_own_replies(match, key, wanted="coldstart.refusal_steps")
     _teach(
         match,
         journal,
@@ -187,15 +149,17 @@ def defend(match: Match, journal: Journal, k: int) -> None:
     """Defender GRPO on kept attacks, existing unsafe and harmless data (or the SFT baseline)."""
     config = match.config
     if config.defender == "sft":
+        if match.stage.needs_replies:
+            _draw_own_replies(match, f"{config.seed}/own-replies", wanted="defender sft")
         _teach(
             match,
             journal,
-            match.stage.safe_lesson(match.pool),
+            match.stage.safe_lesson(match.pool, match.own_replies),
             player=match.cast.defender,
             k=k,
             name="defend",
             steps=sft_steps(config),
-            lr=SFT_LR,
+            lr=config.defend.sft_lr,
             key=f"{config.seed}/{k}/defend",
         )
         return
@@ -205,7 +169,10 @@ def defend(match: Match, journal: Journal, k: int) -> None:
         config=config,
         pool=match.pool,
         round=k,
+        zero=match.zero,
     )
+    if match.role_state is None:
+        match.zero = role.begin()
     _grpo(match, journal, role, player=match.cast.defender, config=defend_config(config), k=k)
 
 
@@ -302,6 +269,20 @@ def _leak(match: Match) -> LeakRecord | None:
         seed=str(config.seed),
         tokens_per_batch=config.defend.tokens_per_batch,
     )
+
+
+def _draw_own_replies(match: Match, key: str, *, wanted: str) -> None:
+    """The defender's own harmless replies, once in a run: before it learns to refuse."""
+    config = match.config
+    if not match.own_replies:
+        match.own_replies = own_replies(
+            match.stage.world,
+            match.cast.defender,
+            count=config.coldstart.own_replies,
+            max_new_tokens=config.defend.max_new_tokens,
+            seed=key,
+            wanted=wanted,
+        )
 
 
 def _teach_coldstart(match: Match, journal: Journal, name: str, steps: int) -> None:

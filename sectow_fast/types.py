@@ -134,11 +134,16 @@ class Reward:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """G completions of one prompt with their rewards: the unit of GRPO."""
+    """G completions of one prompt with their rewards: the unit of GRPO.
+
+    weight: what its advantages are multiplied by. Rewards could not say it: where they are divided
+    by their spread, they have no size of their own.
+    """
 
     prompt: Prompt
     completions: tuple[Completion, ...]
     rewards: tuple[Reward, ...]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +186,12 @@ Task = AttackTask | DefendTask
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a batch of completions earned. rewards: [prompts][G]; measures: for log and monitors."""
+    """What a batch of completions earned. rewards: [prompts][G]; measures: for log and monitors;
+    weights: of the prompts' groups (`Group`), none where each weighs 1."""
 
     rewards: list[list[Reward]]
     measures: Mapping[str, float]
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

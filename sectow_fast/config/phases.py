@@ -174,6 +174,7 @@ class DefendConfig(GRPOConfig):
     steps: int = Field(30, ge=0)
     prompts: int = Field(48, ge=1)
     lr: float = Field(7e-5, gt=0)
+    sft_lr: float = Field(3e-4, gt=0, description="rate of the SFT baseline (`--defender sft`)")
     harmless_share: float = Field(0.5, ge=0, le=1)
     pool_share: float = Field(0.8, ge=0, le=1, description="share of unsafe prompts from the pool")
     past_share: float | None = Field(
@@ -218,11 +219,29 @@ class MonitorConfig(Section):
 
     watch_defender: bool = Field(True, description="act on over-refusal")
     watch_attacker: bool = Field(True, description="act on the quality of attacks")
+    against: Literal["bounds", "round-0"] = Field(
+        "bounds",
+        description="over-refusal itself is held to orr_*, or its rise over round 0: that which its"
+        " interval is sure of",
+    )
     every: int = Field(20, ge=1, description="steps between two probes of the defender")
     orr_max: float = Field(0.03, ge=0, le=1, description="over this: more harmless data")
     orr_ok: float = Field(0.015, ge=0, le=1, description="under this: back to normal")
     orr_hard: float = Field(0.15, ge=0, le=1, description="over this: restore the last good step")
     harmless_share_raised: float = Field(0.75, ge=0, le=1)
+    harmless_weight_raised: float = Field(
+        2.0, ge=1, description="round-0: what harmless prompts' advantages weigh, second measure"
+    )
+    rate_lowered: float = Field(
+        0.5, gt=0, le=1, description="round-0: part of the learning rate, third measure"
+    )
+    asr_done: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="round-0: the phase stops where over-refusal rose and the share of unsafe"
+        " requests that were answered since the last probe is not over this; none: it never does",
+    )
     window: int = Field(8, ge=1, description="steps the attacker's measures are averaged over")
     faithful_min: float = Field(0.5, ge=0, le=1)
     well_formed_min: float = Field(0.5, ge=0, le=1)

@@ -14,6 +14,7 @@ from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
 from sectow_fast.data.suites.in_words import refuse_pictures
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
+from sectow_fast.evaluation.blank import control_of
 from sectow_fast.evaluation.defences import defended
 from sectow_fast.evaluation.records import JsonLines, digest, response_row
 from sectow_fast.evaluation.repliers import Ask, Replier
@@ -23,11 +24,15 @@ from sectow_fast.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The suites, opened and checked, with the cases that every model is asked."""
+    """The suites, opened and checked, with the cases that every model is asked.
+
+    controls: {suite with blank pictures: the suite beside which it stands}, both of `suites`.
+    """
 
     suites: Mapping[str, OpenSuite]
     cases: Mapping[str, Sequence[SuiteCase]]
     notes: Sequence[str]
+    controls: Mapping[str, str]
 
     def all_cases(self) -> list[SuiteCase]:
         return [case for cases in self.cases.values() for case in cases]
@@ -54,18 +59,21 @@ def open_suites(
     skip_broken: bool = False,
     text_only: bool = False,
     blind: str = "",
+    blank_control: bool = False,
 ) -> Asked:
     """Open and check every suite that was named (NAME[:SPLIT]=FOLDER).
 
     limit: prompts drawn from each suite, by prompt and by `seed`; 0 takes all. skip_broken: leave
     out, and count in a note, the cases whose pictures cannot be shown. text_only: show the suites'
-    words in place of pictures. blind: a model that takes none, "" for no such. UserError names the
-    first suite or row that is not as it should be. Of the pictures that cannot be shown it names
-    the first 100 with their rows, one line each, and counts the rest.
+    words in place of pictures. blind: a model that takes none, "" for no such. blank_control: each
+    suite that shows pictures has one beside it whose pictures are blank. UserError names the first
+    suite or row that is not as it should be. Of the pictures that cannot be shown it names the
+    first 100 with their rows, one line each, and counts the rest.
     """
     suites: dict[str, OpenSuite] = {}
     cases: dict[str, list[SuiteCase]] = {}
     notes: list[str] = []
+    controls: dict[str, str] = {}
     for text in texts:
         suite = open_suite(SuiteSpec.parse(text), wording=wording, text_only=text_only)
         name = suite.name
@@ -82,7 +90,11 @@ def open_suites(
             notes.append(f"{name}: {len(drawn)} of {len(every)} cases, one per prompt")
         cases[name], note = suite.whole(drawn, skip_broken=skip_broken)
         notes += [note] if note else []
-    return Asked(suites=suites, cases=cases, notes=notes)
+        if blank_control and (found := control_of(suite, cases[name])):
+            control, shown = found
+            suites[control.name], cases[control.name] = control, shown
+            controls[control.name] = name
+    return Asked(suites=suites, cases=cases, notes=notes, controls=controls)
 
 
 def seen_in(taught: TrainedOn, asked: Asked, wording: Wording) -> dict[str, Any]:

@@ -52,6 +52,9 @@ class Settings(BaseModel):
     text_only: bool = Field(
         False, description="show the suites' words in place of pictures, to every model"
     )
+    blank_control: bool = Field(
+        False, description="ask each suite of pictures once more with blank ones, as NAME-blank"
+    )
     max_pixels: int | None = Field(
         None,
         ge=1,

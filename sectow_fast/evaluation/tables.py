@@ -141,8 +141,9 @@ def row_summary(
     partial: bool,
     rule: bool = False,
     plain: Collection[str] = (),
+    controls: Collection[str] = (),
 ) -> dict[str, Any]:
-    """A model's table over all suites, and the plain means over them.
+    """A model's table over all suites, and the plain means over them; `controls` are in no mean.
 
     plain: the suites whose unsafe requests are asked as a person would ask. Their rate of success
     has a mean of its own ("asr of plain requests"): it says something else than that of attacks.
@@ -158,7 +159,7 @@ def row_summary(
         values = [
             table[measure]["all"]["value"]
             for suite, table in tables.items()
-            if measure in table and wanted in (None, suite in plain)
+            if measure in table and suite not in controls and wanted in (None, suite in plain)
         ]
         values = [value for value in values if value == value]  # NaN: nothing was judged
         if values:

@@ -98,6 +98,7 @@ class AttackerRole:
     round: int
     cold: Mapping[str, torch.Tensor] = field(default_factory=dict)
     name: RoleName = "attacker"
+    rate: float = 1.0
     stopped: bool = False
     last_good: dict[str, torch.Tensor] | None = None
     queries: int = 0

@@ -31,13 +31,14 @@ class Pupil(Protocol):
 
 
 def own_replies(
-    world: World, player: Player, *, count: int, max_new_tokens: int, seed: str
+    world: World, player: Player, *, count: int, max_new_tokens: int, seed: str, wanted: str
 ) -> dict[str, str]:
     """{case id: the player's own reply} to harmless training requests, where it is an answer.
 
     It is one where it is no refusal, about what was asked, and not known to be wrong. One that was
     cut counts up to its last whole sentence, so that the model learns to end: a cut reply is no
-    help. Taught beside refusals, such replies hold in place what the model can do.
+    help. Taught beside refusals, such replies hold in place what the model can do. wanted: the
+    setting that asks for them, for the message.
 
     UserError where fewer than `OWN_LEAST` of `count` requests have such a reply.
     """
@@ -58,7 +59,7 @@ def own_replies(
     }
     if len(found) < OWN_LEAST:
         raise UserError(
-            f"coldstart.refusal_steps: found {len(found)} of {len(drawn)} harmless requests to"
+            f"{wanted}: found {len(found)} of {len(drawn)} harmless requests to"
             f" which the defender has an answer of its own ({len(pairs)} replies have a whole"
             f" sentence within {max_new_tokens} tokens), expected {OWN_LEAST} or more; raise"
             " defend.max_new_tokens or coldstart.own_replies, or name more harmless data"

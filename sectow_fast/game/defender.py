@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 import torch
 
 from sectow_fast.config import Config
-from sectow_fast.game.monitors import DefenderMonitor, EntropyFloor, watch_entropy
+from sectow_fast.game.monitors import EntropyFloor, watch_entropy
+from sectow_fast.game.over_refusal import (
+    RATE,
+    SHARE,
+    WEIGHT,
+    Action,
+    DefenderMonitor,
+    Look,
+    RelativeMonitor,
+)
 from sectow_fast.game.player import Player, judged_replies
 from sectow_fast.game.proxy import gap_measures
 from sectow_fast.game.rewards import Earned, defender_reward, with_terms
@@ -67,7 +76,8 @@ class DefendScorer:
 class DefenderRole:
     """Draws the mix, scores replies by label, watches over-refusal and can roll back.
 
-    last_good: the weights of the last probe that found little over-refusal.
+    last_good: the weights of the last probe that found little over-refusal. zero: what round 0
+    refused of the probe, where over-refusal is measured against that and a phase has begun before.
     """
 
     world: World
@@ -75,15 +85,18 @@ class DefenderRole:
     config: Config
     pool: Sequence[Attack]
     round: int
+    zero: tuple[bool, ...] = ()
     name: RoleName = "defender"
     stopped: bool = False
     last_good: dict[str, torch.Tensor] | None = None
-    monitor: DefenderMonitor = field(init=False)
+    monitor: DefenderMonitor | RelativeMonitor = field(init=False)
     floor: EntropyFloor = field(init=False)
     sources: dict[str, Source] = field(init=False)
 
     def __post_init__(self) -> None:
         self.monitor = DefenderMonitor(config=self.config.monitor)
+        if self.config.monitor.against == "round-0":
+            self.monitor = RelativeMonitor(config=self.config.monitor, zero=self.zero)
         self.floor = EntropyFloor(config=self.config.defend)
         self.sources = defend_sources(
             self.world,
@@ -98,6 +111,22 @@ class DefenderRole:
     def entropy_coef(self) -> float | None:
         """See `phase.Role`."""
         return self.floor.coef
+
+    @property
+    def rate(self) -> float:
+        """See `phase.Role`."""
+        return self.monitor.rate
+
+    def begin(self) -> tuple[bool, ...]:
+        """Before the first step of a phase: its weights count as good until as good ones are seen.
+
+        Returns what round 0 refused of the probe; none where over-refusal is held to bounds of its
+        own, for which nothing is looked at."""
+        if not isinstance(self.monitor, RelativeMonitor):
+            return ()
+        self.monitor.begin(self.probe())
+        self.last_good = self.defender.weights()
+        return self.monitor.zero
 
     @property
     def harmless_share(self) -> float:
@@ -129,6 +158,7 @@ class DefenderRole:
         """Rewards and measures of a step, [prompts][G]; the sources learn which cases are open."""
         rewards: list[list[Reward]] = []
         harmless: list[Verdict] = []
+        unsafe: list[Verdict] = []
         for task, group in zip(tasks, groups, strict=True):
             plain = [
                 defender_reward(
@@ -145,15 +175,19 @@ class DefenderRole:
                     for reward, earned in zip(plain, group, strict=True)
                 ]
             )
-            if task.case.label == "harmless":
-                harmless += [earned.verdicts[0] for earned in group]
+            same = harmless if task.case.label == "harmless" else unsafe
+            same += [earned.verdicts[0] for earned in group]
         refused = sum(verdict.refused for verdict in harmless)
         measures = {
             "refusal_rate": refused / len(harmless) if harmless else 0.0,
             "harmless_share": self.harmless_share,
             **gap_measures(earned.verdicts[0] for group in groups for earned in group),
+            **self.monitor.answered_share(unsafe),
         }
-        return Scores(rewards=rewards, measures=measures)
+        weights = tuple(
+            self.monitor.weight if task.case.label == "harmless" else 1.0 for task in tasks
+        )
+        return Scores(rewards=rewards, measures=measures, weights=weights)
 
     def watch(
         self, step: int, measures: Mapping[str, float]
@@ -165,21 +199,22 @@ class DefenderRole:
         """
         event = functools.partial(Event, round=self.round, phase="defend", step=step)
         events, more = watch_entropy(self.floor, measures, event)
+        self.monitor.count(measures)
         if (step + 1) % self.config.monitor.every:
             return events, more
-        orr = self.probe()
-        measured = {"orr_probe": orr}
+        look = self.probe()
+        measured = self.monitor.found(look)
         if self.config.monitor.watch_defender:
-            action = self.monitor.judge(orr)
-            if self.monitor.is_good(orr):
+            action = self.monitor.judge(look)
+            if self.monitor.is_good(look):
                 self.last_good = self.defender.weights()
             if action != "none":
-                kind, message = self._act(action, orr)
+                kind, message = self._act(action, look)
                 events.append(event(kind=kind, message=message, values=measured))
         return events, more | measured
 
-    def probe(self) -> float:
-        """The share of the held-out harmless probe that the defender refuses, decoded greedily.
+    def probe(self) -> Look:
+        """What the defender refuses of the held-out harmless probe, decoded greedily.
 
         A reply that is empty or off the mark is no help either, and counts as a refusal.
         """
@@ -191,17 +226,27 @@ class DefenderRole:
             sampling=Sampling(temperature=0.0, max_new_tokens=self.config.defend.max_new_tokens),
             seed="probe",
         )
-        return sum(row[0].refused or row[0].idle for row in verdicts) / len(verdicts)
+        return Look(refused=tuple(row[0].refused or row[0].idle for row in verdicts))
 
-    def _act(self, action: str, orr: float) -> tuple[str, str]:
-        """(kind, message) of the event; a roll-back puts the last good weights in place."""
+    def _act(self, action: Action, look: Look) -> tuple[str, str]:
+        """(kind, message) of the event; a roll-back puts the last good weights in place, and a stop
+        ends the phase with the weights as they are."""
+        found = self.monitor.words(look)
         share, usual = f"{self.harmless_share:.0%}", self.config.defend.harmless_share
-        if action == "raise":
-            how = "up to" if self.harmless_share > usual else "stays at"
-            return "over-refusal", f"over-refusal {orr:.1%}: harmless share {how} {share}"
-        if action == "lower":
-            return "over-refusal-ended", f"over-refusal {orr:.1%}: harmless share back to {share}"
-        found = f"over-refusal {orr:.1%} on the probe"
+        if action in ("raise", "lower"):
+            back = "back to" if action == "lower" else "up to"
+            how = back if action == "lower" or self.harmless_share > usual else "stays at"
+            measure = {
+                SHARE: f"harmless share {how} {share}",
+                WEIGHT: f"weight of harmless prompts {back} {self.monitor.weight:g}",
+                RATE: f"learning rate times {self.rate:g}",
+            }[self.monitor.measure(action)]
+            kind = "over-refusal-ended" if action == "lower" else "over-refusal"
+            return kind, f"{found}: {measure}"
+        if action == "stop":
+            self.stopped = True
+            return "early-stop", f"defender phase stopped early: {found}, and attacks work no more"
+        found = f"{found} on the probe"
         if self.last_good is None:
             return "roll-back", f"{found}, and no good weights to go back to"
         self.defender.restore(self.last_good)

@@ -1,5 +1,5 @@
-"""The two quality monitors, and the floor of entropy. Each holds plain JSON state, so that a
-resumed run goes on exactly.
+"""The monitor of the attacker's samples, and the floor of entropy. Each holds plain JSON state, so
+that a resumed run goes on exactly. The defender's monitor is in `over_refusal.py`.
 
 What they watch is the paper's; thresholds, hysteresis and actions are our choice (no source gives
 them).
@@ -10,47 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from sectow_fast.config import GRPOConfig, MonitorConfig
+from sectow_fast.game.over_refusal import Action
 from sectow_fast.types import Event
 
-Action = Literal["none", "raise", "lower", "roll-back", "stop"]
 MakeEvent = Callable[..., Event]  # its place is known: kind, message and values are given
-
-
-@dataclass(kw_only=True)
-class DefenderMonitor:
-    """Strategy monitoring: the over-refusal rate (ORR) on a held-out harmless probe.
-
-    Over `orr_max` the harmless share is raised until ORR is under `orr_ok`; over `orr_hard` the
-    last good weights come back.
-    """
-
-    config: MonitorConfig
-    raised: bool = False
-
-    def judge(self, orr: float) -> Action:
-        if orr > self.config.orr_hard:
-            self.raised = True
-            return "roll-back"
-        if orr > self.config.orr_max and not self.raised:
-            self.raised = True
-            return "raise"
-        if orr < self.config.orr_ok and self.raised:
-            self.raised = False
-            return "lower"
-        return "none"
-
-    def is_good(self, orr: float) -> bool:
-        """Whether the weights of this moment may be rolled back to."""
-        return orr <= self.config.orr_max
-
-    def state(self) -> dict:
-        return {"raised": self.raised}
-
-    def restore(self, state: Mapping) -> None:
-        self.raised = bool(state["raised"])
 
 
 @dataclass(kw_only=True)

@@ -43,7 +43,8 @@ def banded_loss(config: GRPOConfig) -> PolicyLossConfig:
 def advantages_of(
     groups: Sequence[Group], config: GRPOConfig
 ) -> tuple[list[list[float]], list[bool]]:
-    """(advantages by group and completion, whether each group has a signal: max != min)."""
+    """(advantages by group and completion, times the group's weight; whether each group has a
+    signal: max != min)."""
     rewards = torch.tensor([r.total for g in groups for r in g.rewards], dtype=torch.float64)
     sizes = torch.tensor([len(g.rewards) for g in groups])
     ids = torch.repeat_interleave(torch.arange(len(groups)), sizes)
@@ -51,7 +52,8 @@ def advantages_of(
         rewards, ids, baseline=config.baseline, scale=config.scale
     )
     ends = [0, *sizes.cumsum(0).tolist()]
-    rows = [advantages[a:b].tolist() for a, b in itertools.pairwise(ends)]
+    spans = zip(itertools.pairwise(ends), groups, strict=True)
+    rows = [(advantages[a:b] * group.weight).tolist() for (a, b), group in spans]
     return rows, has_signal[torch.tensor(ends[:-1])].tolist()
 
 

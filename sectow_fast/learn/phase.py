@@ -54,6 +54,11 @@ class Role(Protocol, Generic[T]):
         """What the next update's entropy bonus weighs; None: what the phase's settings say."""
         ...
 
+    @property
+    def rate(self) -> float:
+        """What the phase's learning rate is multiplied by in the next update."""
+        ...
+
     def tasks(self, step: int, *, turn: int = 0, count: int | None = None) -> list[T]:
         """What is asked in a step; where it is refilled, `count` more tasks in each later turn."""
         ...
@@ -130,10 +135,14 @@ def scored_groups(
 ) -> list[Group]:
     """Groups for the update; UserError where a reward is not a finite number."""
     groups = []
-    for prompt, row, rewards in zip(prompts, completions, scores.rewards, strict=True):
+    weights = scores.weights or (1.0,) * len(prompts)
+    rows = zip(prompts, completions, scores.rewards, weights, strict=True)
+    for prompt, row, rewards, weight in rows:
         for j, reward in enumerate(rewards):
             reward.check(case_id=prompt.case_id, completion=j)
-        groups.append(Group(prompt=prompt, completions=tuple(row), rewards=tuple(rewards)))
+        groups.append(
+            Group(prompt=prompt, completions=tuple(row), rewards=tuple(rewards), weight=weight)
+        )
     return groups
 
 
@@ -215,7 +224,7 @@ def run_phase(
     for step in range(start, config.steps):
         if role.stopped:
             return
-        lr = lr_at(step, config.steps, config.lr, config.warmup, config.decay_from)
+        lr = role.rate * lr_at(step, config.steps, config.lr, config.warmup, config.decay_from)
         begin = time.perf_counter()
         turns, counts = play_turns(
             role, player=player, learner=learner, config=config, key=key, step=step

@@ -20,6 +20,7 @@ from sectow_fast.real.holdout import hold_out
 from sectow_fast.real.world import DRAWN, UNDER, Split, SuiteWorld, spells_none
 from sectow_fast.types import UserError
 
+PROBE = 100  # cases of the over-refusal probe, where half of the harmless data are as many
 PROBE_LEAST = 50  # one refusal of 50 is 2 %
 
 
@@ -108,7 +109,7 @@ def build_world(
             )
         notes += [f"{line}: left out of training" for line in found.lines()]
         kept.append(found.clean)
-    share = max(config.probe, PROBE_LEAST / max(1, len(kept[1])))
+    share = max(config.probe, PROBE / max(1, len(kept[1])))
     harmless, probe = hold_out(kept[1], min(share, 0.5), f"{seed}/probe", wording)
     for name, cases in (("unsafe", kept[0]), ("harmless", harmless), ("harmless", probe)):
         if not cases:

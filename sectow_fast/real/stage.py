@@ -69,14 +69,19 @@ class RealLessons:
         return self.world.attacker_case(seed, previous), self.world.self_instruct(seed, rng)
 
     def safe(
-        self, rng: random.Random, pool: Sequence[Attack], *, harmless_share: float
+        self,
+        rng: random.Random,
+        pool: Sequence[Attack],
+        *,
+        harmless_share: float,
+        replies: Mapping[str, str],
     ) -> tuple[Case, str]:
-        """Unsafe requests refused (VLGuard by its own replies), harmless ones answered."""
+        """Unsafe requests refused (VLGuard by its own replies), harmless ones answered: as the data
+        have it, and else by the model's own `replies`."""
         if rng.random() < harmless_share:
-            taught = [c for c in self.world.train_cases("harmless") if self._right(c)]
-            if taught:
-                case = rng.choice(taught)
-                return case, self._right(case) or ""
+            cases = self.world.train_cases("harmless")
+            taught = [(c, told) for c in cases if (told := self.right(c) or replies.get(c.id))]
+            return rng.choice(taught)
         if pool and rng.random() < 0.5:
             return rng.choice(pool).case, self.world.wording.refusal
         case = rng.choice(self.world.train_cases("unsafe"))
@@ -91,7 +96,8 @@ class RealLessons:
         case = rng.choice(self.world.train_cases("unsafe"))
         return case, self._replies.get(case.id, self.world.wording.refusal)
 
-    def _right(self, case: Case) -> str | None:
+    def right(self, case: Case) -> str | None:
+        """The reply that the data have for a harmless case."""
         return self._replies.get(case.id) or (case.answer and case.answer.split("\n")[0])
 
 
@@ -201,9 +207,17 @@ class RealStage:
         if self.config.model.max_pixels is not None and self.sees:
             keep_size(self.processor.image_processor, folder)
 
-    def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
+    @property
+    def needs_replies(self) -> bool:
+        """See `protocols.Stage`; none are needed where no harmless data are shown."""
+        cases = self.world.train_cases("harmless")
+        shown = self.config.defend.harmless_share > 0
+        return shown and any(self._lessons.right(case) is None for case in cases)
+
+    def safe_lesson(self, pool: Sequence[Attack], replies: Mapping[str, str]) -> Lesson:
+        """See `protocols.Stage`."""
         share = self.config.defend.harmless_share
-        return partial(self._lessons.safe, pool=pool, harmless_share=share)
+        return partial(self._lessons.safe, pool=pool, harmless_share=share, replies=replies)
 
     def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:
         """See `protocols.Stage`."""

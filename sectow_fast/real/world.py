@@ -15,7 +15,8 @@ from sectow_fast.judges.base import Judge, Judgement, JudgeRequest
 from sectow_fast.judges.people import by_rule
 from sectow_fast.judges.rule import refusal_of
 from sectow_fast.judges.substance import answers_goal, fault_of
-from sectow_fast.real.attacks import KEEP, NEED_PICTURE, OVER, framed, keeps_goal, read_words
+from sectow_fast.real.attacks import KEEP, NEED_PICTURE, OVER, framed, read_words
+from sectow_fast.real.goals import keeps_goal, negates_goal, repeats_goal
 from sectow_fast.types import Attack, Case, Label, UserError, Verdict
 
 DRAWN, UNDER = "drawn", "under"  # the stores of attacks' own pictures
@@ -158,7 +159,10 @@ class SuiteWorld:
 
     def realise(self, words: str, seed: Case, *, rng: random.Random, attack_id: str) -> Case | None:
         """See `World`. The goal is the seed's if the words keep it, and the words themselves if
-        not."""
+        not.
+
+        Where nothing can be drawn, the seed's goal word for word is no attack, and neither is one
+        that asks for its opposite: that is after itself."""
         found = read_words(words)
         if found is None or self.spells(words) is not None:
             return None
@@ -173,13 +177,18 @@ class SuiteWorld:
             image = seed.image
         elif found.order == OVER:
             image = f"{UNDER}/{seed.image}\n{found.drawn}"
-        goal = seed.goal or seed.text
+        goal, least = seed.goal or seed.text, self.config.faithful_min
+        if not self.draws and repeats_goal(found.said, goal):
+            return None
+        kept = keeps_goal(found.said, goal, least)
+        if not self.draws and negates_goal(found.said, goal, least):
+            kept = False
         return Case(
             id=attack_id,
             text=found.asked or self.wording.figstep,
             image=image,
             label="unsafe",
-            goal=goal if keeps_goal(found.said, goal, self.config.faithful_min) else found.said,
+            goal=goal if kept else found.said,
             style=found.order.strip("<>") or "text",
         )
 

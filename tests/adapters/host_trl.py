@@ -13,7 +13,14 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny_models import QWEN_TEMPLATE, save_qwen2_5_vl
-from transformers import Qwen2Config, Qwen2ForCausalLM, TrainerCallback
+from tiny_text import MODELS, save_text
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    TrainerCallback,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from sectow_fast.adapters.trl import patch
@@ -94,7 +101,7 @@ def reward(completion_ids: list[list[int]], group: list[int], **rest: Any) -> li
 def qwen(folder: Path) -> Models:
     """A tiny Qwen2.5-VL and its processor. Its video part wants torchvision, so it stays without
     one; no prompt here has a video."""
-    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     class Pictures(Qwen2_5_VLProcessor):
@@ -114,9 +121,14 @@ def qwen(folder: Path) -> Models:
 
 
 def models(stage: Any, folder: Path, kind: str) -> Models:
-    """ "text": a Qwen2; "llava": the sandbox's defender; "qwen": a Qwen2.5-VL."""
+    """ "text": a Qwen2; "llava": the sandbox's defender; "qwen": a Qwen2.5-VL; or a checkpoint of
+    words alone, by its name in `tiny_text`."""
     if kind == "qwen":
         return qwen(folder / "model")
+    if kind in MODELS:
+        saved = save_text(folder / "model", kind)
+        reader = AutoTokenizer.from_pretrained(saved, padding_side="left")
+        return Models(AutoModelForCausalLM.from_pretrained(saved), reader)
     tokenizer = stage.processor.tokenizer
     if kind == "text":
         made = Models(text_model(len(tokenizer)), tokenizer)
@@ -140,7 +152,7 @@ def make(
     """(trainer, what it logs). given: to the trainer; options: of `GRPOConfig`; scale: of the
     model's logits, as its configuration has it."""
     world, norms = stage.world, Norms()
-    images = model != "text"
+    images = model in ("llava", "qwen")
     cases = [c for c in world.train_cases("harmless") if (c.image is not None) == images]
     cases = cases[:PROMPTS]
     columns: dict[str, list[Any]] = {"group": list(range(len(cases)))}

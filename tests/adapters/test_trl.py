@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from host_trl import Drawn, assert_same, assert_three_ways, make, run, weights_of
+from tiny_text import MODELS
 
 from sectow_fast.adapters.trl import SectowGRPOTrainer, patch
 
@@ -14,6 +15,11 @@ from sectow_fast.adapters.trl import SectowGRPOTrainer, patch
 @pytest.mark.parametrize("model", ["text", "llava", "qwen"])
 def test_twenty_steps_are_trls_own(stage, tmp_path, model):
     assert_three_ways(stage, tmp_path, model=model, steps=20)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_checkpoint_of_words_alone_is_trls_own(stage, tmp_path, model):
+    assert_three_ways(stage, tmp_path, model=model, steps=2)
 
 
 OPTIONS = {

@@ -90,14 +90,16 @@ class ScriptedStage:
     measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
     space: Any = None
     proxies: Mapping[str, Any] = field(default_factory=dict)
+    needs_replies: bool = False
 
     @property
     def lessons(self):
         names = ("coldstart-caption", "coldstart-defender", "coldstart-attacker")
         return {name: self._lesson(name) for name in names}
 
-    def safe_lesson(self, pool):
-        return self._lesson(f"safe after {len(pool)}")
+    def safe_lesson(self, pool, replies):
+        beside = f" beside {len(replies)}" if replies else ""
+        return self._lesson(f"safe after {len(pool)}{beside}")
 
     def refusal_lesson(self, replies):
         return self._lesson(f"refusals beside {len(replies)}")
@@ -107,7 +109,7 @@ class ScriptedStage:
 
 
 class MemoryJournal:
-    """`tug.Journal` in memory."""
+    """`match.Journal` in memory."""
 
     def __init__(self, match: Match) -> None:
         self.match = match

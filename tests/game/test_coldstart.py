@@ -104,7 +104,7 @@ def test_skips_are_counted_in_a_row():
 
 def replies(say, harmless=20, count=16):
     who, world = player(say), ScriptedWorld(harmless=harmless)
-    return own_replies(world, who, count=count, max_new_tokens=8, seed="s")
+    return own_replies(world, who, count=count, max_new_tokens=8, seed="s", wanted="this")
 
 
 def test_own_replies_are_right_whole_and_no_refusals():
@@ -139,6 +139,6 @@ def test_a_cut_reply_is_taught_up_to_its_last_sentence(text, kept):
 
 
 def test_a_defender_without_replies_of_its_own_is_refused_in_one_line():
-    with pytest.raises(UserError, match=r"coldstart.refusal_steps: found 0 of 16 .* expected 8"):
+    with pytest.raises(UserError, match=r"this: found 0 of 16 .* expected 8"):
         replies(lambda *_: "sorry")
     assert OWN_LEAST == 8

@@ -192,8 +192,8 @@ class Idling(ScriptedWorld):
 
 
 def test_idle_replies_count_as_refusals_on_the_probe():
-    assert role_of().probe() == 0.0
-    assert role_of(world=Idling()).probe() == 1.0
+    assert role_of().probe().orr == 0.0
+    assert role_of(world=Idling()).probe().orr == 1.0
 
 
 def test_over_refusal_raises_the_share_of_harmless_data_until_it_has_ended():

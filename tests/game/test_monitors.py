@@ -5,23 +5,34 @@ from __future__ import annotations
 import pytest
 
 from sectow_fast.config import MonitorConfig
-from sectow_fast.game.monitors import AttackerMonitor, DefenderMonitor
+from sectow_fast.game.monitors import AttackerMonitor
+from sectow_fast.game.over_refusal import DefenderMonitor, Look
 
 ORR = MonitorConfig(orr_max=0.03, orr_ok=0.01, orr_hard=0.2)
 GOOD = {"faithful": 1.0, "well_formed": 1.0, "diversity": 0.9, "duplicates": 0.0}
 LOW = GOOD | {"diversity": 0.0}
 
 
+def look(orr: float) -> Look:
+    """A probe of 10,000 cases."""
+    refused = round(orr * 10_000)
+    return Look(refused=(True,) * refused + (False,) * (10_000 - refused))
+
+
 def test_over_refusal_raises_the_harmless_share_until_it_is_low_again():
     monitor = DefenderMonitor(config=ORR)
-    seen = [monitor.judge(orr) for orr in (0.0, 0.05, 0.05, 0.02, 0.005, 0.02)]
+    seen = [monitor.judge(look(orr)) for orr in (0.0, 0.05, 0.05, 0.02, 0.005, 0.02)]
     assert seen == ["none", "raise", "none", "none", "lower", "none"]
 
 
 def test_severe_over_refusal_rolls_back_and_raises():
     monitor = DefenderMonitor(config=ORR)
-    assert [monitor.judge(orr) for orr in (0.21, 0.21, 0.05)] == ["roll-back", "roll-back", "none"]
-    assert monitor.raised and monitor.judge(0.0) == "lower" and not monitor.raised
+    assert [monitor.judge(look(orr)) for orr in (0.21, 0.21, 0.05)] == [
+        "roll-back",
+        "roll-back",
+        "none",
+    ]
+    assert monitor.raised and monitor.judge(look(0.0)) == "lower" and not monitor.raised
 
 
 @pytest.mark.parametrize(
@@ -36,12 +47,12 @@ def test_severe_over_refusal_rolls_back_and_raises():
     ],
 )
 def test_the_bounds_themselves_are_allowed(orr, raised, action):
-    assert DefenderMonitor(config=ORR, raised=raised).judge(orr) == action
+    assert DefenderMonitor(config=ORR, raised=raised).judge(look(orr)) == action
 
 
 def test_weights_are_good_while_over_refusal_is_within_its_bound():
     monitor = DefenderMonitor(config=ORR)
-    assert monitor.is_good(0.03) and not monitor.is_good(0.0301)
+    assert monitor.is_good(look(0.03)) and not monitor.is_good(look(0.0301))
 
 
 def test_attacks_of_low_quality_raise_the_price_of_likeness_and_then_stop_the_phase():
@@ -99,7 +110,7 @@ def test_both_monitors_go_on_exactly_after_a_resume():
         actions.append(resumed.state())
     assert any(state["raised"] for state in actions)
     defender = DefenderMonitor(config=ORR)
-    defender.judge(0.1)
+    defender.judge(look(0.1))
     again = DefenderMonitor(config=ORR)
     again.restore(defender.state())
-    assert again.raised and again.judge(0.1) == "none"
+    assert again.raised and again.judge(look(0.1)) == "none"

@@ -8,7 +8,7 @@ from scripted import request
 
 from sectow_fast.game.schedule import schedule
 from sectow_fast.tug import PHASES, play
-from sectow_fast.types import Attack
+from sectow_fast.types import Attack, UserError
 
 
 def test_a_run_plays_its_schedule_and_nothing_else():
@@ -153,6 +153,28 @@ def test_the_sft_baseline_is_taught_to_refuse_what_was_kept():
     taught = {decode(reply) for _, reply in match.cast.learners[-1].batches[0]}
     assert taught == {f"safe after {len(match.pool)}"} and match.pool
     assert max(match.cast.learners[-1].rates) == pytest.approx(3e-4)
+
+
+def test_the_sft_baseline_answers_in_the_defenders_own_words_where_the_data_have_none():
+    match, journal = match_of(defender="sft", harvest__attacks=40)
+    match.stage.needs_replies = True
+    play(match, journal)
+    decode = match.stage.codec.decode
+    first, second = match.cast.learners[-3], match.cast.learners[-1]
+    for one in (first, second):
+        taught = {decode(reply) for batch in one.batches for _, reply in batch}
+        assert len(taught) == 1 and taught.pop().endswith("beside 8")
+    asked = [call for call in match.cast.defender.engine.calls if call[3] == "0/own-replies"]
+    assert len(asked) == 1  # as it was before it was taught anything
+
+
+def test_the_sft_baseline_is_refused_where_the_defender_answers_nothing():
+    match, journal = match_of(defender="sft", harvest__attacks=40)
+    match.stage.needs_replies = True
+    match.cast.defender.engine.reply = lambda *_: "sorry"
+    with pytest.raises(UserError, match=r"^defender sft: found 0 of 8 harmless requests"):
+        play(match, journal)
+    assert not any(record.phase == "defend" for record in journal.steps)
 
 
 # ---- queries

@@ -149,3 +149,7 @@ def test_advantages_are_by_group_and_equal_rewards_have_no_signal(stage, model):
     assert loo[2] == pytest.approx([-2.0, -2 / 3, 2 / 3, 2.0])
     std, _ = advantages_of(batch, GRPOConfig(scale="std"))
     assert std[2][3] == pytest.approx(1.5 / (5 / 3) ** 0.5, rel=1e-3)
+    # A weight outlasts the division by the rewards' spread.
+    heavy = [batch[0], ragged, dataclasses.replace(groups[2], weight=2.0)]
+    weighed, live = advantages_of(heavy, GRPOConfig(scale="std"))
+    assert weighed[2] == [2 * one for one in std[2]] and weighed[:2] == std[:2] and live == signal

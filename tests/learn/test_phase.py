@@ -37,6 +37,7 @@ class EveryOther:
     stopped = False
     last_good = None
     entropy_coef = None
+    rate = 1.0
 
     def __init__(self, stage, model=None, stop_at=None):
         self.stage, self.model, self.stop_at = stage, model, stop_at
@@ -196,10 +197,18 @@ def test_the_update_takes_the_entropy_bonus_of_its_role(stage, model):
     assert not torch.equal(trained(0.0, 0.5), trained(0.0, None))
 
 
-def groups_with(*rewards):
+def test_the_update_takes_its_roles_part_of_the_learning_rate(stage, model):
+    role, rates = EveryOther(stage), []
+    for role.rate in (1.0, 0.5):
+        records = play(stage, copy.deepcopy(model), role, steps=2, warmup=0)
+        rates.append([record.measures["lr"] for record, _ in records])
+    assert rates[1] == [one / 2 for one in rates[0]] and rates[0][0] == 1e-3
+
+
+def groups_with(*rewards, weights=()):
     prompt = Prompt(case_id="case-9", ids=(1,))
     one = Completion(ids=(1,), logprobs=(0.0,), finish_reason="stop")
-    scores = Scores(rewards=[list(rewards)], measures={})
+    scores = Scores(rewards=[list(rewards)], measures={}, weights=weights)
     return scored_groups([prompt], [[one] * len(rewards)], scores)
 
 
@@ -207,6 +216,12 @@ def test_a_nan_reward_stops_with_its_case():
     bad = Reward(total=float("nan"), parts={"safe": float("nan")})
     with pytest.raises(UserError, match=r"case 'case-9', completion 1: found nan"):
         groups_with(Reward(total=1.0), bad)
+
+
+def test_a_group_weighs_what_its_role_says_and_one_by_default():
+    good = Reward(total=1.0)
+    assert groups_with(good)[0].weight == 1.0
+    assert groups_with(good, weights=(3.0,))[0].weight == 3.0
 
 
 def test_means_are_over_the_completions_that_have_the_part():

@@ -6,8 +6,8 @@ import pytest
 
 from sectow_fast.data.suites import SuiteCase
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.real.attacks import keeps_goal
 from sectow_fast.real.contamination import find_contamination
+from sectow_fast.real.goals import keeps_goal
 from sectow_fast.real.holdout import hold_out
 
 ENGLISH = "please tell me how a paper bird is folded from one single sheet of thin coloured paper"

@@ -13,7 +13,7 @@ from sectow_fast.data.suites.wording import Wording
 from sectow_fast.game.attempts import share_harmful
 from sectow_fast.game.rewards import attacker_reward, defender_reward
 from sectow_fast.judges import Judgement, RuleJudge
-from sectow_fast.real.attacks import keeps_goal
+from sectow_fast.real.goals import keeps_goal
 from sectow_fast.real.stage import RealLessons
 from sectow_fast.real.world import Split, SuiteWorld
 from sectow_fast.stages import make_stage
@@ -157,9 +157,26 @@ def test_the_sft_baseline_obeys_the_share_of_harmless_data(share):
     answered = dataclasses.replace(world.split.harmless[0], reply="By its number.")
     world.split = dataclasses.replace(world.split, harmless=[answered])
     rng, lessons = random.Random(0), RealLessons(world)
-    taught = [lessons.safe(rng, [], harmless_share=share)[0].label for _ in range(800)]
+    taught = [lessons.safe(rng, [], harmless_share=share, replies={})[0].label for _ in range(800)]
     found = taught.count("harmless") / 800
     assert found == pytest.approx(share, abs=0.05 if share else 0.0)
+
+
+def test_the_sft_baseline_answers_by_the_data_and_else_by_the_models_own_words():
+    world = world_of(RuleJudge())
+    (first,) = world.split.harmless
+    told = dataclasses.replace(first, id="told", reply="By its number.")
+    both = dataclasses.replace(world.split, harmless=[first, told])
+    world = SuiteWorld(both, judge=RuleJudge(), wording=Wording(), config=DataConfig())
+    rng, lessons = random.Random(0), RealLessons(world)
+    own = {first.id: "With kill.", "told": "never used", "other": "never asked"}
+    drawn = {
+        (case.id, reply)
+        for case, reply in (
+            lessons.safe(rng, [], harmless_share=1.0, replies=own) for _ in range(50)
+        )
+    }
+    assert drawn == {(first.id, "With kill."), ("told", "By its number.")}
 
 
 def test_training_by_the_rule_alone_must_be_asked_for():

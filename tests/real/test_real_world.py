@@ -17,8 +17,9 @@ from sectow_fast.data.processor import load_processor
 from sectow_fast.data.suites import render_steps
 from sectow_fast.data.suites.mmmu import MMMU
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.real.attacks import keeps_goal, read_words
+from sectow_fast.real.attacks import read_words
 from sectow_fast.real.build import build_world
+from sectow_fast.real.goals import keeps_goal
 from sectow_fast.real.stage import RealStage
 from sectow_fast.types import Attack
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tiny_text import LISTS, MODELS, tokenizer
 
-from sectow_fast.config import Config, DataConfig
+from sectow_fast import evaluate
+from sectow_fast.config import Config, DataConfig, DefendConfig
 from sectow_fast.data.processor import load_processor
 from sectow_fast.engine.reference import plain_logprobs
 from sectow_fast.engine.torch_engine import TorchEngine
@@ -73,6 +74,51 @@ def test_a_world_in_words(texts, toys):
     assert all("<typo>" not in world.self_instruct(seed, rng) for _ in range(30))
 
 
+def test_replies_are_needed_where_harmless_data_have_none_and_are_shown(texts, toys):
+    stage = stage_of(texts["qwen2"], toys)
+    assert stage.needs_replies  # OR-Bench has requests alone
+    drawn = {case.id: "own words" for case in stage.world.train_cases("harmless")}
+    lesson, rng = stage.safe_lesson([], drawn), random.Random(0)
+    taught = [lesson(rng) for _ in range(40)]
+    assert {reply for case, reply in taught if case.label == "harmless"} == {"own words"}
+    assert {reply for case, reply in taught if case.label == "unsafe"} == {
+        stage.world.wording.refusal
+    }
+    alone = stage.config.model_copy(update={"defend": DefendConfig(harmless_share=0.0)})
+    stage.config = alone
+    assert not stage.needs_replies
+
+
+def test_a_goal_word_for_word_or_turned_round_is_no_attack_in_words(texts, toys):
+    world, rng = stage_of(texts["qwen2"], toys).world, random.Random(0)
+    seed = world.seeds("train")[0]
+
+    def made(words):
+        return world.realise(words, seed, rng=rng, attack_id="a")
+
+    for words in (seed.goal, f"Please, {seed.goal.upper()}!", f"I would {seed.goal}?"):
+        assert made(words) is None
+    for words in (f"How can I avoid to {seed.goal}?", f"Never {seed.goal}."):
+        assert made(words).goal == words  # it is after something else
+    for words in (f"In a story, somebody would {seed.goal}.", f"Do not refuse to {seed.goal}."):
+        assert made(words).goal == seed.goal
+    drawn = [made(world.self_instruct(seed, rng)) for _ in range(30)]
+    assert all(case is not None and case.goal == seed.goal for case in drawn)
+
+
+def test_a_reply_that_echoes_its_attack_counts_as_unknown(texts, toys):
+    world, rng = stage_of(texts["qwen2"], toys).world, random.Random(0)
+    seed = world.seeds("train")[0]
+    attack = world.realise(f"For a lesson, {seed.goal}", seed, rng=rng, attack_id="a")
+    help_ = (
+        f"To {seed.goal}: take paper, crease one corner, turn it over, press firmly, and repeat."
+    )
+    echo, helped, refusal = world.judge_all(
+        [(attack, f"For a lesson, {seed.goal}!"), (attack, help_), (attack, "I'm sorry, I can't.")]
+    )
+    assert (echo.harmful, helped.harmful, refusal.harmful) == (None, True, False)
+
+
 def test_pictures_are_refused_by_name_before_a_model_is_loaded(texts, toys, tmp_path):
     folder = tmp_path / "no-weights"
     shutil.copytree(texts["llama"], folder)
@@ -128,14 +174,15 @@ def test_the_generation_configurations_ends_end_a_reply_too(texts, toys, tmp_pat
     assert 9 not in stage_of(texts["llama"], toys).codec.end_ids
 
 
-def test_a_whole_run_in_words_and_its_evaluation(texts, toys, tmp_path):
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_whole_run_in_words_and_its_evaluation(texts, toys, tmp_path, kind):
     out, given = tmp_path / "run", data(toys)
     named = {key: ",".join(given[key]) for key in ("unsafe", "harmless", "test")}
     code, _, err = commands.run(
         "sectow_fast.train",
         *("--preset", "real", "--data.judge", "rule-knowingly", "--data.text_only", "true"),
-        *("--model.defender", texts["gemma3"], "--rounds", "1", "--threads", "1"),
-        *("--data.contamination", "ignore", "--out", out, "--plain"),
+        *("--model.defender", texts[kind], "--rounds", "1", "--threads", "1"),
+        *("--data.contamination", "ignore", "--data.limit", "6", "--out", out, "--plain"),
         *(word for key, value in named.items() for word in (f"--data.{key}", value)),
         *("--coldstart.attacker_steps", "1", "--coldstart.batch", "2"),
         *("--attack.steps", "1", "--attack.prompts", "2", "--attack.group_size", "2"),
@@ -146,12 +193,18 @@ def test_a_whole_run_in_words_and_its_evaluation(texts, toys, tmp_path):
     assert code == 0, err
     summary = json.loads((out / "summary.json").read_text())
     assert [row["round"] for row in summary["rounds"]] == [0, 1]
-    judged = ("--model", f"d={out / 'defender'}", "--suite", f"figstep={toys / 'figstep'}")
-    few = ("--limit", "2", "--max-new-tokens", "2", "--out")
-    code, _, err = commands.run("sectow_fast.evaluate", *judged, *few, tmp_path / "no")
-    assert code == 2 and "takes no pictures; --text-only shows" in err
     code, stdout, err = commands.run(
-        "sectow_fast.evaluate", *judged, "--text-only", "true", *few, tmp_path / "yes"
+        "sectow_fast.evaluate",
+        *("--model", f"d={out / 'defender'}", "--suite", f"figstep={toys / 'figstep'}"),
+        *("--text-only", "true", "--limit", "2", "--max-new-tokens", "2", "--out", tmp_path / "e"),
     )
     assert code == 0, err
     assert "20 of 20 cases have words in place of their pictures" in stdout
+    (row,) = json.loads((tmp_path / "e" / "summary.json").read_text())["rows"]
+    assert row["suites"]["figstep"]["not_refused"]["all"]["n"] == 2
+
+
+def test_an_evaluation_that_would_show_pictures_names_the_setting(texts, toys, tmp_path, capsys):
+    asked = ["--model", f"d={texts['llama']}", "--suite", f"figstep={toys / 'figstep'}"]
+    assert evaluate.main([*asked, "--out", str(tmp_path / "no")]) == 2
+    assert "takes no pictures; --text-only shows" in capsys.readouterr().err

@@ -47,6 +47,7 @@ class SandboxStage:
     """The stage of `match.Match`."""
 
     notes = ()
+    needs_replies = False
 
     def __init__(self, config: Config) -> None:
         from transformers.utils import logging
@@ -131,7 +132,8 @@ class SandboxStage:
         made.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
-    def safe_lesson(self, pool: Sequence[Attack]) -> Lesson:
+    def safe_lesson(self, pool: Sequence[Attack], replies: Mapping[str, str]) -> Lesson:
+        """See `protocols.Stage`; here the right replies are known."""
         share = self.config.defend.harmless_share
         return partial(self._lessons.safe, pool=pool, harmless_share=share)
 
