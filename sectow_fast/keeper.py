@@ -223,6 +223,7 @@ class Keeper:
             ablate=config.ablate,
             attacker=config.attacker,
             defender=config.defender,
+            judged=self.match.stage.judged,
             rounds=self.match.rounds,
         )
         self.folder.write_json("summary.json", summary.as_dict())

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sectow_fast.types import Attack, Case, Event, Rate, UserError
+from sectow_fast.types import NOT_SAID, Attack, Case, Event, JudgedBy, Rate, UserError
 
 Measure = Literal["asr", "orr", "accuracy"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -204,7 +204,8 @@ class RoundRecord:
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """`summary.json` of a run, the finished rounds so far. versions: package -> version;
-    wall_seconds: over all resumptions, the one number in which two same runs differ."""
+    wall_seconds: over all resumptions, the one number in which two same runs differ. judged: what
+    `asr` of its rounds is, and by whom."""
 
     preset: str
     seed: int
@@ -214,12 +215,14 @@ class RunSummary:
     ablate: Sequence[str]
     attacker: str
     defender: str
+    judged: JudgedBy
     rounds: Sequence[RoundRecord]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object, schema 1."""
         rounds = [record.as_dict() for record in self.rounds]
-        return {"schema": 1} | vars(self) | {"ablate": list(self.ablate), "rounds": rounds}
+        more = {"ablate": list(self.ablate), "judged": vars(self.judged), "rounds": rounds}
+        return {"schema": 1} | vars(self) | more
 
     @classmethod
     def from_dict(cls, row: Any, *, where: str = "summary.json") -> RunSummary:
@@ -228,7 +231,7 @@ class RunSummary:
             schema = row.get("schema") if isinstance(row, dict) else type(row).__name__
             raise UserError(f"{where}: field schema: expected 1, found {schema!r}")
         kinds = {"seed": int, "versions": dict, "wall_seconds": int | float, "ablate": list}
-        for name in (one.name for one in fields(cls) if one.name != "rounds"):
+        for name in (one.name for one in fields(cls) if one.name not in ("rounds", "judged")):
             if not isinstance(row.get(name), kinds.get(name, str)):
                 raise UserError(
                     f"{where}: field {name}: found {row.get(name)!r}, expected what a run writes"
@@ -236,8 +239,14 @@ class RunSummary:
         if not isinstance(row.get("rounds"), list) or not row["rounds"]:
             raise UserError(f"{where}: field rounds: expected a list, round 0 first")
         rounds = [RoundRecord.from_dict(one, where=where) for one in row["rounds"]]
-        given = {one.name: row[one.name] for one in fields(cls)}
-        return cls(**given | {"rounds": rounds})
+        try:  # runs of earlier versions do not say it
+            judged = JudgedBy(**row["judged"]) if "judged" in row else NOT_SAID
+        except TypeError:
+            raise UserError(
+                f"{where}: field judged: found {row['judged']!r}, expected by, people, attacks"
+            ) from None
+        given = {one.name: row[one.name] for one in fields(cls) if one.name != "judged"}
+        return cls(**given | {"rounds": rounds, "judged": judged})
 
 
 def attack_as_dict(attack: Attack) -> dict[str, Any]:

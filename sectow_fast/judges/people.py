@@ -77,4 +77,10 @@ def with_people(judge_id: str, bench: str) -> list[WithPeople]:
     return scores
 
 
+def people_words(judge_id: str, bench: str) -> str:
+    """`with_people` in one line, or that nothing is known."""
+    known = [one.words() for one in with_people(judge_id, bench)]
+    return "; ".join(known) or "how far it agrees with people is not known"
+
+
 _FIELDS = ("measure", "kappa", "low", "high", "n")

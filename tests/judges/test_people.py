@@ -11,6 +11,7 @@ from sectow_fast.judges.people import (
     OF_THE_RULE,
     WithPeople,
     by_rule,
+    people_words,
     rule_digest,
     with_people,
 )
@@ -35,6 +36,8 @@ def test_the_rules_own_figures_are_those_of_its_bench():
 def test_only_the_rule_is_the_rule():
     assert by_rule("rule") and not by_rule("endpoint:x:qwen3guard:controversial=unsafe")
     assert with_people("rule", "") == [OF_THE_RULE] and with_people("model:x", "") == []
+    assert people_words("rule", "") == OF_THE_RULE.words()
+    assert people_words("model:x", "") == "how far it agrees with people is not known"
 
 
 def bench_file(tmp_path, **more):

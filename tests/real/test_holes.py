@@ -14,6 +14,7 @@ from sectow_fast.game.attempts import share_harmful
 from sectow_fast.game.rewards import attacker_reward, defender_reward
 from sectow_fast.judges import Judgement, RuleJudge
 from sectow_fast.real.attacks import keeps_goal
+from sectow_fast.real.build import judged_by
 from sectow_fast.real.stage import RealLessons
 from sectow_fast.real.world import Split, SuiteWorld
 from sectow_fast.stages import make_stage
@@ -160,6 +161,12 @@ def test_the_sft_baseline_obeys_the_share_of_harmless_data(share):
     taught = [lessons.safe(rng, [], harmless_share=share)[0].label for _ in range(800)]
     found = taught.count("harmless") / 800
     assert found == pytest.approx(share, abs=0.05 if share else 0.0)
+
+
+def test_a_run_calls_the_rules_rate_not_refused_and_a_guards_asr():
+    ours, theirs = judged_by("rule"), judged_by("endpoint:x:qwen3guard:controversial=unsafe")
+    assert (ours.by, ours.attacks, theirs.attacks) == ("rule", "not refused", "ASR")
+    assert "kappa 0.8" in ours.people and theirs.people.endswith("with people is not known")
 
 
 def test_training_by_the_rule_alone_must_be_asked_for():
