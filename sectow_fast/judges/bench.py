@@ -179,16 +179,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scores = bench(judge, labelled, held_out=options.held_out)
         print(table_of(scores))
         if options.json:
-            _write(options.json, judge, scores)
+            _write(options.json, judge, scores, options.held_out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _write(path: Path, judge: Judge, scores: Sequence[Score]) -> None:
+def _write(path: Path, judge: Judge, scores: Sequence[Score], held_out: Sequence[str]) -> None:
     rows = [asdict(one) for one in scores]
-    found = {"schema": 1, "judge": judge.id, "rows": rows}
+    found = {"schema": 1, "judge": judge.id, "held_out": list(held_out), "rows": rows}
     if by_rule(judge.id):
         found["rule"] = rule_digest()
     try:

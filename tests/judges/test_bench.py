@@ -203,8 +203,10 @@ def test_models_that_nobody_looked_at_have_a_row_together(tmp_path, capsys):
         ("looked at", 1, 0), ("held out", 2, 1), ("all", 3, 1),
     ]  # fmt: skip
     path = write(tmp_path, "x.csv", f"reply,refusal,model\n{NO},full,a\n{YES},none,b\n")
-    assert main(["--labels", str(path), "--held-out", "b"]) == 0
+    out = tmp_path / "out.json"
+    assert main(["--labels", str(path), "--held-out", "b", "--json", str(out)]) == 0
     assert "refusal  held out" in capsys.readouterr().out
+    assert json.loads(out.read_text())["held_out"] == ["b"]
     assert main(["--labels", str(path), "--held-out", "b,z"]) == 2
     assert "--held-out: found 'z', expected the end of one of: a, b" in capsys.readouterr().err
 

@@ -166,7 +166,7 @@ def test_the_sft_baseline_obeys_the_share_of_harmless_data(share):
 def test_a_run_calls_the_rules_rate_not_refused_and_a_guards_asr():
     ours, theirs = judged_by("rule"), judged_by("endpoint:x:qwen3guard:controversial=unsafe")
     assert (ours.by, ours.attacks, theirs.attacks) == ("rule", "not refused", "ASR")
-    assert "kappa 0.8" in ours.people and theirs.people.endswith("with people is not known")
+    assert "kappa 0.8" in ours.people and theirs.people.startswith("how far")
 
 
 def test_training_by_the_rule_alone_must_be_asked_for():
