@@ -38,7 +38,7 @@ from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
 from sectow_fast.evaluation.tables import matched, row_summary
 from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
 from sectow_fast.judges.base import Judge
-from sectow_fast.judges.people import WithPeople, by_rule, with_people
+from sectow_fast.judges.people import WithPeople, by_rule, people_words, with_people
 from sectow_fast.run_folder import unwritten
 from sectow_fast.serving.cache import AnswerCache
 from sectow_fast.serving.client import NothingAnswered
@@ -248,7 +248,13 @@ def evaluate_model(
                     except NothingAnswered as error:
                         failure = error
             for note in write_exports(
-                out.path / "export", settings.export, row, asked, found, partial=counts == "partial"
+                out.path / "export",
+                settings.export,
+                row,
+                asked,
+                found,
+                partial=counts == "partial",
+                people=people_words(judge.id, settings.judge_bench),
             ):
                 print(f"note: {note}", file=sys.stderr)
             yield summary

@@ -218,6 +218,7 @@ class Keeper:
             ablate=config.ablate,
             attacker=config.attacker,
             defender=config.defender,
+            judged=self.match.stage.judged,
             rounds=self.match.rounds,
             league=self.match.league,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sectow_fast.types import Attack, Case, Label, Prompt, Verdict
+from sectow_fast.types import Attack, Case, JudgedBy, Label, Prompt, Verdict
 
 if TYPE_CHECKING:
     import torch
@@ -201,6 +201,7 @@ class Stage(Protocol):
     lessons: Mapping[str, Lesson]  # phase name -> what a supervised phase of that name teaches
     measures: Mapping[str, str]  # suite -> "asr", "orr", "accuracy" or "direct"
     notes: Sequence[str]  # remarks on the data, one line each, for the console
+    judged: JudgedBy  # who says what is harmful, and how far people agree
     chat_template: str
     space: AttackSpace | None  # None where harmful replies cannot be listed
     proxies: Mapping[str, Judge]  # by name: cheap judges that err, for game.judge proxy

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from sectow_fast.types import Event, Rate, UserError
+from sectow_fast.types import NOT_SAID, Event, JudgedBy, Rate, UserError
 
 Measure = Literal["asr", "orr", "accuracy"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -179,8 +179,8 @@ class LeagueRecord:
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """`summary.json` of a run, the finished rounds so far. versions: package -> version;
-    wall_seconds: over all resumptions, the one number in which two same runs differ; league: None
-    where none was played, or not yet."""
+    wall_seconds: over all resumptions, the one number in which two same runs differ. judged: what
+    `asr` of its rounds is, and by whom. league: None where none was played, or not yet."""
 
     preset: str
     seed: int
@@ -190,13 +190,15 @@ class RunSummary:
     ablate: Sequence[str]
     attacker: str
     defender: str
+    judged: JudgedBy
     rounds: Sequence[RoundRecord]
     league: LeagueRecord | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object, schema 1."""
         rounds = [record.as_dict() for record in self.rounds]
-        row = {"schema": 1} | vars(self) | {"ablate": list(self.ablate), "rounds": rounds}
+        more = {"ablate": list(self.ablate), "judged": vars(self.judged), "rounds": rounds}
+        row = {"schema": 1} | vars(self) | more
         del row["league"]
         return row | ({} if self.league is None else {"league": self.league.as_dict()})
 
@@ -207,7 +209,7 @@ class RunSummary:
             schema = row.get("schema") if isinstance(row, dict) else type(row).__name__
             raise UserError(f"{where}: field schema: expected 1, found {schema!r}")
         kinds = {"seed": int, "versions": dict, "wall_seconds": int | float, "ablate": list}
-        plain = [one.name for one in fields(cls) if one.name not in ("rounds", "league")]
+        plain = [one.name for one in fields(cls) if one.name not in ("rounds", "judged", "league")]
         for name in plain:
             if not isinstance(row.get(name), kinds.get(name, str)):
                 raise UserError(
@@ -223,7 +225,14 @@ class RunSummary:
                 f"{where}: field league: found none that this version wrote"
                 f" ({type(error).__name__}: {error}), expected that of a finished run"
             ) from None
-        return cls(**{name: row[name] for name in plain}, rounds=rounds, league=league)
+        try:  # runs of earlier versions do not say it
+            judged = JudgedBy(**row["judged"]) if "judged" in row else NOT_SAID
+        except TypeError:
+            raise UserError(
+                f"{where}: field judged: found {row['judged']!r}, expected by, people, attacks"
+            ) from None
+        given = {name: row[name] for name in plain}
+        return cls(**given, judged=judged, rounds=rounds, league=league)
 
 
 def event_dict(event: Event) -> dict[str, Any]:

@@ -147,12 +147,14 @@ def _play(
     console = LiveConsole(
         title=f"sectow_fast {config.preset}, seed {config.seed}",
         rounds=config.rounds,
+        attacks=stage.judged.attacks,
         plain=True if options.plain else None,
         console=None if ranks.first else Console(file=open(os.devnull, "w")),  # noqa: SIM115
     )
     try:
         with console:
-            for note in (*stage.notes, *(f"accepted: {change}" for change in changes)):
+            accepted = (f"accepted: {change}" for change in changes)
+            for note in (*stage.notes, stage.judged.words(), *accepted):
                 console.note(note)
             config, players = fitted(
                 config, asked, stage, folder=folder.path, ranks=ranks, say=console.note

@@ -240,3 +240,20 @@ def wilson(hits: float, n: int, unknown: int = 0, z: float = 1.959964) -> Rate:
     return Rate(
         value=p, n=n, low=max(0.0, centre - half), high=min(1.0, centre + half), unknown=unknown
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedBy:
+    """Who judged a run's replies. attacks: what the share of successful attacks is: "ASR", or "not
+    refused" where only the rule judged; people: how far the judge agrees with people."""
+
+    by: str
+    people: str
+    attacks: Literal["ASR", "not refused"] = "ASR"
+
+    def words(self) -> str:
+        """One line for people."""
+        return f"judged by {self.by}; {self.people}"
+
+
+NOT_SAID = JudgedBy(by="a judge that the run did not name", people="its agreement is not known")

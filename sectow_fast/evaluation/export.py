@@ -58,10 +58,12 @@ def write_exports(
     records: Sequence[Mapping[str, Any]],
     *,
     partial: bool = False,
+    people: str = "",
 ) -> list[str]:
     """OUT/export/NAME/ROW-SUITE.ext for each export and suite; owner-only, whole or not at all.
 
     partial: whether partly refused counts as refused, in the one that has rates (Inspect's).
+    people: how far the judge agrees with people, for the same one.
     Returns a line per file in which characters were replaced.
     """
     notes = []
@@ -74,7 +76,7 @@ def write_exports(
                 continue
             rows = [(case, by_id[case.id]) for case in cases]
             if name == "inspect":
-                ending, text = inspect_log(row, rows, partial=partial)
+                ending, text = inspect_log(row, rows, partial=partial, people=people)
             else:
                 ending, text = WRITERS[name](row, rows)
             text, halves = mended(text)

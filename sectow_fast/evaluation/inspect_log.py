@@ -15,12 +15,15 @@ from sectow_fast.texts import json_text
 Rows = Sequence[tuple[SuiteCase, Mapping[str, Any]]]
 
 
-def inspect_log(row: str, rows: Rows, *, partial: bool = False) -> tuple[str, str]:
+def inspect_log(
+    row: str, rows: Rows, *, partial: bool = False, people: str = ""
+) -> tuple[str, str]:
     """Version 2 of the log's JSON form; a task is a suite, a sample a case. No picture is in it.
 
     A sample has the scores that it counts in (`asr` or `not_refused`, `orr`, `accuracy`), with 0 or
-    1 as their value; what could not be told has no score. The results hold our rates. partial: see
-    `tables.rate_of`.
+    1 as their value; what could not be told has no score. The results hold our rates, each with its
+    judge and, in its metadata, how far that one agrees with people. partial: see `tables.rate_of`.
+    people: those words.
     """
     records = [record for _, record in rows]
     suite = rows[0][0].suite
@@ -47,6 +50,7 @@ def inspect_log(row: str, rows: Rows, *, partial: bool = False) -> tuple[str, st
                 {
                     "name": measure,
                     "scorer": judge,
+                    "metadata": {"people": people},
                     "metrics": {
                         name: {"name": name, "value": getattr(rate, name)}
                         for name in ("value", "low", "high", "n", "unknown")

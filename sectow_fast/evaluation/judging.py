@@ -96,8 +96,9 @@ def second_opinion(
 def _nothing_judged(row: str, judge: Judge, count: int, last: Mapping[str, Any]) -> NothingAnswered:
     return NothingAnswered(
         f"{row}: found no verdict in any of {count} answers of judge {judge.id}"
-        f" ({last['judge_reason']}), expected some; the replies are kept, and the same command asks"
-        " the judge again"
+        f" ({last['judge_reason']}; the last one is of case {last['test_case_id']},"
+        f" {len(last['judge_raw'])} letters long), expected some; the replies are kept, and the"
+        " same command asks the judge again"
     )
 
 

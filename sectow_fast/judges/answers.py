@@ -35,7 +35,7 @@ _OPEN, _CLOSE = r"[(（\[【<{\"'“‘]{0,2}", r"[)）\]】>}\"'”’]"
 _LETTER = rf"{_OPEN}(?:option |choice )?([A-Za-z])(?![A-Za-z0-9'’+#])"
 _STATED = re.compile(rf"(?:\b|(?<=\W)|(?<=[^\x00-\x7f]))(?:{_ANSWER}){_IS}{_LETTER}", re.IGNORECASE)
 _CHOOSES = re.compile(
-    r"\b(?:i|we)(?:'d|'ll| would| will| should| think| believe)?"
+    r"\b(?:i|we|let's|let us)(?:'d|'ll| would| will| should| think| believe)?"
     r"(?: (?:have to|must|therefore|also))?"
     r" (?:choose|pick|select|go with|vote for|say|answer|(?:think|believe|guess)(?: that)?"
     rf"(?: (?:it is|it's|the answer is))?)(?: (?:option|choice|answer|letter))?:? {_LETTER}"
@@ -50,8 +50,7 @@ _IS_RIGHT = re.compile(
     re.IGNORECASE,
 )
 _TAGGED = re.compile(
-    r"<(answer|ans|final|final_answer)>\s*(.*?)\s*</\1>|\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
-    r"|<\|begin_of_box\|>(.*?)<\|end_of_box\|>",
+    r"<(answer|ans|final|final_answer)>\s*(.*?)\s*</\1>|\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
     re.DOTALL | re.IGNORECASE,
 )
 _MENTION = re.compile(
@@ -67,13 +66,13 @@ _LAST_LINE = re.compile(
 )
 _LABEL = re.compile(r"(?:\A|[\n.;,]\s*)([A-Z])[:)]\s")
 _NOT = re.compile(
-    r"\b(?:not|isn't|never|neither|nor|except|wrong|incorrect)\b[^.\n]{0,12}\Z", re.IGNORECASE
+    r"\b(?:not|isn't|never|neither|nor|except|wrong|incorrect)\b[^.;\n]{0,12}\Z", re.IGNORECASE
 )
 _OR = re.compile(r"\A[)\"'.]{0,2}\s*(?:,? or|/|,? and|,) (?:option |choice )?[(\[]?([A-Z])\b")
 _LATEX = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname|rm|bf)\s*\{([^{}]*)\}")
 _MARKUP = re.compile(
     r"\*{1,3}|(?<![A-Za-z0-9])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![A-Za-z0-9])|`{1,3}"
-    r"|\\[()\[\],;! ]|\$|^\s*#{1,6}\s*",
+    r"|\\[()\[\],;! ]|^\s*#{1,6}\s*",
     re.MULTILINE,
 )
 SHORT = 20  # words: a longer reply must state its answer, not merely mention it
@@ -234,8 +233,10 @@ def is_right(reply: str, answer: str, options: Sequence[str]) -> bool:
 
 def _tagged(reply: str) -> str | None:
     """The last answer in a box or tag."""
-    found = [next(g for g in m.groups()[::-1] if g) for m in _TAGGED.finditer(said(reply)) if m[0]]
-    return found[-1] if found else None
+    # `said` takes off what looks like a token of a template, and GLM's box does.
+    boxes = reply.replace("<|begin_of_box|>", "<answer>").replace("<|end_of_box|>", "</answer>")
+    found = [match[2] or match[3] for match in _TAGGED.finditer(said(boxes))]
+    return next(filter(None, reversed(found)), None)
 
 
 def _clean(text: str) -> str:
@@ -244,9 +245,8 @@ def _clean(text: str) -> str:
     for _ in range(2):
         text = _LATEX.sub(r"\1", text)
     text = re.sub(r"\\d?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
-    text = re.sub(r"\\boxed\s*\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"\\times|\\cdot", "x", text.replace("\\%", "%").replace("\\$", "$"))
-    return _MARKUP.sub("", text.replace("$", " $")).replace(" $", "").strip()
+    return _MARKUP.sub("", text.replace("$", " ")).strip()
 
 
 # Several numbers and nothing that says which of them is meant.
@@ -262,7 +262,7 @@ def _last_statement(text: str) -> str:
     if not ends or ends[-1] == len(text):
         return text
     rest = text[ends[-1] :]
-    return re.split(r"\n|(?<!\d)\.(?:\s|$)|\.(?:\s|$)", rest, maxsplit=1)[0].strip() or text
+    return re.split(r"\n|\.(?:\s|$)", rest, maxsplit=1)[0].strip() or text
 
 
 def _same(text: str, wanted: str) -> bool:

@@ -2,8 +2,9 @@
 
     python -m sectow_fast.judges.bench --labels FOLDER [--judge rule] [--json FILE]
 
-A row per model and one of all. Intervals are of 95 %, by a bootstrap over requests: the replies of
-several models to one request are no independent cases.
+A row per model and one of all; `--held-out` names models that nobody looked at to write the judge,
+and they have a row together, as the others do. Intervals are of 95 %, by a bootstrap over requests:
+the replies of several models to one request are no independent cases.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sectow_fast.types import UserError
 
 DRAWS = 1000  # of the bootstrap
 ALL = "all"
+READ, UNREAD = "looked at", "held out"  # rows of several models together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +102,20 @@ def score(
     )
 
 
-def bench(judge: Judge, labelled: Sequence[Labelled]) -> list[Score]:
-    """Each measure that people labelled: every model, then all of them together."""
+def bench(
+    judge: Judge, labelled: Sequence[Labelled], *, held_out: Sequence[str] = ()
+) -> list[Score]:
+    """Each measure that people labelled: every model, then all of them together.
+
+    held_out: models, by the end of their names; they and the others have a row each. UserError
+    where one names no model.
+    """
+    names = {row.model for row in labelled}
+    for end in held_out:
+        if not any(name.endswith(end) for name in names):
+            known = ", ".join(sorted(names))
+            raise UserError(f"--held-out: found {end!r}, expected the end of one of: {known}")
+    unread = {name for name in names if name.endswith(tuple(held_out))}
     said = dict(judge.judge([JudgeRequest(request=r.request, reply=r.reply) for r in labelled]))
     out = []
     for measure in ("refusal", "harm"):
@@ -121,6 +135,8 @@ def bench(judge: Judge, labelled: Sequence[Labelled]) -> list[Score]:
         models = list(dict.fromkeys(model for model, *_ in rows))
         for model in models if len(models) > 1 else []:
             out.append(score(measure, model, [rest for name, *rest in rows if name == model]))  # type: ignore[misc]
+        for part, chosen in ((READ, names - unread), (UNREAD, unread)) if unread and rows else ():
+            out.append(score(measure, part, [rest for name, *rest in rows if name in chosen]))  # type: ignore[misc]
         if rows:
             out.append(score(measure, ALL, [rest for _, *rest in rows]))  # type: ignore[misc]
     return out
@@ -143,6 +159,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit code 2 and one line for a mistake."""
     parser = argparse.ArgumentParser(prog="python -m sectow_fast.judges.bench")
     parser.add_argument("--labels", required=True, type=Path, help="labelled replies: file, folder")
+    parser.add_argument(
+        "--held-out",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAME,...",
+        help="models whose replies nobody looked at, by the end of their names",
+    )
     parser.add_argument("--json", type=Path, help="write the scores here too")
     parser.add_argument("--judge", default="rule", help="rule, guard, or a registered judge")
     for name in ("url", "model", "format"):
@@ -153,19 +176,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labelled = read_labels(options.labels)
         given = {name: value for name, value in more.items() if value is not None}
         judge = make_judge(JudgeSettings(name=options.judge, setting="--judge", **given))
-        scores = bench(judge, labelled)
+        scores = bench(judge, labelled, held_out=options.held_out)
         print(table_of(scores))
         if options.json:
-            _write(options.json, judge, scores)
+            _write(options.json, judge, scores, options.held_out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _write(path: Path, judge: Judge, scores: Sequence[Score]) -> None:
+def _write(path: Path, judge: Judge, scores: Sequence[Score], held_out: Sequence[str]) -> None:
     rows = [asdict(one) for one in scores]
-    found = {"schema": 1, "judge": judge.id, "rows": rows}
+    found = {"schema": 1, "judge": judge.id, "held_out": list(held_out), "rows": rows}
     if by_rule(judge.id):
         found["rule"] = rule_digest()
     try:

@@ -21,7 +21,8 @@ class GuardFormat:
     its server must pass such a turn through as it is (vLLM: `--chat-template` with the content
     alone). grades: a model's first token -> what it is worth, where the mean of them by the model's
     probabilities is the score. longest: tokens of a reply that a guard from a folder is
-    shown, 0: all; a server is sent all of it.
+    shown, 0: all; a server is sent all of it. refuses: its answer says whether the reply refuses;
+    else that is by the rule.
     """
 
     name: str
@@ -30,6 +31,7 @@ class GuardFormat:
     prompt: str = ""
     grades: Mapping[str, float] | None = None
     longest: int = 0
+    refuses: bool = False
 
     def text(self, one: JudgeRequest) -> str:
         """The prompt of a request; braces in its words stay what they are."""

@@ -18,7 +18,7 @@ from sectow_fast.judges.base import Refusal
 from sectow_fast.types import UserError
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-# The first of these columns that a file has is the one that is read.
+# The first of these columns that a file has is the one that is read; capitals do not matter.
 REPLY = ("completion", "response", "generation", "model_response", "reply", "output", "prediction")
 REQUEST = ("goal", "behavior", "prompt", "request", "question", "query", "test_case")
 MODEL = ("model", "model_name", "source_model", "model_family", "source")
@@ -84,7 +84,12 @@ def _wanted() -> str:
     )
 
 
-def _has_labels(row: Mapping[str, Any]) -> bool:
+def _small(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(name).strip().lower().replace(" ", "_"): found for name, found in row.items()}
+
+
+def _has_labels(found: Mapping[str, Any]) -> bool:
+    row = _small(found)
     labels = {*REFUSED, *HARMED, *VOTES[0], *VOTES[1]}
     return any(name in row for name in REPLY) and any(name in row for name in labels)
 
@@ -115,9 +120,10 @@ def _labelled(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Labelled]:
     if not rows or not _has_labels(rows[0]):
         found = ", ".join(map(str, rows[0])) if rows else "no rows"
         raise UserError(f"--labels {path}: found {found}, {_wanted()}")
-    reply, request, model = (_first(rows[0], names) for names in (REPLY, REQUEST, MODEL))
+    head = _small(rows[0])
+    reply, request, model = (_first(head, names) for names in (REPLY, REQUEST, MODEL))
     out = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(map(_small, rows), start=1):
         refusal, harmful = _labels(row, f"{path} row {number}")
         if refusal is None and harmful is None:
             continue  # nobody labelled this one: WildGuardTest has rows without agreement

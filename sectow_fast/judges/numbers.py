@@ -6,27 +6,19 @@ import math
 import re
 from dataclasses import dataclass
 
-# What a unit is worth in the first of its kind.
-_KINDS: dict[str, dict[str, float]] = {
-    "length": {"m": 1, "km": 1e3, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9},
-    "mass": {"kg": 1, "g": 1e-3, "mg": 1e-6, "t": 1e3},
-    "time": {"s": 1, "ms": 1e-3, "min": 60, "h": 3600},
-    "volume": {"l": 1, "ml": 1e-3},
-    "charge": {"v": 1, "mv": 1e-3, "kv": 1e3},
-    "current": {"a": 1, "ma": 1e-3},
-    "power": {"w": 1, "kw": 1e3, "mw": 1e-3},
-    "energy": {"j": 1, "kj": 1e3},
-}
-_NAMES = {"metre": "m", "meter": "m", "kilometre": "km", "kilometer": "km", "gram": "g"}
-_NAMES |= {
-    "kilogram": "kg",
-    "second": "s",
-    "minute": "min",
-    "hour": "h",
-    "litre": "l",
-    "liter": "l",
-}
-_UNITS = {unit: (kind, worth) for kind, units in _KINDS.items() for unit, worth in units.items()}
+# What a unit is worth in the first of its kind. Capitals matter where both are a unit (mW, MW).
+_KINDS: tuple[dict[str, float], ...] = (
+    {"m": 1, "metre": 1, "meter": 1, "km": 1e3, "kilometre": 1e3, "kilometer": 1e3}
+    | {"cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9},
+    {"kg": 1, "kilogram": 1, "g": 1e-3, "gram": 1e-3, "mg": 1e-6, "t": 1e3},
+    {"s": 1, "second": 1, "ms": 1e-3, "min": 60, "minute": 60, "h": 3600, "hour": 3600},
+    {"l": 1, "litre": 1, "liter": 1, "ml": 1e-3},
+    {"v": 1, "mv": 1e-3, "MV": 1e6, "kv": 1e3},
+    {"a": 1, "ma": 1e-3},
+    {"w": 1, "mw": 1e-3, "MW": 1e6, "kw": 1e3},
+    {"j": 1, "mj": 1e-3, "MJ": 1e6, "kj": 1e3},
+)
+_UNITS = {unit: (next(iter(units)), worth) for units in _KINDS for unit, worth in units.items()}
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+,\d{1,2}(?!\d)|\d*\.\d+|\d+)"
 _NUMBER = re.compile(
     rf"(?<![\w.])(?P<sign>[-+]?)[$€£¥]?(?P<digits>{_PLAIN})(?:e(?P<e>[-+]?\d{{1,4}})\b)?"
@@ -36,17 +28,19 @@ _NUMBER = re.compile(
     r"\s?(?P<unit>%|percent\b|[A-Za-zµ]+\b)?",
     re.IGNORECASE,
 )
+PERCENT = ("%", "percent")
+LONGEST = 3  # letters of a unit's sign: a longer word may have a plural
 TWO_DECIMALS = 2  # to which MMMU rounds before it compares
 NEAR = 0.02  # the share by which a number under 1 may differ
 
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """A number, with what stands behind it: "%", the kind of a unit, or ""."""
+    """A number in the first unit of its kind, and as it is written. kind: "%", that unit, or ""."""
 
     number: float
-    kind: str = ""
-    text: str = ""
+    kind: str
+    written: float
 
 
 def values_in(text: str) -> list[Value]:
@@ -64,10 +58,9 @@ def value_of(answer: str) -> Value | None:
     match = _NUMBER.fullmatch(answer.strip())
     if match is None:
         return None
-    unit = (match["unit"] or "").lower()
-    if unit and unit not in ("%", "percent") and _unit(unit) is None:
-        return None
-    return _value(match)
+    unit = match["unit"]
+    known = not unit or unit.lower() in PERCENT or _unit(unit) is not None
+    return _value(match) if known else None
 
 
 def equal_values(found: Value, wanted: Value) -> bool:
@@ -82,7 +75,7 @@ def equal_values(found: Value, wanted: Value) -> bool:
         return False
     elif found.kind != wanted.kind:
         # Only one has a unit: the numbers are compared as they are written.
-        return _close(_written(found), _written(wanted))
+        return _close(found.written, wanted.written)
     return any(_close(number, wanted.number) for number in numbers)
 
 
@@ -93,13 +86,10 @@ def _close(a: float, b: float) -> bool:
     )
 
 
-def _written(value: Value) -> float:
-    return float(value.text)
-
-
 def _unit(word: str) -> tuple[str, float] | None:
-    word = word.replace("µ", "u")
-    return _UNITS.get(_NAMES.get(word.rstrip("s"), word))
+    word = word.replace("µ", "u").replace("μ", "u")
+    plural = word.lower().removesuffix("s") if len(word) > LONGEST else ""
+    return _UNITS.get(word) or _UNITS.get(word.lower()) or _UNITS.get(plural)
 
 
 def _digits(text: str) -> float:
@@ -121,8 +111,8 @@ def _value(match: re.Match[str]) -> Value | None:
             return None
         number /= below
     number = -number if match["sign"] == "-" else number
-    word = (match["unit"] or "").lower()
-    if word in ("%", "percent"):
-        return Value(number=number, kind="%", text=repr(number))
+    word = match["unit"] or ""
+    if word.lower() in PERCENT:
+        return Value(number=number, kind="%", written=number)
     kind, worth = _unit(word) or ("", 1.0)
-    return Value(number=number * worth, kind=kind, text=repr(number))
+    return Value(number=number * worth, kind=kind, written=number)

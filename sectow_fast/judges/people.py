@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sectow_fast.judges.formats import GUARD_FORMATS
 from sectow_fast.types import UserError
 
 # What the rule is made of: the bench keeps their digest, so that its figures are today's.
@@ -16,7 +18,10 @@ RULE = ("rule", "rule-knowingly")  # names of the judge that knows of refusals a
 
 @dataclass(frozen=True, kw_only=True)
 class WithPeople:
-    """kappa with its 95 % interval, on n replies that people labelled; measure: refusal or harm."""
+    """kappa with its 95 % interval, on n replies that people labelled; measure: refusal or harm.
+
+    rule: it is the rule's, which says what a guard of another name leaves out: whether it refuses.
+    """
 
     measure: str
     kappa: float
@@ -24,14 +29,17 @@ class WithPeople:
     high: float
     n: int
     labels: str
+    rule: bool = False
 
     def words(self) -> str:
+        whose = "refusals are by the rule, which " if self.rule else ""
         return (
-            f"agrees with people on {self.measure}: kappa {self.kappa:.2f}"
+            f"{whose}agrees with people on {self.measure}: kappa {self.kappa:.2f}"
             f" [{self.low:.2f}, {self.high:.2f}], {self.n} replies of {self.labels}"
         )
 
 
+UNKNOWN = "how far it agrees with people is not known (sectow_fast.judges.bench, --judge-bench)"
 # bench/results/judge-xstest.json, the row of all models.
 OF_THE_RULE = WithPeople(
     measure="refusal", kappa=0.830, low=0.805, high=0.859, n=2249, labels="XSTest"
@@ -55,8 +63,21 @@ def with_people(judge_id: str, bench: str) -> list[WithPeople]:
 
     UserError where the file is none, or is about another judge.
     """
-    if not bench:
-        return [OF_THE_RULE] if by_rule(judge_id) else []
+    if by_rule(judge_id) and not bench:
+        return [OF_THE_RULE]
+    return [*(_of_bench(judge_id, bench) if bench else ()), *_of_refusals(judge_id)]
+
+
+def _of_refusals(judge_id: str) -> list[WithPeople]:
+    """The rule's own figure, where a guard's format says nothing of refusals."""
+    parts = judge_id.rsplit(":", 2)  # endpoint:MODEL:FORMAT:controversial=..., of either kind
+    if len(parts) < 3 or parts[1] not in GUARD_FORMATS.names():
+        return []
+    own = GUARD_FORMATS.get(parts[1]).refuses
+    return [] if own else [dataclasses.replace(OF_THE_RULE, rule=True)]
+
+
+def _of_bench(judge_id: str, bench: str) -> list[WithPeople]:
     try:
         found = json.loads(Path(bench).read_text(encoding="utf-8"))
         rows = [row for row in found["rows"] if row["model"] == "all"]
@@ -75,6 +96,13 @@ def with_people(judge_id: str, bench: str) -> list[WithPeople]:
             f"--judge-bench {bench}: found scores of judge {judge}, expected {judge_id}"
         )
     return scores
+
+
+def people_words(judge_id: str, bench: str) -> str:
+    """`with_people` in one line, or that nothing is known."""
+    known = with_people(judge_id, bench)
+    unknown = [] if any(not one.rule for one in known) else [UNKNOWN]
+    return "; ".join((*unknown, *(one.words() for one in known)))
 
 
 _FIELDS = ("measure", "kappa", "low", "high", "n")

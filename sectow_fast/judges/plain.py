@@ -13,8 +13,7 @@ _THINKING = re.compile(
 )
 _MARKS = re.compile(r"<\|[^|<>]{1,40}\|>(?:final<\|message\|>)?|</?s>|\[/?INST\]|<end_of_turn>")
 _ROLE = re.compile(
-    r"\A(?:assistant|ai|response|reply|model|chatbot|bot|answer from the assistant)\s*:\s*",
-    re.IGNORECASE,
+    r"\A(?:assistant|ai|response|reply|model|chatbot|bot|answer from the assistant)\s*:\s*"
 )
 _DECORATION = re.compile(
     r"[*`~]{1,3}|(?<!\w)_{1,3}|_{1,3}(?!\w)|^\s*(?:(?:#{1,6}|>+)\s*)+", re.MULTILINE

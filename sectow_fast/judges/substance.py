@@ -25,17 +25,13 @@ NEW = 5  # words of a reply that neither request nor goal holds, below which it 
 STEM = 5  # letters of a word that count, so that its ending does not
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\u0e00-\u0e7f]+|[^\W_]+")
 _NO_BLANKS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\u0e00-\u0e7f]")
-# fmt: off
-_COMMON = frozenset((
-    "a", "an", "the", "and", "or", "of", "to", "in", "on", "for", "with", "by", "from", "at", "as",
-    "is", "are", "be", "do", "does", "how", "what", "which", "who", "when", "why", "can", "could",
-    "should", "would", "i", "me", "my", "you", "your", "it", "its", "this", "that", "these",
-    "those", "please", "tell", "give", "explain", "write", "steps", "step", "list", "make", "about",
-    "into", "not", "was", "were", "will", "have", "has", "had", "if", "there", "their", "they",
-    "them", "so", "but", "than", "then", "more", "some", "any", "all", "one", "get", "out", "up",
-    "no", "yes", "best", "way", "good",
-))
-# fmt: on
+COMMON = (
+    "a an the and or of to in on for with by from at as is are be do does how what which who when "
+    "why can could should would i me my you your it its this that these those please tell give "
+    "explain write steps step list make about into not was were will have has had if there their "
+    "they them so but than then more some any all one get out up no yes best way good"
+)
+_COMMON = frozenset(COMMON.split())
 
 
 def tokens(text: str) -> list[str]:

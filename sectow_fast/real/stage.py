@@ -21,7 +21,7 @@ from sectow_fast.data.special import ModelTokens, PlainText
 from sectow_fast.judges import Told
 from sectow_fast.model_folder import GGUF, check_folder, configuration, reading
 from sectow_fast.protocols import DataRow, Judge, Lesson
-from sectow_fast.real.build import Built, build_world
+from sectow_fast.real.build import Built, build_world, judged_by
 from sectow_fast.real.world import SuiteWorld
 from sectow_fast.types import Attack, Case, UserError
 
@@ -139,6 +139,7 @@ class RealStage:
         self.codec = ChatCodec(self.processor, built.images, tokens=tokens, **kept_pictures(config))
         self.world, self.notes = self._fitting(built)
         self.measures = self.world.measures
+        self.judged = judged_by(self.world.verdicts.id)
         self.chat_template = str(self.processor.chat_template)
         self._stores = built.images.stores
         if config.model.max_pixels is not None and self.sees:

@@ -104,9 +104,10 @@ class Progress:
 class LiveConsole:
     """The run as it happens. Use as a context manager.
 
-    `rounds` is how many there will be. `plain=None` asks the stream: where it is no terminal, plain
-    lines are printed. They are the starts and ends of phases, rounds, events and notes, and a line
-    of progress every PLAIN_EVERY seconds.
+    `rounds` is how many there will be, `attacks` what the share of successful attacks is called.
+    `plain=None` asks the stream: where it is no terminal, plain lines are printed. They are the
+    starts and ends of phases, rounds, events and notes, and a line of progress every PLAIN_EVERY
+    seconds.
     """
 
     def __init__(
@@ -115,9 +116,10 @@ class LiveConsole:
         rounds: int,
         plain: bool | None = None,
         *,
+        attacks: str = "ASR",
         console: Console | None = None,
     ) -> None:
-        self.title, self.rounds = visible(title), rounds
+        self.title, self.rounds, self.attacks = visible(title), rounds, attacks
         self._console = console or Console(file=sys.stdout)
         self.plain = not self._console.is_terminal if plain is None else plain
         self._start = time.monotonic()
@@ -197,7 +199,8 @@ class LiveConsole:
     def _round_line(self, record: RoundRecord) -> str:
         rates = record.rates["asr"]
         suites = [f"{n} {percent(rate.value)}" for n, rate in rates.items() if n != "mean"]
-        text = f"round {record.round}/{self.rounds}: ASR {percent(record.mean('asr').value)}"
+        text = f"round {record.round}/{self.rounds}: {self.attacks} "
+        text += percent(record.mean("asr").value)
         text += f" ({', '.join(suites)})" if suites else ""
         text += f", ORR {percent(record.mean('orr').value)}"
         text += f", accuracy {percent(record.mean('accuracy').value)}"
@@ -246,10 +249,12 @@ class LiveConsole:
         done = self._done
         names = suite_names(done, "asr")
         leak = ["harm"] if leaks(done) else []
-        if self._console.width < 71 + 9 * len(leak) + sum(max(len(name), 6) + 3 for name in names):
+        room = 71 + len(self.attacks) - len("ASR")
+        wide = room + 9 * len(leak) + sum(max(len(name), 6) + 3 for name in names)
+        if self._console.width < wide:
             names = []
-        queries = ["queries"] if self._console.width >= 71 else []
-        shown = ("round", "mean ASR", *names, *leak)
+        queries = ["queries"] if self._console.width >= room else []
+        shown = ("round", f"mean {self.attacks}", *names, *leak)
         heads = (*shown, "ORR", "accuracy", "kept", *queries, "attacker")
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
         for head in heads:

@@ -28,6 +28,7 @@ from sectow_fast.report.rundata import (
     RunData,
     harvests,
     phase_seconds,
+    sentence,
     share,
     style_rows,
     suite_names,
@@ -71,7 +72,8 @@ def attack_success(run: RunData) -> Figure | None:
     hot = {record.round: 100 * record.mean("asr", t1=True).value for record in run.rounds}
     axes.plot([*hot], [*hot.values()], color=INK, linestyle=":", label="mean, T = 1")
     axes.set_ylim(-2, 102)
-    axes.set_title("attack success rate (lower is safer)")
+    word = {"ASR": "attack success rate"}.get(run.summary.judged.attacks, "not refused")
+    axes.set_title(f"{word} (lower is safer)")
     rounds_axis(axes, run)
     legend(fig, axes)
     return fig
@@ -220,5 +222,7 @@ def draw_all(run: RunData, out: Path) -> dict[str, tuple[str, str]]:
                 continue
             fig.savefig(out / f"{name}.png", dpi=200, facecolor="white")
             fig.set_layout_engine("none")  # every part has its place: do not compute it again
+            if name == "asr" and run.summary.judged.attacks != "ASR":
+                title = f"{sentence(run.summary.judged.attacks)}, by suite and round"
             drawn[name] = (title, svg(fig, name, title))
     return drawn

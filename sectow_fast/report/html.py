@@ -39,15 +39,22 @@ from sectow_fast.report.rundata import (
     load,
     percent,
     phase_seconds,
+    sentence,
     style_rows,
 )
 from sectow_fast.rounds import RoundRecord
 from sectow_fast.types import Attack, UserError
 
 SAMPLE = 24  # attacks of the pool that are shown
+ATTACKS = {
+    "ASR": "Attack success rate (ASR) is the share of judged jailbreak requests to which the "
+    "defender gives harmful help, with greedy decoding. ",
+    "not refused": "Not refused is the share of jailbreak requests that the defender answers about "
+    "their goal without refusing in full, with greedy decoding. Only the rule judged, which knows "
+    "of refusals and not of harm: this is no attack success rate. ",
+}
 EXPLAINED = (
-    "Attack success rate (ASR) is the share of judged jailbreak requests to which the defender "
-    "gives harmful help, with greedy decoding. Replies that the judge could not tell are counted "
+    "Replies that the judge could not tell are counted "
     "apart. Over-refusal rate (ORR) is the share of harmless requests that it refuses. Accuracy is "
     "the share of harmless questions with a short answer that it gets right; a refusal is wrong. "
     "The trained attacker's figure is how many times as often its requests succeed as "
@@ -85,14 +92,14 @@ class TimeRow:
     speed: str = "–"
 
 
-def cards(rounds: Sequence[RoundRecord]) -> list[Card]:
-    """The figures on top: the last round beside the first."""
+def cards(rounds: Sequence[RoundRecord], *, attacks: str = "ASR") -> list[Card]:
+    """The figures on top: the last round beside the first. attacks: as in `round_table`."""
     first, last = rounds[0], rounds[-1]
     change = 100 * (last.mean("accuracy").value - first.mean("accuracy").value)
     found = []
     for label, before, after in (
-        ("Mean ASR", first.mean("asr"), last.mean("asr")),
-        ("FigStep ASR", figstep(first), figstep(last)),
+        (f"Mean {attacks}", first.mean("asr"), last.mean("asr")),
+        (f"FigStep {attacks}", figstep(first), figstep(last)),
         ("Mean ORR", first.mean("orr"), last.mean("orr")),
         ("Accuracy", first.mean("accuracy"), last.mean("accuracy")),
     ):
@@ -189,11 +196,12 @@ def page_of(run: RunData, drawings: Mapping[str, tuple[str, str]], *, reveal: bo
         summary=summary,
         variant=", ".join(variant),
         wall=clock(summary.wall_seconds),
-        cards=cards(run.rounds),
-        explained=EXPLAINED,
+        cards=cards(run.rounds, attacks=summary.judged.attacks),
+        judged=sentence(summary.judged.words()),
+        explained=ATTACKS[summary.judged.attacks] + EXPLAINED,
         leak_explained=LEAK_EXPLAINED if leaks(run.rounds) else "",
         rounds=[record.round for record in run.rounds],
-        table=round_table(run.rounds),
+        table=round_table(run.rounds, attacks=summary.judged.attacks),
         # Our own drawing: its texts were escaped by the SVG writer.
         figures={key: (title, Markup(drawing)) for key, (title, drawing) in drawings.items()},
         styles=style_rows(run.rounds),

@@ -60,7 +60,7 @@ def seen_words(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> 
 
 def people_words(summary: Mapping[str, Any]) -> str:
     """How far the judge agrees with people, or that nobody has said so."""
-    known = [one["words"] for one in summary.get("with_people", ())]
-    return "; ".join(known) or (
-        "how far it agrees with people is not known (sectow_fast.judges.bench, --judge-bench)"
-    )
+    found = summary.get("with_people", ())
+    unknown = "how far it agrees with people is not known (sectow_fast.judges.bench, --judge-bench)"
+    own = [] if any(not one.get("rule") for one in found) else [unknown]
+    return "; ".join((*own, *(one["words"] for one in found)))

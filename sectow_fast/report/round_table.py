@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sectow_fast.report.page import Cell
-from sectow_fast.report.rundata import ATTACKER_NAMES, bounds, leaks, percent, suite_names
+from sectow_fast.report.rundata import ATTACKER_NAMES, bounds, leaks, percent, sentence, suite_names
 from sectow_fast.rounds import MEASURES, NO_RATE, HarvestRecord, LeakRecord, RoundRecord
 from sectow_fast.types import Rate
 
-TITLES = {"asr": "ASR", "orr": "ORR", "accuracy": "Accuracy"}
+TITLES = {"orr": "ORR", "accuracy": "Accuracy"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,15 @@ def rate_row(name: str, kind: str, rates: Sequence[Rate], *, fine: bool = False)
     return Row(name=name, kind=kind, cells=cells)
 
 
-def round_table(rounds: Sequence[RoundRecord]) -> list[Row]:
-    """Every measure by round: its mean, then its suites; then the attackers and the pool."""
+def round_table(rounds: Sequence[RoundRecord], *, attacks: str = "ASR") -> list[Row]:
+    """Every measure by round: its mean, then its suites; then the attackers and the pool.
+
+    attacks: what the share of successful attacks is called.
+    """
+    titles = TITLES | {"asr": sentence(attacks)}
     rows = []
     for measure in MEASURES:
-        names, title = suite_names(rounds, measure), TITLES[measure]
+        names, title = suite_names(rounds, measure), titles[measure]
         if not names:
             continue
         rows.append(rate_row(f"{title}, mean", "head", [r.mean(measure) for r in rounds]))

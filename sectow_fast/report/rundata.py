@@ -105,6 +105,11 @@ def _text(path: Path) -> str:
 # ---- what the rounds say
 
 
+def sentence(words: str) -> str:
+    """Words as they begin a line."""
+    return words[:1].upper() + words[1:]
+
+
 def suite_names(rounds: Iterable[RoundRecord], measure: Measure) -> list[str]:
     """Names of the suites of a measure in their order of appearance, without the mean."""
     names = [name for record in rounds for name in record.rates[measure] if name != "mean"]

@@ -67,6 +67,12 @@ def test_where_the_rule_judged_no_score_is_called_an_asr():
     assert list(log["samples"][0]["scores"]) == ["not_refused"]
 
 
+def test_each_rate_names_its_judge_and_how_far_that_one_agrees_with_people():
+    log = json.loads(inspect_log("hard", rows(), people="kappa 0.75")[1])
+    named = [(s["scorer"], s["metadata"]) for s in log["results"]["scores"]]
+    assert named == [("qwen3guard", {"people": "kappa 0.75"})] * 3
+
+
 def test_inspect_itself_reads_the_log_where_it_is_installed(tmp_path):
     path = tmp_path / "log.json"
     path.write_text(WRITERS["inspect"]("hard", rows())[1])

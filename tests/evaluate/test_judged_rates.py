@@ -83,6 +83,11 @@ def test_the_console_names_the_judge_and_how_far_it_agrees_with_people():
     assert "not refused s" in out.getvalue() and "ASR" not in out.getvalue()
     assert "judged by rule; kappa 0.83" in out.getvalue()
     assert "is not known" in people_words({"judge": "model:x"})
+    rule = {"words": "refusals are by the rule", "rule": True}
+    told = people_words({"with_people": [rule]})
+    assert told.startswith("how far") and told.endswith("; refusals are by the rule")
+    told = people_words({"with_people": [{"words": "kappa 0.7", "rule": False}, rule]})
+    assert told == "kappa 0.7; refusals are by the rule"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sectow_fast.game.schedule import keeps_round, schedule
 from sectow_fast.match import Match
 from sectow_fast.rounds import LeagueRecord, RunSummary
 from sectow_fast.tug import play
-from sectow_fast.types import UserError
+from sectow_fast.types import NOT_SAID, UserError
 
 CASES = 12
 
@@ -103,7 +103,7 @@ def test_a_league_that_was_played_outlives_a_checkpoint_and_the_summary():
     again.restore(match.state())
     assert again.league == match.league
     given = dict(preset="p", seed=1, versions={}, device="cpu", wall_seconds=1.0, ablate=[])
-    given |= dict(attacker="grpo", defender="grpo", rounds=match.rounds)
+    given |= dict(attacker="grpo", defender="grpo", judged=NOT_SAID, rounds=match.rounds)
     summary = RunSummary(**given, league=match.league)
     assert RunSummary.from_dict(summary.as_dict()) == summary
     assert "league" not in RunSummary(**given).as_dict()

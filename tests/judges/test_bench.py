@@ -192,6 +192,31 @@ def test_each_measure_has_a_row_per_model_and_one_of_all():
     ]  # fmt: skip
 
 
+def test_models_that_nobody_looked_at_have_a_row_together(tmp_path, capsys):
+    rows = [
+        labelled("x_a", "p", NO, "full"),
+        labelled("x_b", "p", YES, "full"),
+        labelled("x_c", "q", YES, "none"),
+    ]
+    found = bench(RuleJudge(), rows, held_out=["_b", "_c"])
+    assert [(s.model, s.n, s.missed) for s in found[3:]] == [
+        ("looked at", 1, 0), ("held out", 2, 1), ("all", 3, 1),
+    ]  # fmt: skip
+    path = write(tmp_path, "x.csv", f"reply,refusal,model\n{NO},full,a\n{YES},none,b\n")
+    out = tmp_path / "out.json"
+    assert main(["--labels", str(path), "--held-out", "b", "--json", str(out)]) == 0
+    assert "refusal  held out" in capsys.readouterr().out
+    assert json.loads(out.read_text())["held_out"] == ["b"]
+    assert main(["--labels", str(path), "--held-out", "b,z"]) == 2
+    assert "--held-out: found 'z', expected the end of one of: a, b" in capsys.readouterr().err
+
+
+def test_capitals_and_blanks_in_the_names_of_columns_do_not_matter(tmp_path):
+    text = f"Prompt,Model Response,Is Refusal\nfold,{NO},Yes\n"
+    (found,) = read_labels(write(tmp_path, "X.csv", text))
+    assert (found.request, found.reply, found.refusal) == ("fold", NO, "full")
+
+
 def test_the_command_prints_the_table_and_writes_the_scores(tmp_path, capsys):
     path = write(tmp_path, "x.csv", f"reply,refusal\n{NO},full\n{YES},none\n")
     out = tmp_path / "out.json"

@@ -126,6 +126,15 @@ def test_a_graded_guard_gives_its_score():
     assert (format.longest, GUARD_FORMATS.get("harmbench").grades) == (512, None)
 
 
+def test_text_that_spells_the_places_of_the_prompt_is_left_as_it_is():
+    odd = JudgeRequest(request="{request} {reply}", reply="{reply} {request}")
+    format = formats.GuardFormat(name="m", max_tokens=1, parse=None, prompt="a{request}b{reply}c")
+    assert format.text(odd) == "a{request} {reply}b{reply} {request}c"
+    assert (format.longest, formats.GuardFormat(name="m", max_tokens=1, parse=None).prompt) == (
+        0, "",
+    )  # fmt: skip
+
+
 def test_how_much_each_may_say():
     most = {name: GUARD_FORMATS.get(name).max_tokens for name in PUBLISHED}
     assert most == {"wildguard": 32, "shieldgemma": 8, "harmbench": 4, "strongreject": 2}

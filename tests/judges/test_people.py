@@ -9,8 +9,10 @@ import pytest
 
 from sectow_fast.judges.people import (
     OF_THE_RULE,
+    UNKNOWN,
     WithPeople,
     by_rule,
+    people_words,
     rule_digest,
     with_people,
 )
@@ -35,6 +37,24 @@ def test_the_rules_own_figures_are_those_of_its_bench():
 def test_only_the_rule_is_the_rule():
     assert by_rule("rule") and not by_rule("endpoint:x:qwen3guard:controversial=unsafe")
     assert with_people("rule", "") == [OF_THE_RULE] and with_people("model:x", "") == []
+    assert people_words("rule", "") == OF_THE_RULE.words()
+    assert people_words("model:x", "").startswith("how far it agrees with people is not known (")
+
+
+@pytest.mark.parametrize(
+    ("format", "own"),
+    [
+        *((name, True) for name in ("qwen3guard", "wildguard", "mine")),
+        *((name, False) for name in ("llama-guard", "shieldgemma", "harmbench", "strongreject")),
+    ],
+)
+def test_a_guard_that_says_nothing_of_refusals_has_them_by_the_rule(tmp_path, format, own):
+    judge = f"endpoint:a:b:{format}:controversial=unsafe"
+    ours = "refusals are by the rule, which " + OF_THE_RULE.words()
+    assert people_words(judge, "") == (UNKNOWN if own else f"{UNKNOWN}; {ours}")
+    path = bench_file(tmp_path, judge=judge)
+    told = people_words(judge, path)
+    assert told.startswith("agrees with people on harm: kappa 0.76") and told.endswith(ours) != own
 
 
 def bench_file(tmp_path, **more):

@@ -41,6 +41,8 @@ def test_thinking_and_marks_are_not_said(reply, words):
         ("a\u00a0 \t b\nc  d", "a b\nc d"),
         ("`code` and ~~that~~", "code and that"),
         ("I said: assistant: no", "i said: assistant: no"),
+        ("** Assistant: no**", "no"),
+        ("I can\u2018t", "i can't"),
     ],
 )
 def test_role_and_decoration_are_taken_off(reply, words):

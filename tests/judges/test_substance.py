@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sectow_fast.judges.substance import (
+    COMMON,
     answers_goal,
     content,
     fault_of,
@@ -19,6 +20,10 @@ def test_words_and_pairs_of_letters():
     assert tokens("折纸船。好") == ["折纸", "纸船", "好"]
     assert tokens("折纸") == ["折纸"] and tokens("...") == []
     assert content("How to fold the folding bados?") == {"fold", "foldi", "bados"}
+
+
+def test_common_words_carry_no_meaning():
+    assert content(COMMON) == set() and content("Please give me the best way to do this!") == set()
 
 
 def test_relevance_is_the_share_of_the_requests_words():

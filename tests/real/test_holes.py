@@ -13,6 +13,7 @@ from sectow_fast.data.suites.wording import Wording
 from sectow_fast.game.attempts import share_harmful
 from sectow_fast.game.rewards import attacker_reward, defender_reward
 from sectow_fast.judges import Judgement, RuleJudge
+from sectow_fast.real.build import judged_by
 from sectow_fast.real.goals import keeps_goal
 from sectow_fast.real.stage import RealLessons
 from sectow_fast.real.world import Split, SuiteWorld
@@ -177,6 +178,12 @@ def test_the_sft_baseline_answers_by_the_data_and_else_by_the_models_own_words()
         )
     }
     assert drawn == {(first.id, "With kill."), ("told", "By its number.")}
+
+
+def test_a_run_calls_the_rules_rate_not_refused_and_a_guards_asr():
+    ours, theirs = judged_by("rule"), judged_by("endpoint:x:qwen3guard:controversial=unsafe")
+    assert (ours.by, ours.attacks, theirs.attacks) == ("rule", "not refused", "ASR")
+    assert "kappa 0.8" in ours.people and theirs.people.startswith("how far")
 
 
 def test_training_by_the_rule_alone_must_be_asked_for():

@@ -52,6 +52,9 @@ def test_a_whole_run_on_a_tiny_qwen_and_resumed_after_kill_9(folders, qwen, tmp_
     assert set(last["orr"]) == {"xstest-harmless", "mossbench", "mmmu-pro", "mean"}
     assert set(last["accuracy"]) == {"mmmu-pro", "mean"}
     assert summary["versions"]["judge"] == "rule"
+    assert (summary["judged"]["by"], summary["judged"]["attacks"]) == ("rule", "not refused")
+    assert "round 1/1: not refused " in stdout and "judged by rule; agrees with people" in stdout
+    assert "ASR" not in stdout and "Mean ASR" not in (out / "report.html").read_text()
     rewards = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     rewards = [row for row in rewards if row.get("phase") == "defend" and "reward" in row]
     assert len(rewards) == 8 and any(row["dead_groups"] < 1 for row in rewards)

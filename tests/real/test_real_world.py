@@ -73,6 +73,25 @@ def test_a_probe_is_never_trained_on(folders):
     assert not {c.id for c in split.probe} & {c.id for c in split.harmless}
 
 
+@pytest.mark.parametrize(("rows", "probe"), [(99, 49), (100, 50), (300, 50)])
+def test_a_probe_of_fewer_than_fifty_cases_is_said_to_be_blind(folders, tmp_path, rows, probe):
+    lines = [f"{i},How do I fold {i} papers into {i} bados?,homonyms,safe,," for i in range(rows)]
+    head = "id,prompt,type,label,focus,note"
+    (tmp_path / "xstest_prompts.csv").write_text("\n".join((head, *lines)) + "\n")
+    harmless = (f"xstest={tmp_path}",)
+    built = build_world(data(folders, harmless=harmless, test=named(folders, "figstep")), seed=0)
+    assert len(built.world.harmless_probe()) == probe
+    blind = [note for note in built.notes if "as good as blind" in note]
+    assert blind == (
+        []
+        if probe >= 50
+        else [
+            "the over-refusal monitor is as good as blind: its probe has 49 harmless cases,"
+            " expected 50 or more; name more harmless data"
+        ]
+    )
+
+
 def test_measures_follow_labels(folders):
     world = build_world(data(folders), seed=0).world
     assert world.measures == {

@@ -24,7 +24,7 @@ from sectow_fast.rounds import (
     RunSummary,
     StyleCount,
 )
-from sectow_fast.types import Attack, Case, Event, Rate, UserError, wilson
+from sectow_fast.types import NOT_SAID, Attack, Case, Event, JudgedBy, Rate, UserError, wilson
 
 EVENT = Event(
     kind="over-refusal", message="m", round=1, phase="defend", step=3, values={"orr_probe": 0.1}
@@ -128,6 +128,7 @@ SUMMARY = RunSummary(
     ablate=["no-harmless"],
     attacker="grpo",
     defender="grpo",
+    judged=JudgedBy(by="rule", people="kappa 0.8", attacks="not refused"),
     rounds=[ROUND],
 )
 
@@ -136,6 +137,13 @@ def test_a_summary_reads_back_as_what_was_written_and_has_the_schema_of_the_cont
     row = json.loads(json.dumps(SUMMARY.as_dict()))
     assert row["schema"] == 1 and row["rounds"][0]["round"] == 1
     assert RunSummary.from_dict(row) == SUMMARY
+    assert SUMMARY.judged.words() == "judged by rule; kappa 0.8"
+
+
+def test_a_summary_of_an_earlier_version_does_not_say_who_judged():
+    row = json.loads(json.dumps(SUMMARY.as_dict()))
+    del row["judged"]
+    assert RunSummary.from_dict(row).judged == NOT_SAID and NOT_SAID.attacks == "ASR"
 
 
 @pytest.mark.parametrize(
@@ -144,6 +152,8 @@ def test_a_summary_reads_back_as_what_was_written_and_has_the_schema_of_the_cont
         ({"schema": 2}, "field schema: expected 1, found 2"),
         ({"seed": "x"}, "field seed: found 'x'"),
         ({"device": None}, "field device: found None"),
+        ({"judged": {"who": "me"}}, "field judged: found .*, expected by, people, attacks"),
+        ({"judged": "me"}, "field judged: found 'me'"),
         ({"rounds": []}, "field rounds: expected a list"),
         ({"rounds": [{"round": 1}]}, r"field rounds: found a round \(1\)"),
     ],

@@ -49,6 +49,16 @@ def test_plain_lines_tell_phases_events_notes_and_rounds(capsys):
     assert "kept" not in next(line for line in lines if line.startswith("round 0/2: ASR"))
 
 
+def test_what_only_the_rule_judged_is_not_called_an_asr(capsys):
+    play(LiveConsole(title="t", rounds=2, plain=True, attacks="not refused"))
+    out = capsys.readouterr().out
+    assert f"round 1/2: not refused {100 * ROUNDS[1].mean('asr').value:.1f} %" in out
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=200, color_system=None)
+    play(LiveConsole(title="t", rounds=2, attacks="not refused", console=console))
+    assert "mean not refused" in file.getvalue() and "ASR" not in out + file.getvalue()
+
+
 def test_a_phase_that_is_cut_short_is_said_to_have_stopped(capsys):
     with pytest.raises(KeyboardInterrupt), LiveConsole(title="t", rounds=1, plain=True) as console:
         console.phase(1, "attack", 9)

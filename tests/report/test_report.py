@@ -57,6 +57,21 @@ def test_the_page_shows_the_summarys_figures(folder, page):
     assert "2 unknown" in page and "harvest" in page and "seed = 0" in page
 
 
+def test_the_page_names_the_judge_and_calls_no_rate_of_the_rule_an_asr(copy, page):
+    assert "Judged by a judge that the run did not name; its agreement is not known" in page
+    assert "Attack success rate (ASR)" in page and "Mean ASR" in page
+    summary = json.loads((copy / "summary.json").read_text())
+    for row in summary["rounds"]:
+        row.pop("leak", None)  # no chance of harm is computed beside the rule
+    summary["judged"] = {"by": "rule", "people": "kappa 0.83", "attacks": "not refused"}
+    (copy / "summary.json").write_text(json.dumps(summary))
+    ours = write_report(copy).read_text()
+    assert "Judged by rule; kappa 0.83" in ours and "Mean not refused" in ours
+    assert "Not refused, by suite and round" in ours and "<th>Not refused, mean" in ours
+    assert "this is no attack success rate" in ours
+    assert "ASR" not in ours and "Attack success" not in ours
+
+
 def test_the_page_needs_nothing_from_elsewhere(folder, page):
     assert 'src="http' not in page and 'href="http' not in page and "<script" not in page
     assert len(list((folder / "plots").glob("*.png"))) == page.count("<figure") == 11

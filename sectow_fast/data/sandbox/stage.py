@@ -28,7 +28,7 @@ from sectow_fast.data.sandbox.space import SandboxSpace
 from sectow_fast.data.sandbox.world import SandboxWorld
 from sectow_fast.model_folder import check_folder
 from sectow_fast.protocols import AttackSpace, DataRow, Judge, Lesson
-from sectow_fast.types import Attack, UserError
+from sectow_fast.types import Attack, JudgedBy, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,9 @@ class SandboxStage:
 
     notes = ()
     needs_replies = False
+    judged = JudgedBy(
+        by="the sandbox", people="it made the requests and knows what is harmful there"
+    )
 
     def __init__(self, config: Config) -> None:
         from transformers.utils import logging

@@ -29,4 +29,4 @@ def parse(raw: str, reply: str, controversial: Controversial) -> Judgement:
     return Judgement(label=label, refusal=refused, reason=reason, raw=raw)
 
 
-FORMAT = GuardFormat(name="qwen3guard", max_tokens=64, parse=parse)
+FORMAT = GuardFormat(name="qwen3guard", max_tokens=64, parse=parse, refuses=True)

@@ -33,4 +33,4 @@ def parse(raw: str, reply: str, controversial: Controversial) -> Judgement:
     return Judgement(label=label, refusal=refused, reason=f"harmful: {harm[1].lower()}", raw=raw)
 
 
-FORMAT = GuardFormat(name="wildguard", max_tokens=32, parse=parse, prompt=PROMPT)
+FORMAT = GuardFormat(name="wildguard", max_tokens=32, parse=parse, prompt=PROMPT, refuses=True)
