@@ -132,7 +132,7 @@ def shared_batch(inputs: Mapping[str, Any], live: Tensor, family: Family) -> Sha
 
 
 class Images:
-    """The images of TRL's batch, any number for each row. It has the methods that `pack` needs of a codec."""
+    """The images of TRL's batch, any number for each row, as `pack` asks a codec for them."""
 
     def __init__(self, inputs: Mapping[str, Any], rows: int) -> None:
         for name in FOREIGN:
