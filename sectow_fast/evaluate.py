@@ -212,7 +212,10 @@ def evaluate_model(
             with row_files(folder) as (responses, records):
                 if settings.retry_unknown:
                     forget_failures(responses, records)
-                if any(case.id not in responses.rows for case in asked.all_cases()):
+                cases = asked.all_cases()
+                if all(case.id in responses.rows for case in cases):
+                    print(f"{row}: {len(cases)} replies were there already", file=sys.stderr)
+                else:
                     if replier is None:
                         replier = stack.enter_context(
                             replier_of(path, settings, log=out.path / "sglang.log")
@@ -227,7 +230,7 @@ def evaluate_model(
                         chunk=max(CHUNK, 4 * settings.batch),
                     )
                 judge_missing(row, asked, responses, records, judge=judge)
-                found = [records.rows[case.id] for case in asked.all_cases()]
+                found = [records.rows[case.id] for case in cases]
                 summary: dict[str, Any] = {"folder": row, "model": name, "defence": defence}
                 summary |= row_summary(
                     found,

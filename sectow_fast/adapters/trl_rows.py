@@ -8,6 +8,7 @@ tensors keep TRL's [B, T] layout: `where` says which place of it each of the row
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -114,7 +115,7 @@ def shared_batch(inputs: Mapping[str, Any], live: Tensor, family: Family) -> Sha
             Prompt(
                 case_id=f"row {group[0]} of the micro-batch",
                 ids=prompts[group[0]],
-                images=(str(group[0]),) if images.count[group[0]] else (),
+                images=images.keys(group[0]),
             ),
             [completion(i) for i in group if rows],
         )
@@ -131,7 +132,7 @@ def shared_batch(inputs: Mapping[str, Any], live: Tensor, family: Family) -> Sha
 
 
 class Images:
-    """The images of TRL's batch, by row. It has the methods that `pack` needs of a codec."""
+    """The images of TRL's batch, any number for each row, as `pack` asks a codec for them."""
 
     def __init__(self, inputs: Mapping[str, Any], rows: int) -> None:
         for name in FOREIGN:
@@ -141,39 +142,33 @@ class Images:
                     " expected images as LLaVA, Qwen-VL and Gemma 3 have them"
                 )
         self.pixels, self.grids = inputs.get("pixel_values"), inputs.get("image_grid_thw")
-        counts = inputs.get("num_images")
-        none = self.pixels is None
+        none, counts = self.pixels is None, inputs.get("num_images")
         self.count = list(counts) if counts and not none else [0 if none else 1] * rows
-        many = next((i for i, count in enumerate(self.count) if count > 1), None)
-        if many is not None:
-            raise ValueError(
-                f"sectow_fast.adapters.trl, shared_prefix: found {self.count[many]} images in row"
-                f" {many} of the micro-batch, expected at most one"
-            )
-        if none:
-            return
-        sizes = torch.ones(sum(self.count)) if self.grids is None else self.grids.prod(-1)
-        ends = [0, *sizes.long().cumsum(0).tolist()]
-        self._place, number = [], 0
-        for count in self.count:
-            self._place.append((number, ends[number], ends[number + count]))
-            number += count
+        self._first = [0, *itertools.accumulate(self.count)]  # each row's first image
+        sizes = torch.ones(self._first[-1]) if self.grids is None else self.grids.prod(-1)
+        self._ends = [0, *sizes.long().cumsum(0).tolist()]
 
-    def of(self, row: int) -> dict[str, Tensor]:
-        number, start, end = self._place[row]
-        found = {"pixel_values": self.pixels[start:end]}
-        if self.grids is not None:
-            found["image_grid_thw"] = self.grids[number : number + 1]
-        return found
+    def keys(self, row: int) -> tuple[str, ...]:
+        """What a `Prompt` calls the row's images: their numbers in the batch."""
+        return tuple(str(i) for i in range(self._first[row], self._first[row + 1]))
 
     def same(self, one: int, other: int) -> bool:
+        """Whether two rows show the same images in the same order."""
         if self.count[one] != self.count[other]:
             return False
-        if not self.count[one]:
-            return True
-        pairs = zip(self.of(one).values(), self.of(other).values(), strict=True)
-        return all(torch.equal(a, b) for a, b in pairs)
+        pairs = zip(self._of(self.keys(one)), self._of(self.keys(other)), strict=True)
+        return all(torch.equal(a[name], b[name]) for a, b in pairs for name in a)
 
     def pixel_inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        found = [self.of(int(row)) for prompt in prompts for row in prompt.images]
+        found = self._of([key for prompt in prompts for key in prompt.images])
         return {name: torch.cat([one[name] for one in found]) for name in (found or [{}])[0]}
+
+    def _of(self, keys: Sequence[str]) -> list[dict[str, Tensor]]:
+        """The model's inputs for each image."""
+        found = []
+        for i in map(int, keys):
+            one = {"pixel_values": self.pixels[self._ends[i] : self._ends[i + 1]]}
+            if self.grids is not None:
+                one["image_grid_thw"] = self.grids[i : i + 1]
+            found.append(one)
+        return found

@@ -43,6 +43,9 @@ def make_policy(
     """
     if config.lora_rank:
         add_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha)
+    # No row is padded. A pad token that is also the end of a turn must learn as any other, and
+    # transformers gives the embedding of a pad token no gradient.
+    model.get_input_embeddings().padding_idx = None
     if config.freeze_tower:
         for parameter in tower_parameters(model):
             parameter.requires_grad_(False)

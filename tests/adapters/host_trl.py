@@ -147,17 +147,21 @@ def make(
     kind: type[GRPOTrainer] = Drawn,
     given: dict[str, Any] | None = None,
     scale: dict[str, float] | None = None,
+    pictures: int = 1,
     **options: Any,
 ) -> tuple[Any, Norms]:
     """(trainer, what it logs). given: to the trainer; options: of `GRPOConfig`; scale: of the
-    model's logits, as its configuration has it."""
+    model's logits, as its configuration has it; pictures: of each prompt, where it has any."""
     world, norms = stage.world, Norms()
     images = model in ("llava", "qwen")
     cases = [c for c in world.train_cases("harmless") if (c.image is not None) == images]
     cases = cases[:PROMPTS]
     columns: dict[str, list[Any]] = {"group": list(range(len(cases)))}
     if images:
-        columns["image"] = [world.images.open(case.image) for case in cases]
+        shown = [world.images.open(case.image) for case in cases]
+        columns["images"] = [
+            [shown[(i + j) % len(shown)] for j in range(pictures)] for i in range(len(shown))
+        ]
         columns["prompt"] = [[{"role": "user", "content": case.text}] for case in cases]
     else:
         columns["prompt"] = [case.text for case in cases]

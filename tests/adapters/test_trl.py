@@ -22,6 +22,11 @@ def test_every_checkpoint_of_words_alone_is_trls_own(stage, tmp_path, model):
     assert_three_ways(stage, tmp_path, model=model, steps=2)
 
 
+@pytest.mark.parametrize("model", ["llava", "qwen"])
+def test_prompts_of_several_pictures_are_trls_own(stage, tmp_path, model):
+    assert_three_ways(stage, tmp_path, model=model, steps=1, pictures=3)
+
+
 OPTIONS = {
     "grpo": {"loss_type": "grpo"},
     "bnpo": {"loss_type": "bnpo"},

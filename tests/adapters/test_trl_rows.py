@@ -11,6 +11,7 @@ from host_trl import make
 from sectow_fast.adapters.trl import patch
 from sectow_fast.adapters.trl_rows import Images, shared_batch, sharing
 from sectow_fast.families import Family
+from sectow_fast.types import Prompt
 
 TEXT = Family(name="qwen2", axes=1, max_positions=64)
 LLAVA = Family(name="llava", axes=1, max_positions=64, image_id=9, tokens_per_image=2)
@@ -56,29 +57,35 @@ def test_one_prompt_with_two_images_is_two_prompts():
     assert made.row.pixel_inputs["pixel_values"][:, 0, 0, 0].tolist() == [1.0, 2.0]
 
 
+def seen(found: Images, row: int) -> tuple[list[float], list[list[int]]]:
+    prompt = Prompt(case_id="a", ids=(), images=found.keys(row))
+    made = found.pixel_inputs([prompt])
+    return made["pixel_values"].flatten().tolist(), made["image_grid_thw"].tolist()
+
+
 def test_images_are_found_by_row_where_some_rows_have_none():
     grids = torch.tensor([[1, 2, 2], [1, 2, 4]])
     given = {"pixel_values": torch.arange(12.0)[:, None], "image_grid_thw": grids}
     found = Images({**given, "num_images": [1, 0, 1]}, 3)
-    assert found.of(0)["pixel_values"].flatten().tolist() == [0, 1, 2, 3]
-    assert found.of(2)["pixel_values"].flatten().tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
-    assert found.of(2)["image_grid_thw"].tolist() == [[1, 2, 4]]
+    assert seen(found, 0) == ([0, 1, 2, 3], [[1, 2, 2]])
+    assert found.keys(1) == ()
+    assert seen(found, 2) == ([4, 5, 6, 7, 8, 9, 10, 11], [[1, 2, 4]])
     assert not found.same(0, 1) and not found.same(0, 2) and found.same(1, 1)
 
 
-REFUSED = {
-    "found 2 images in row 1 of the micro-batch, expected at most one": {
-        "pixel_values": torch.zeros(3, 1),
-        "num_images": [1, 2, 0],
-    },
-    "found 'image_sizes' in the batch": {"image_sizes": torch.zeros(3, 2)},
-}
+def test_rows_with_several_images_are_the_same_only_where_all_are_in_the_same_order():
+    grids = torch.tensor([[1, 1, 1], [1, 1, 2]] * 2 + [[1, 1, 2], [1, 1, 1]])
+    pixels = torch.tensor([1.0, 2, 3, 1, 2, 3, 2, 3, 1])[:, None]
+    given = {"pixel_values": pixels, "image_grid_thw": grids, "num_images": [2, 2, 2, 0]}
+    found = Images(given, 4)
+    assert seen(found, 1) == ([1, 2, 3], [[1, 1, 1], [1, 1, 2]])
+    assert seen(found, 2) == ([2, 3, 1], [[1, 1, 2], [1, 1, 1]])
+    assert found.same(0, 1) and not found.same(0, 2) and not found.same(0, 3)
 
 
-@pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_shared_is_refused(words):
-    with pytest.raises(ValueError, match=words):
-        Images(REFUSED[words], 3)
+def test_images_that_cannot_be_assigned_to_rows_are_refused():
+    with pytest.raises(ValueError, match="found 'image_sizes' in the batch"):
+        Images({"image_sizes": torch.zeros(3, 2)}, 3)
 
 
 def test_a_class_whose_layout_is_not_known_is_refused(stage, tmp_path):

@@ -69,6 +69,12 @@ def test_log_probs_and_sync_of_a_qwen2_5_vl(engine, codec):
         Case(id="a", text="what is this", label="harmless", image="wide"),
         Case(id="b", text="and what is that, please", label="harmless", image="tall"),
         Case(id="c", text="no picture here", label="harmless"),
+        Case(
+            id="several",
+            text="see and",
+            label="harmless",
+            parts=(("image", "wide"), ("text", "and"), ("image", "tall"), ("image", "wide")),
+        ),
     ]
     prompts = codec.encode(cases)
     assert len(engine.shapes) == len(dict(engine.model.named_parameters()))
