@@ -34,7 +34,10 @@ ROOMS = {
     "game": Room(
         files=("sectow_fast/game/*.py", "sectow_fast/intervals.py"), tests=("tests/game",)
     ),
-    "tug": Room(files=("sectow_fast/tug.py", "sectow_fast/match.py"), tests=("tests/game",)),
+    "tug": Room(
+        files=tuple(f"sectow_fast/{name}.py" for name in ("tug", "teaching", "match")),
+        tests=("tests/game",),
+    ),
     "phase": Room(files=("sectow_fast/learn/phase.py",), tests=("tests/learn/test_phase.py",)),
     "grpo": Room(
         files=tuple(f"sectow_fast/learn/{name}.py" for name in ("grpo", "sums", "stored", "cuts")),
