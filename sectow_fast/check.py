@@ -92,12 +92,11 @@ def findings(folder: Path, *, load: bool = True) -> Iterator[Finding]:
     known = name in FAMILIES
     words = f"{(config.architectures or [name])[0]} ({name}), loaded by {auto_class(config)}"
     yield Finding(name="class", ok=True, found=words, needed="evaluate")
-    layout = "its layout is known"
-    if not known:
-        layout = (
-            f"found no known layout of {name}, expected one of {', '.join(FAMILIES.names())}; add"
-            " its layout by register_family in a file given by --plugins"
-        )
+    layout = (
+        f"found no known layout of {name}, expected one of {', '.join(FAMILIES.names())}; add its"
+        " layout by register_family in a file given by --plugins"
+    )
+    layout = "its layout is known" if known else layout
     yield Finding(name="layout", ok=known, found=layout, needed="train")
     yield _sglang(config)
     found, processor = _tried("template", lambda: load_processor(folder), "evaluate")
@@ -119,9 +118,8 @@ def findings(folder: Path, *, load: bool = True) -> Iterator[Finding]:
     found, pictures = _tried("pictures", lambda: _pictures(codec), "evaluate")
     yield found or Finding(name="pictures", ok=True, found=pictures, needed="evaluate")
     yield _memory(config)
-    if found or not load:
-        return
-    yield from _loaded(folder, codec, known=known)
+    if load and not found:
+        yield from _loaded(folder, codec, known=known)
 
 
 def _tried(name: str, call: Callable[[], Any], needed: str) -> tuple[Finding | None, Any]:
@@ -166,13 +164,14 @@ def _memory(config: Any) -> Finding:
     import torch
     import transformers
 
+    from sectow_fast.learn.placement import free_host_memory
     from sectow_fast.model_folder import auto_class
 
     with torch.device("meta"):
         model = getattr(transformers, auto_class(config)).from_config(config)
     count = sum(p.numel() for p in model.parameters())
     needed = COPIES * 4 * count
-    free = _available()
+    free = free_host_memory()
     words = (
         f"{count / 1e6:,.0f} M parameters; training takes about {needed / GIB:.1f} GiB and"
         f" activations, evaluation {4 * count / GIB:.1f} GiB in float32; {free / GIB:.1f} GiB of"
@@ -181,16 +180,6 @@ def _memory(config: Any) -> Finding:
     if needed > free:
         words += "; free some, use learn.lora_rank, or a GPU (train --dry-run has its plan)"
     return Finding(name="memory", ok=needed <= free, found=words, needed="train")
-
-
-def _available() -> int:
-    """Bytes of host memory that a process may have; what only caches files is given back."""
-    table = Path("/proc/meminfo")
-    if table.exists():
-        rows = dict(line.split(":", 1) for line in table.read_text().splitlines())
-        if "MemAvailable" in rows:
-            return 1024 * int(rows["MemAvailable"].split()[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _loaded(folder: Path, codec: Any, *, known: bool) -> Iterator[Finding]:

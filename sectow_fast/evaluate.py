@@ -25,18 +25,16 @@ from sectow_fast.evaluation.asking import Asked, ask_missing, open_suites, seen_
 from sectow_fast.evaluation.engines import replier_of
 from sectow_fast.evaluation.export import check_exports, write_exports
 from sectow_fast.evaluation.identity import blind_one, content_of
-from sectow_fast.evaluation.judging import judge_missing, second_opinion, unreadable_verdicts
+from sectow_fast.evaluation.judging import judge_missing, second_fields, unreadable_verdicts
 from sectow_fast.evaluation.out_folder import (
     OutFolder,
     forget_failures,
     row_files,
-    second_file,
     write_private,
 )
-from sectow_fast.evaluation.records import JsonLines
 from sectow_fast.evaluation.settings import FLAGS, Settings, named_models, parse
 from sectow_fast.evaluation.tables import matched, row_summary
-from sectow_fast.judges import EndpointJudge, JudgeSettings, agreement, make_judge
+from sectow_fast.judges import EndpointJudge, JudgeSettings, make_judge
 from sectow_fast.judges.base import Judge
 from sectow_fast.judges.people import WithPeople, by_rule, people_words, with_people
 from sectow_fast.run_folder import unwritten
@@ -247,7 +245,7 @@ def evaluate_model(
                 failure = None
                 if second is not None:
                     try:
-                        summary |= _second(row, folder, settings, asked, records, second)
+                        summary |= second_fields(row, folder, settings, asked, records, second)
                     except NothingAnswered as error:
                         failure = error
             for note in write_exports(
@@ -263,24 +261,6 @@ def evaluate_model(
             yield summary
             if failure is not None:
                 raise failure
-
-
-def _second(
-    row: str, folder: Path, settings: Settings, asked: Asked, records: JsonLines, judge: Judge
-) -> dict[str, Any]:
-    """The fields of a row that a second judge adds."""
-    with second_file(folder, judge.id) as other:
-        labels = second_opinion(
-            row,
-            asked,
-            records,
-            other,
-            judge=judge,
-            count=settings.agreement,
-            seed=settings.seed,
-        )
-    found = vars(agreement(*labels)) if labels[0] else None
-    return {"second_judge": judge.id, "agreement": found}
 
 
 def judge_settings(name: str, settings: Settings) -> JudgeSettings:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sectow_fast.extras import require
-from sectow_fast.kernels import PolicyLossConfig, linear_policy_loss
+from sectow_fast.kernels import linear_policy_loss
 
 require("trl")  # before the imports that would fail
 
@@ -32,6 +32,12 @@ from trl import GRPOTrainer  # noqa: E402
 from trl.trainer.utils import FusedCausalLMOutput  # noqa: E402
 
 from sectow_fast.adapters.trl_measures import log_measures  # noqa: E402
+from sectow_fast.adapters.trl_settings import (  # noqa: E402
+    logit_scale,
+    loss_config,
+    normalizer_of,
+    refusals,
+)
 
 if TYPE_CHECKING:
     from sectow_fast.adapters.trl_rows import SharedBatch
@@ -44,18 +50,6 @@ if tuple(int(part) for part in version("trl").split(".")[:2]) != TESTED:
         f" {'.'.join(map(str, TESTED))}.*: its loss is replaced inside, so other versions need a"
         " new look; pip install 'trl==1.16.*'"
     )
-
-REDUCTIONS = {
-    "grpo": "seq-mean",
-    "bnpo": "token-mean",
-    "dr_grpo": "constant",
-    "dapo": "token-mean",
-    "cispo": "token-mean",
-    "sapo": "seq-mean",
-    "luspo": "constant",
-}
-BY_TOKEN = ("cispo", "sapo")  # matched with token ratios, without the two-sided clip
-SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier")  # they multiply the logits
 
 
 class SectowGRPOTrainer(GRPOTrainer):
@@ -80,72 +74,6 @@ def patch(trainer: GRPOTrainer, *, shared_prefix: bool = False) -> Iterator[GRPO
         yield trainer
     finally:
         restore()
-
-
-def refusals(trainer: GRPOTrainer) -> list[str]:
-    """The settings of the trainer that the fused loss does not match, one line per setting."""
-    args, text = trainer.args, trainer.model.config.get_text_config()
-    high = trainer.epsilon_high
-    found = {
-        f"loss_type {trainer.loss_type!r}: expected one of {', '.join(REDUCTIONS)}": (
-            trainer.loss_type not in REDUCTIONS
-        ),
-        f"top_entropy_quantile {trainer.top_entropy_quantile}: expected 1.0": (
-            trainer.top_entropy_quantile < 1.0
-        ),
-        "entropy_coef or an entropy target: expected none": trainer._entropy_bonus_enabled,
-        f"off_policy_mask_threshold {trainer.off_policy_mask_threshold}: expected None": (
-            trainer.off_policy_mask_threshold is not None
-        ),
-        "use_liger_kernel: expected False": args.use_liger_kernel,
-        "router_aux_loss_coef (mixture of experts): expected none": trainer.aux_loss_enabled,
-        f"delta {args.delta}: expected None or at least 1 + epsilon_high = {1 + high:g}": (
-            args.delta is not None and (args.delta < 1 + high or trainer.loss_type in BY_TOKEN)
-        ),
-        f"epsilon_high {high}: expected over 1 with loss_type 'cispo' (the largest ratio)": (
-            trainer.loss_type == "cispo" and high <= 1
-        ),
-        f"importance_sampling_level 'sequence': expected 'token' with {trainer.loss_type!r}": (
-            trainer.loss_type in BY_TOKEN and trainer.importance_sampling_level != "token"
-        ),
-        "DeepSpeed ZeRO stage 3 (a head in shards): expected at most stage 2, or FSDP2": (
-            getattr(args.deepspeed_plugin, "zero_stage", 0) == 3
-        ),
-        f"a model that scales its logits by {logit_scale(text)}: expected a number over 0": (
-            logit_scale(text) <= 0
-        ),
-    }
-    return [line for line, refused in found.items() if refused]
-
-
-def logit_scale(text: Any) -> float:
-    """What the model multiplies its logits by, read from its text configuration as TRL reads it."""
-    for name in SCALES:
-        if getattr(text, name, None) is not None:
-            return float(getattr(text, name))
-    divisor = getattr(text, "logits_scaling", None)
-    if divisor is None:
-        return 1.0
-    return divisor if text.model_type == "hyperclovax" else 1 / divisor
-
-
-def loss_config(trainer: GRPOTrainer) -> PolicyLossConfig:
-    """TRL's settings as the operator's."""
-    cispo = trainer.loss_type == "cispo"
-    return PolicyLossConfig(
-        # TRL's CISPO bounds the ratio from above alone, and epsilon_high is that bound.
-        clip_low=1.0 if cispo else trainer.epsilon_low,
-        clip_high=trainer.epsilon_high - 1.0 if cispo else trainer.epsilon_high,
-        dual_clip=trainer.args.delta,
-        kl_coef=trainer.beta,
-        kl_unbiased=trainer.args.use_bias_correction_kl,
-        sapo_pos=trainer.args.sapo_temperature_pos,
-        sapo_neg=trainer.args.sapo_temperature_neg,
-        ratio=trainer.loss_type
-        if trainer.loss_type in BY_TOKEN
-        else trainer.importance_sampling_level,
-        reduction=REDUCTIONS[trainer.loss_type],
-    )
 
 
 def _install(trainer: GRPOTrainer, shared_prefix: bool) -> Callable[[], None]:
@@ -247,7 +175,7 @@ def _fused_loss(trainer: Any, model: Any, inputs: dict[str, Any], head: FusedHea
         weighted = weighted * inputs["importance_sampling_ratio"]
     training = trainer.model.training
     steps = trainer.current_gradient_accumulation_steps if training else 1
-    normalizer, divisor = _normalizer(trainer, inputs, mask, steps, training)
+    normalizer, divisor = normalizer_of(trainer, inputs, mask, steps, training)
     old, ref = inputs.get("old_per_token_logps"), inputs.get("ref_per_token_logps")
     config = loss_config(trainer)
     sequences = torch.arange(mask.numel(), device=mask.device) // tokens
@@ -300,17 +228,3 @@ def _forward(trainer: Any, model: Any, inputs: dict[str, Any], tokens: int) -> N
     attended = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
     images = {name: inputs.get(name) for name in MODEL_INPUTS}
     trainer._get_per_token_logps_and_entropies(model, ids, attended, tokens, **images)
-
-
-def _normalizer(
-    trainer: Any, inputs: dict[str, Any], mask: Tensor, steps: int, training: bool
-) -> tuple[Any, float]:
-    """(the operator's normalizer, what its loss is divided by after that), as TRL reduces."""
-    if trainer.loss_type in ("grpo", "sapo", "luspo"):
-        return len(mask), steps
-    if trainer.loss_type == "bnpo":
-        return mask.sum().clamp(min=1), steps
-    if trainer.loss_type == "dr_grpo":
-        return len(mask) * trainer.max_completion_length, steps
-    items = inputs["num_items_in_batch"].clamp(min=1.0) / trainer.accelerator.num_processes
-    return (items * steps / trainer.args.steps_per_generation if training else items), 1.0

@@ -7,7 +7,6 @@ threads, and kept up to a bound. So a rank processes the pictures of its own pro
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ from PIL import Image
 
 from sectow_fast.config import Config
 from sectow_fast.data.images import ImageStore
-from sectow_fast.data.processor import shown, written
+from sectow_fast.data.processor import expanded, shown, written
 from sectow_fast.data.special import (
     UNTOLD,
     ModelTokens,
@@ -110,7 +109,7 @@ class ChatCodec:
             marker = tokenizer.convert_tokens_to_ids(processor.image_token)
             own = getattr(tokenizer, "image_token_id", None)
             self.image_id = next(i for i in (tokens.image_id, own, marker) if i is not None)
-            self._expanded = _expanded(processor, self.image_id, marker)
+            self._expanded = expanded(processor, self.image_id, marker)
         stand_ins = {self.image_id, *tokens.placeholders} - {NO_TOKEN}
         self.banned_ids: tuple[int, ...] = banned_ids(processor, stand_ins, self.end_ids)
         self._texts: dict[Written, tuple[int, ...]] = {}
@@ -292,21 +291,3 @@ class ChatCodec:
                     return
                 del self._pixels[key]
                 over -= size
-
-
-def _expanded(processor: Any, image_id: int, marker: int) -> str:
-    """What a processor writes for a picture, with one placeholder where it has many.
-
-    Gemma 3's template writes a begin-of-image token, and its processor a whole sequence for it.
-    """
-    if marker == image_id:
-        return processor.image_token
-    word = processor.tokenizer.convert_ids_to_tokens(image_id)
-    whole = getattr(processor, "full_image_sequence", "")
-    if not isinstance(word, str) or word not in whole:
-        raise UserError(
-            f"model: found {processor.image_token!r} as the processor's token of a picture and"
-            f" {word!r} as the model's, expected one token, or a processor that says what stands"
-            " for a picture (full_image_sequence); is the processor the model's own?"
-        )
-    return re.sub(f"({re.escape(word)})+", lambda _: word, whole)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,21 @@ def _without_video(folder: Path) -> Any:
         tokenizer=tokenizer,
         chat_template=template.read_text() if template.is_file() else tokenizer.chat_template,
     )
+
+
+def expanded(processor: Any, image_id: int, marker: int) -> str:
+    """What a processor writes for a picture, with one placeholder where it has many.
+
+    Gemma 3's template writes a begin-of-image token, and its processor a whole sequence for it.
+    """
+    if marker == image_id:
+        return processor.image_token
+    word = processor.tokenizer.convert_ids_to_tokens(image_id)
+    whole = getattr(processor, "full_image_sequence", "")
+    if not isinstance(word, str) or word not in whole:
+        raise UserError(
+            f"model: found {processor.image_token!r} as the processor's token of a picture and"
+            f" {word!r} as the model's, expected one token, or a processor that says what stands"
+            " for a picture (full_image_sequence); is the processor the model's own?"
+        )
+    return re.sub(f"({re.escape(word)})+", lambda _: word, whole)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sectow_fast.data.progress import progress
 from sectow_fast.data.suites import SuiteCase
 from sectow_fast.evaluation.asking import Asked, ended_after
+from sectow_fast.evaluation.out_folder import second_file
 from sectow_fast.evaluation.records import JsonLines, evaluation_row, is_useless, was_sent
+from sectow_fast.evaluation.settings import Settings
+from sectow_fast.judges import agreement
 from sectow_fast.judges.base import Judge, Judgement, JudgeRequest
 from sectow_fast.judges.formats import UNREADABLE
 from sectow_fast.judges.rule import RuleJudge, refusal_of
@@ -124,3 +128,21 @@ def unreadable_verdicts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] 
         f" of case {first}, {letters} letters long ({bad[0]['judge_reason']}); is it the guard of"
         " --judge-format?",
     }
+
+
+def second_fields(
+    row: str, folder: Path, settings: Settings, asked: Asked, records: JsonLines, judge: Judge
+) -> dict[str, Any]:
+    """The fields of a row that a second judge adds."""
+    with second_file(folder, judge.id) as other:
+        labels = second_opinion(
+            row,
+            asked,
+            records,
+            other,
+            judge=judge,
+            count=settings.agreement,
+            seed=settings.seed,
+        )
+    found = vars(agreement(*labels)) if labels[0] else None
+    return {"second_judge": judge.id, "agreement": found}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -57,3 +59,13 @@ def pin(tensors: Iterable[torch.Tensor]) -> int:
         weakref.finalize(storage, cudart.cudaHostUnregister, place)
         locked += size
     return locked
+
+
+def free_host_memory() -> int:
+    """Bytes of host memory that a process may have; what only caches files is given back."""
+    table = Path("/proc/meminfo")
+    if table.exists():
+        rows = dict(line.split(":", 1) for line in table.read_text().splitlines())
+        if "MemAvailable" in rows:
+            return 1024 * int(rows["MemAvailable"].split()[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
