@@ -36,8 +36,7 @@ USAGE = """usage: python -m sectow_fast.check --model FOLDER [--json] [--load fa
 Exit code 0: it can be trained and evaluated here; 1: it cannot, and why. Settings (name = default):
 """
 GIB = 2**30
-# float32 copies of the weights that a run on a CPU holds at its highest: two players, Adam's two
-# moments, gradients, round 0's model, the last good weights.
+# float32 weights that a run on a CPU holds: two players, two moments, gradients, round 0, last good.
 COPIES = 7
 PICTURE = (640, 480)  # pixels
 SHOWN, PROMPTS, SAMPLES, TOKENS = "picture", 4, 8, 16
@@ -221,12 +220,11 @@ def _loaded(folder: Path, codec: Any, *, known: bool) -> Iterator[Finding]:
     begin = time.perf_counter()
     _learnt(policy, list(zip(asked, groups, strict=True)))
     update = drawn / (time.perf_counter() - begin)
-    threads = torch.get_num_threads()
     yield Finding(
         name="speed",
         ok=True,
         found=f"rollout {rollout:,.0f}, update {update:,.0f} completion tokens/s on"
-        f" {policy.device} ({threads} threads; {drawn} tokens, G = {SAMPLES})",
+        f" {policy.device} ({torch.get_num_threads()} threads; {drawn} tokens, G = {SAMPLES})",
     )
 
 

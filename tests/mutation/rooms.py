@@ -38,7 +38,10 @@ ROOMS = {
         files=tuple(f"sectow_fast/{name}.py" for name in ("tug", "teaching", "match")),
         tests=("tests/game",),
     ),
-    "phase": Room(files=("sectow_fast/learn/phase.py",), tests=("tests/learn/test_phase.py",)),
+    "phase": Room(
+        files=("sectow_fast/learn/phase.py",),
+        tests=("tests/learn/test_phase.py", "tests/game/test_refill.py"),
+    ),
     "grpo": Room(
         files=tuple(f"sectow_fast/learn/{name}.py" for name in ("grpo", "sums", "stored", "cuts")),
         tests=tuple(f"tests/learn/test_{name}.py" for name in ("grpo", "grpo_loss", "updates")),
