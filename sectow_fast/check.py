@@ -36,7 +36,7 @@ USAGE = """usage: python -m sectow_fast.check --model FOLDER [--json] [--load fa
 Exit code 0: it can be trained and evaluated here; 1: it cannot, and why. Settings (name = default):
 """
 GIB = 2**30
-# float32 weights that a run on a CPU holds: two players, two moments, gradients, round 0, last good.
+# float32 weights that a CPU run holds: two players, two moments, gradients, round 0, last good.
 COPIES = 7
 PICTURE = (640, 480)  # pixels
 SHOWN, PROMPTS, SAMPLES, TOKENS = "picture", 4, 8, 16
