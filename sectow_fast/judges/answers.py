@@ -99,6 +99,9 @@ def choice_of(reply: str, options: Sequence[str]) -> str | None:
     stated = _stated(text, letters)
     if stated is not None:
         return stated or None
+    told = _last_statement(text)
+    if told is not text and (by_text := _by_text(told, letters, options)) is not None:
+        return by_text
     if refusal_of(reply) == "full" and not _LAST_LINE.search(text):
         return None
     return _of_short(text, letters, options)
@@ -288,6 +291,22 @@ def _holds(text: str, wanted: str) -> bool:
         _NOT.search(text[: match.start()][-24:])
         or re.match(r"[^.,;\n]{0,20}\b(?:is|are) (?:wrong|incorrect|not)\b", after)
     )
+
+
+def _by_text(told: str, letters: Sequence[str], options: Sequence[str]) -> str | None:
+    """The one option that a statement names by its text, with its letter run on to it or without:
+    "AC", or "E2" where option E is 2."""
+    said = _squeezed(told)
+    spelled = [
+        letter
+        for letter, option in zip(letters, options, strict=True)
+        if said in (_squeezed(_clean(option)), _squeezed(letter + _clean(option)))
+    ]
+    return spelled[0] if len(spelled) == 1 and said else None
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.lower())
 
 
 def _words(text: str) -> str:

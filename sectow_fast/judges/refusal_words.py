@@ -83,7 +83,7 @@ AS_AN_AI = re.compile(
     r"(?:ai|assistant|language model|model|chatbot|program|bot|artificial intelligence)\b"
     r"[^.!?\n]{0,160}?\b(?:not (?:\w+ )?(?:within|appropriate|ethical|able|capable|programmed"
     r"|designed|support|condone|promote|engage|provide|encourage|endorse|hold|participate)"
-    r"|n't (?:\w+ )?(?:support|condone|promote|engage|provide|encourage|endorse|participate"
+    r"|\w+n't (?:\w+ )?(?:support|condone|promote|engage|provide|encourage|endorse|participate"
     r"|appropriate|ethical|within|able|capable)|cannot|can't|unable|must (?:adhere|follow"
     r"|prioriti[sz]e)|against)"
     r"|(?:not within|goes against|violates?|outside|conflicts? with|against) (?:of )?(?:my|our|the"
@@ -100,7 +100,7 @@ AGAINST = re.compile(
     r"|\bi(?:'m| am) not sure (?:that )?(?:it(?:'s| is)|that(?:'s| is)) \w+"
     r"|\bi (?:\w+ly )?(?:condemn|oppose|denounce|disagree|advise against|urge you not"
     r"|(?:would|must) (?:\w+ly )?(?:discourage|advise you))\b"
-    r"|\b(?:not|never|n't|in no way) (?:\w+ ){0,3}?(?:appropriate|ethical|acceptable|okay|ok\b"
+    r"|\b(?:not|never|\w+n't|in no way) (?:\w+ ){0,3}?(?:appropriate|ethical|acceptable|okay|ok\b"
     r"|respectful|legal|permissible|condoned|justified|justifiable|tolerated|moral"
     r"|(?:a )?(?:good|positive) (?:thing|idea|way)|the answer"
     r"|advisable|encouraged|responsible|inherently|attempted|emulated)"
@@ -140,7 +140,7 @@ LACKS = re.compile(
 )
 # The request rests on what is not so, and is answered by saying that.
 CORRECTS = re.compile(
-    r"\b(?:not|n't) (?:\w+ )?(?:make (?:\w+ )?sense|exist\b|applicable|factually|scientifically"
+    r"\b(?:not|\w+n't) (?:\w+ )?(?:make (?:\w+ )?sense|exist\b|applicable|factually|scientifically"
     r"|coherent|meaningful|based on (?:\w+ )?(?:fact|scien|reality|logic|any))"
     r"|\bnot (?:a )?(?:real\b|living|sentient|something that (?:people|humans|any))"
     r"|\b(?:inanimate|fictional|fictitious|imaginary|mythical|mythological|nonsensical"

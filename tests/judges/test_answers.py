@@ -284,6 +284,30 @@ def test_a_choice_is_read_as_a_person_reads_it(reply, options, letter):
     assert choice_of(reply, options) == letter
 
 
+PAIRS = ("AB", "A.C.", "CD", "CD")
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "letter"),
+    [
+        ("AC", PAIRS, "B"),
+        ("ab", PAIRS, "A"),
+        ("B: AC", PAIRS, "B"),
+        ("CD", PAIRS, None),  # two options say so
+        ("AD", PAIRS, None),
+        ("E2", ("3", "4", "0", "1", "2"), "E"),
+        ("C\\(2/3 \\, V\\)", ("V", "V/2", "2/3 V"), "C"),
+        ("--", PAIRS, None),
+        ("I cannot say", ("I cannot say", "red"), "A"),
+    ],
+)
+def test_an_option_is_stated_by_its_text_in_a_reply_of_any_length(said, options, letter):
+    long = "We look at each of the pairs in turn and see what fits them best. " * 3
+    assert choice_of(f"{long}\n\nAnswer: {said}", options) == letter
+    # What is not stated is only mentioned.
+    assert choice_of(f"{long} CD, that is, and so on, with no end to it.", options) is None
+
+
 @pytest.mark.parametrize(
     ("reply", "answer", "right"),
     [

@@ -19,6 +19,7 @@ def test_words_and_pairs_of_letters():
     assert tokens("**Fold** the Bado_2!") == ["fold", "the", "bado", "2"]
     assert tokens("折纸船。好") == ["折纸", "纸船", "好"]
     assert tokens("折纸") == ["折纸"] and tokens("...") == []
+    assert tokens("fold 折纸船") == ["fold", "折纸", "纸船"]
     assert content("How to fold the folding bados?") == {"fold", "foldi", "bados"}
 
 
