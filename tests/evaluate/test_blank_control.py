@@ -36,7 +36,7 @@ def test_cases_without_a_picture_have_no_control(toys):
     asked = opened(toys, "figstep")
     first, *rest = asked.cases["figstep"]
     mixed = [dataclasses.replace(first, parts=(("text", "words alone"),)), *rest]
-    control, shown = control_of(asked.suites["figstep"], mixed)
+    _, shown = control_of(asked.suites["figstep"], mixed)
     assert [case.id for case in shown] == [f"{case.id}-blank" for case in rest]
     assert control_of(asked.suites["figstep"], mixed[:1]) is None
 
