@@ -95,9 +95,10 @@ def rows(work: Work, steps: int) -> Dataset:
         out = {"group": batch["group"]}
         if chosen[0].image:
             out["image"] = [images.open(case.image) for case in chosen]
-            words = [case.text for case in chosen]
+        if chosen[0].image or work.strings:
+            words: list[Any] = [case.text for case in chosen]
         else:
-            # TRL makes parts of a text only where there is a picture; our template wants parts.
+            # TRL makes parts of a text only where there is a picture; most templates want parts.
             words = [[{"type": "text", "text": case.text}] for case in chosen]
         return out | {"prompt": [[{"role": "user", "content": one}] for one in words]}
 

@@ -58,6 +58,7 @@ class Scene:
     tokens_per_batch: int
     device: str = "cpu"
     drawn: bool = False
+    strings = False  # whether the chat template takes strings and no parts
 
     @property
     def side(self) -> int:
@@ -146,10 +147,13 @@ class Scene:
         make = _llava if self.kind == "llava" else _qwen2
         return make(self).to(self.device)
 
-    def groups(self, prompts: Sequence[Prompt]) -> list[Group]:
-        rng = np.random.default_rng(1)
+    def random_ids(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Ids of words, the same at every call."""
         low, high = len(SPECIAL) + AROUND, len(SPECIAL) + AROUND + WORDS[self.kind]
-        drawn = rng.integers(low, high, (self.prompts, self.group_size, self.completion)).tolist()
+        return np.random.default_rng(1).integers(low, high, shape)
+
+    def groups(self, prompts: Sequence[Prompt]) -> list[Group]:
+        drawn = self.random_ids((self.prompts, self.group_size, self.completion)).tolist()
         return [
             Group(
                 prompt=prompt,

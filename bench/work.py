@@ -48,6 +48,7 @@ class Work:
     group_size: int = CONFIG.group_size
     live: float = 1.0
     config = CONFIG
+    strings = False  # whether the chat template takes strings and no parts
     clock = staticmethod(time.perf_counter)
 
     @property

@@ -71,9 +71,10 @@ def _print_measured(
     reply = max((step.reply for step in measured.values()), default=0.0)
     for k, name in plan:
         steps, groups, size = _shape(config, name)
-        seconds, tokens = reply * _replies(config, stage.world, name), 0
+        seconds, tokens = reply * replies_beside(config, stage.world, name), 0
         if steps:
-            seconds, tokens = measured[name].seconds * steps, measured[name].tokens
+            seconds += measured[name].seconds * steps
+            tokens = measured[name].tokens
         total += seconds
         table.add_row(
             str(k),
@@ -191,9 +192,15 @@ def _shape(config: Config, name: str) -> tuple[int, int, int]:
     return steps, cold.batch if steps else 0, 1
 
 
-def _replies(config: Config, world: World, name: str) -> int:
-    """How many completions a phase without steps asks for."""
+def replies_beside(config: Config, world: World, name: str) -> int:
+    """How many completions a phase asks for beside those of its steps, for the dry run."""
     tried = config.evaluate.attacker_cases
+    if name == "defend" and config.defender == "grpo":
+        looks = defend_config(config).steps // config.monitor.every
+        looks += config.monitor.against == "round-0"  # and one before the first step
+        return looks * len(world.harmless_probe())
+    if name == "coldstart-refusals":
+        return config.coldstart.own_replies
     if name == "harvest":
         # Then self-instruct against the present defender, and the trained one against two.
         own = config.attacker == "grpo"

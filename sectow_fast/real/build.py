@@ -20,7 +20,7 @@ from sectow_fast.real.holdout import hold_out
 from sectow_fast.real.world import DRAWN, UNDER, Split, SuiteWorld, spells_none
 from sectow_fast.types import JudgedBy, UserError
 
-PROBE = 100  # cases of the over-refusal probe, where half of the harmless data are as many
+PROBE = 110  # cases of the over-refusal probe: whole families of 100 or more
 PROBE_LEAST = 50  # one refusal of 50 is 2 %
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from whole_commands import FEW, records, suites, summary
 
 from sectow_fast.data.suites.wording import Wording
 from sectow_fast.evaluate import main
 from sectow_fast.evaluation.asking import open_suites
+from sectow_fast.evaluation.blank import control_of
 from sectow_fast.evaluation.tables import row_summary
 
 
@@ -30,9 +33,12 @@ def test_its_pictures_are_white_and_as_large_and_its_words_the_same(toys):
 
 
 def test_cases_without_a_picture_have_no_control(toys):
-    asked = opened(toys, "vlguard", blank_control=True)
-    shown = [case for case in asked.cases["vlguard"] if case.images]
-    assert len(asked.cases["vlguard-blank"]) == len(shown)
+    asked = opened(toys, "figstep")
+    first, *rest = asked.cases["figstep"]
+    mixed = [dataclasses.replace(first, parts=(("text", "words alone"),)), *rest]
+    _, shown = control_of(asked.suites["figstep"], mixed)
+    assert [case.id for case in shown] == [f"{case.id}-blank" for case in rest]
+    assert control_of(asked.suites["figstep"], mixed[:1]) is None
 
 
 def test_there_is_none_unless_asked_for_and_none_in_words(toys):

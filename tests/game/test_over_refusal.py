@@ -37,6 +37,12 @@ def test_one_more_refusal_in_33_proves_nothing_and_eight_in_100_do():
     assert eight.value == 0.08 and 0.02 < eight.low < 0.03
 
 
+def test_a_few_cases_prove_little_even_where_all_of_them_changed_or_none_did():
+    all_four = rise_of((False,) * 4, (True,) * 4)
+    assert all_four.value == 1.0 and 0.1 < all_four.low < 0.2
+    assert rise_of((False,) * 10, (False,) * 10).low < -0.1
+
+
 def test_a_rise_is_over_the_same_cases_so_what_was_always_refused_is_no_noise():
     (high,) = refused(42)
     more = Look(refused=(True,) * 50 + (False,) * 50)
@@ -79,6 +85,11 @@ def test_a_severe_rise_takes_all_measures_at_once():
     monitor = monitor_of(5)
     assert monitor.judge(*refused(50)) == "roll-back"
     assert (monitor.raised, monitor.weight, monitor.rate) == (True, 2.0, 0.5)
+
+
+def test_a_rise_that_is_only_perhaps_severe_is_not_rolled_back():
+    monitor = monitor_of(5)
+    assert monitor.judge(*refused(27)) == "raise" and monitor.measures == 1
 
 
 def test_where_attacks_have_ceased_to_work_a_rise_stops_the_phase():
@@ -283,6 +294,9 @@ def test_every_round_is_held_to_round_0_and_a_stopped_match_goes_on_alike():
         again.cast.defender.restore(weights)
         again.last_good = good
         play(again, other)
+        looks = [call for call in again.cast.defender.engine.calls if call[3] == "probe"]
+        left = rows[rows.index(record) + 1 :]
+        assert len(looks) == len(left) + (record.round == 1)  # a phase under way begins once
         assert again.rounds == match.rounds and again.zero == match.zero
         assert len(other.events) == sum(
             (event.round, event.step) > (record.round, record.step) for event in journal.events

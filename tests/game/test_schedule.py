@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from scripted import small
+from scripted import ScriptedWorld, small
 
 from sectow_fast.config import ABLATIONS, Config, DefendConfig, MonitorConfig
 from sectow_fast.game.schedule import defend_config, schedule, sft_steps
+from sectow_fast.plan import replies_beside
 
 COLD = [(0, "coldstart-caption"), (0, "coldstart-defender"), (0, "coldstart-attacker")]
 
@@ -204,3 +205,16 @@ def test_the_attack_phase_may_use_a_share_of_the_budget():
     assert Config(query_budget=1001, attack={"query_share": 0.5}).attack_queries == 500
     attack = Config(attack={"prompts": 3, "group_size": 5, "replies": 2}).attack
     assert attack.step_queries == 30
+
+
+def test_the_dry_run_counts_what_is_asked_beside_the_steps():
+    def beside(name, **more):
+        return replies_beside(small(**more), ScriptedWorld(), name)
+
+    looks = {"defend__steps": 7, "monitor__every": 3}
+    assert beside("defend", **looks) == 2 * 10  # the probe's cases
+    assert beside("defend", **looks, monitor__against="round-0") == 3 * 10
+    assert beside("defend", **looks, rounds=2, ablate=("no-iteration",)) == 4 * 10
+    assert beside("defend", **looks, defender="sft") == beside("attack") == 0
+    assert beside("coldstart-refusals", coldstart__own_replies=9) == 9
+    assert beside("harvest") == 8 * 3 + 5 * 10

@@ -189,8 +189,12 @@ def test_a_whole_run_in_words_and_its_evaluation(texts, toys, tmp_path, kind):
         *("--attack.max_new_tokens", "4", "--harvest.attacks", "2", "--harvest.replies", "1"),
         *("--defend.steps", "1", "--defend.prompts", "2", "--defend.group_size", "2"),
         *("--defend.max_new_tokens", "4", "--evaluate.attacker_cases", "2"),
+        *("--monitor.against", "round-0", "--monitor.every", "1"),
     )
     assert code == 0, err
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    (looked,) = [row for row in rows if row.get("phase") == "defend" and "step" in row]
+    assert looked["orr_rise_low"] < looked["orr_rise"]
     summary = json.loads((out / "summary.json").read_text())
     assert [row["round"] for row in summary["rounds"]] == [0, 1]
     code, stdout, err = commands.run(
