@@ -14,7 +14,7 @@ import layouts
 from PIL import Image, ImageDraw
 from tiny_models import save_qwen2_5_vl
 
-from sectow_fast.data.sandbox.layouts import _cell, _parquet
+from sectow_fast.data.sandbox.layouts import _parquet
 
 LETTERS = Path(__file__).parents[1] / "extend" / "examples" / "reward_term.py"
 END, OTHER = "<|im_end|>", "<|endoftext|>"  # what the model ends its turns with, and never says
