@@ -20,7 +20,10 @@ from sectow_fast.evaluation.records import JsonLines, is_useless, was_sent
 from sectow_fast.judges.endpoint import NO_ANSWER
 from sectow_fast.records import evaluation_rows
 from sectow_fast.run_folder import write_whole
+from sectow_fast.texts import json_object
 from sectow_fast.types import UserError
+
+OURS = "what an evaluation wrote there; mend the file, or use another --out"
 
 
 class OutFolder:
@@ -46,7 +49,7 @@ class OutFolder:
         self._earlier_rows()
         path = self.path / "asked.json"
         asked = json.loads(json.dumps(asked))
-        before = json.loads(path.read_text()) if path.exists() else asked
+        before = json_object(path, OURS) if path.exists() else asked
         other = [key for key in {**before, **asked} if asked.get(key) != before.get(key)]
         for key in other:
             name, counts = ("records", _judged) if other == ["judge"] else ("responses", _replied)
@@ -66,7 +69,7 @@ class OutFolder:
         path = self.path / "rows" / name
         path.mkdir(exist_ok=True, mode=0o700)
         kept = path / "model.json"
-        changed = kept.exists() and json.loads(kept.read_text()) != weights
+        changed = kept.exists() and json_object(kept, OURS) != weights
         if changed and _any_row(path / "responses.jsonl", _replied):
             raise UserError(
                 f"{path}: found replies of other weights than those in {model} now; give the model"
@@ -95,7 +98,7 @@ class OutFolder:
 
     def _earlier_rows(self) -> list[dict[str, Any]]:
         path = self.path / "summary.json"
-        return evaluation_rows(path, json.loads(path.read_text())) if path.exists() else []
+        return evaluation_rows(path, json_object(path, OURS)) if path.exists() else []
 
 
 @contextlib.contextmanager
@@ -151,7 +154,7 @@ def _any_row(path: Path, counts: Callable[[Mapping[str, Any]], bool]) -> bool:
             return any(counts(json.loads(line)) for line in lines if line.endswith(b"\n"))
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True
 
 
