@@ -1,4 +1,4 @@
-"""Text on its way to a file and back: whole lines, no half characters. And the words of a text.
+"""Text on its way to a file: whole lines, no half characters. And the words of a text.
 
 JSON's escapes and Windows' names can leave half of a UTF-16 surrogate pair in a string. No encoder
 writes such a half, so a file of rows either escapes it or holds U+FFFD in its place.
@@ -9,12 +9,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import regex
-
-from sectow_fast.types import UserError
 
 HALF = re.compile("[\ud800-\udfff]")
 # JSON itself escapes every other character at which str.splitlines ends a line.
@@ -40,19 +37,6 @@ def json_text(value: Any, **how: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, **how)
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def json_object(path: Path, expected: str) -> dict[str, Any]:
-    """The object in a JSON file. UserError, with what was `expected`, for anything else: another
-    value, text that is no JSON, lists in lists without end, a file that cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: found no readable JSON ({reason}), expected {expected}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: found a {type(found).__name__}, expected {expected}")
-    return found
 
 
 def mended(text: str) -> tuple[str, int]:

@@ -20,10 +20,7 @@ from sectow_fast.evaluation.records import JsonLines, is_useless, was_sent
 from sectow_fast.judges.endpoint import NO_ANSWER
 from sectow_fast.records import evaluation_rows
 from sectow_fast.run_folder import write_whole
-from sectow_fast.texts import json_object
 from sectow_fast.types import UserError
-
-OURS = "what an evaluation wrote there; mend the file, or use another --out"
 
 
 class OutFolder:
@@ -49,7 +46,7 @@ class OutFolder:
         self._earlier_rows()
         path = self.path / "asked.json"
         asked = json.loads(json.dumps(asked))
-        before = json_object(path, OURS) if path.exists() else asked
+        before = _object(path) if path.exists() else asked
         other = [key for key in {**before, **asked} if asked.get(key) != before.get(key)]
         for key in other:
             name, counts = ("records", _judged) if other == ["judge"] else ("responses", _replied)
@@ -69,7 +66,7 @@ class OutFolder:
         path = self.path / "rows" / name
         path.mkdir(exist_ok=True, mode=0o700)
         kept = path / "model.json"
-        changed = kept.exists() and json_object(kept, OURS) != weights
+        changed = kept.exists() and _object(kept) != weights
         if changed and _any_row(path / "responses.jsonl", _replied):
             raise UserError(
                 f"{path}: found replies of other weights than those in {model} now; give the model"
@@ -98,7 +95,7 @@ class OutFolder:
 
     def _earlier_rows(self) -> list[dict[str, Any]]:
         path = self.path / "summary.json"
-        return evaluation_rows(path, json_object(path, OURS)) if path.exists() else []
+        return evaluation_rows(path, _object(path)) if path.exists() else []
 
 
 @contextlib.contextmanager
@@ -156,6 +153,21 @@ def _any_row(path: Path, counts: Callable[[Mapping[str, Any]], bool]) -> bool:
         return False
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file that an evaluation wrote. UserError for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"a {type(found).__name__}, not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: found no readable JSON object ({reason}), expected what an evaluation wrote"
+            " there; mend the file, or use another --out"
+        ) from None
+    return found
 
 
 def _base(row: Mapping[str, Any]) -> tuple[str, str]:
