@@ -66,11 +66,13 @@ class OutFolder:
         path = self.path / "rows" / name
         path.mkdir(exist_ok=True, mode=0o700)
         kept = path / "model.json"
-        changed = kept.exists() and _object(kept) != weights
+        before = _object(kept) if kept.exists() else weights
+        changed = [one for one in {**before, **weights} if before.get(one) != weights.get(one)]
         if changed and _any_row(path / "responses.jsonl", _replied):
             raise UserError(
-                f"{path}: found replies of other weights than those in {model} now; give the model"
-                " another name (--model NAME=FOLDER) or use another --out"
+                f"{path}: found replies of another model than {model} is now"
+                f" ({', '.join(changed[:5])} differs); give the model another name"
+                " (--model NAME=FOLDER) or use another --out"
             )
         write_private(kept, json.dumps(weights) + "\n")
         return path

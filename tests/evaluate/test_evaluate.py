@@ -155,7 +155,7 @@ def test_the_same_command_does_nothing_twice_and_other_settings_are_refused(
     assert main([*arguments[:4], *suites(toys, "figstep"), *arguments[-8:]]) == 2
     assert "found results of another suites" in capsys.readouterr().err
     assert main(["--model", f"qwen={llava}", *arguments[2:]]) == 2
-    assert "found replies of other weights" in capsys.readouterr().err
+    assert "found replies of another model" in capsys.readouterr().err
 
 
 # ---- defences

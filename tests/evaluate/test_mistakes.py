@@ -103,6 +103,14 @@ def test_a_file_of_results_that_was_changed_is_one_line(tmp_path, name, text):
         folder.row("q", model="m", weights={"a": 1})
 
 
+def test_the_file_of_a_model_that_changed_is_named(tmp_path):
+    folder = OutFolder(tmp_path / "out")
+    path = folder.row("q", model="m", weights={"model.safetensors": "1", "chat.jinja": "2"})
+    (path / "responses.jsonl").write_text('{"test_case_id": "a", "model_response": "b"}\n')
+    with pytest.raises(UserError, match=r"another model than m is now \(chat.jinja differs\)"):
+        folder.row("q", model="m", weights={"model.safetensors": "1", "chat.jinja": "3"})
+
+
 @pytest.mark.parametrize("text", ["{}", '{"rows": 3}', '{"rows": [3]}'])
 def test_a_summary_without_rows_is_one_line(tmp_path, text):
     folder = OutFolder(tmp_path / "out")
