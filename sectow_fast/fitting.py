@@ -131,7 +131,7 @@ def read(path: Path) -> Choice | None:
         choice = Choice(**given)
         if [type(value) for value in given.values()] != [bool, int, int]:
             raise ValueError(f"found {given}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: found no choice of memory ({type(error).__name__}: {error}), expected what a"
             " run writes; remove the file, and the card is measured anew"

@@ -119,11 +119,16 @@ def evaluation_rows(path: Path, summary: Mapping[str, Any]) -> list[dict[str, An
 
     UserError where an earlier version wrote them.
     """
-    rows: list[dict[str, Any]] = summary["rows"]
+    rows = summary.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(
+            f"{path}: found no field rows with a list of objects, expected what an evaluation wrote"
+            " there; mend the file, or use another --out"
+        )
     for row in rows:
         if "folder" not in row:
             raise UserError(
-                f"{path}: row {row['name']}: found no field folder, expected results of this"
+                f"{path}: row {row.get('name')}: found no field folder, expected results of this"
                 " version of sectow_fast; evaluate anew with another --out"
             )
     return rows

@@ -148,5 +148,5 @@ def _read(cache: Path) -> object:
     """What an earlier start kept; nothing where it is not there or damaged."""
     try:
         return json.loads(cache.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -65,7 +65,7 @@ class TrainedOn:
             found = json.loads(path.read_text(encoding="utf-8"))
             suites = {str(name): int(count) for name, count in found["suites"].items()}
             return cls(suites=suites, asked=frozenset(map(str, found["asked"])))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(
                 f"{path}: found no record of training, expected an object with suites and asked;"
                 " mend it or take it away"

@@ -7,6 +7,7 @@ a person's viewer shows it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import struct
@@ -36,6 +37,8 @@ TURNS = {
 }
 # What Pillow raises, beside its own errors, where a file is cut or wrong.
 DAMAGE = (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error)
+# What is opened. Pillow knows more, some by programs of the machine (PostScript by Ghostscript).
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 LYING = (5, 6, 7, 8)  # those that exchange width and height
 
 
@@ -163,6 +166,11 @@ def size_of_bytes(data: bytes, name: str) -> tuple[int, int]:
 def read_image(source: Path | IO[bytes], *, name: str, max_pixels: int) -> Image.Image:
     """The picture in RGB. UserError where it is damaged, animated or too large."""
     with _opened(source, name, max_pixels) as image:
+        if image.format == "PNG":
+            image.verify()  # its checksums, which decoding does not look at
+        else:
+            return as_seen(image)
+    with _opened(source, name, max_pixels) as image:
         return as_seen(image)
 
 
@@ -201,6 +209,8 @@ def _orientation(image: Image.Image) -> int:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 or 32 bits, or floats, as 8 bits: black stays black, white stays white."""
     values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).any():
+        raise ValueError("no brightness is a number")
     low, high = 0.0, 65535.0
     if image.mode == "F":
         low, high = (0.0, 1.0 if values.max(initial=0) <= 1 else 255.0)
@@ -214,7 +224,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _opened(source: Path | IO[bytes], name: str, max_pixels: int) -> Iterator[Image.Image]:
     """A still picture of at most `max_pixels`; what goes wrong inside is a damaged file."""
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=_formats()) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise UserError(
@@ -238,6 +248,7 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int) -> Iterator[Im
         refuse_pointer(_head(source), f"image {name}")
         raise UserError(
             f"image {name}: found no known image format, expected PNG or JPEG"
+            f" (known: {', '.join(_formats())})"
         ) from None
     except Image.DecompressionBombError:
         raise UserError(
@@ -249,6 +260,13 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int) -> Iterator[Im
             f"image {name}: found a damaged file ({error}), expected a whole picture;"
             " download it again"
         ) from None
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(one for one in FORMATS if one in Image.OPEN)
 
 
 def _head(source: Path | IO[bytes]) -> bytes:

@@ -95,6 +95,8 @@ def load_model(
     auto = auto or auto_class(configuration(folder, role=role, trust=trust))
     options = told or {"use_safetensors": True}
     try:
+        if (folder / "generation_config.json").is_file():  # transformers passes over a damaged one
+            transformers.GenerationConfig.from_pretrained(folder)
         model = getattr(transformers, auto).from_pretrained(
             folder, trust_remote_code=trust, dtype=dtype, **options
         )

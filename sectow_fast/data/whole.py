@@ -18,7 +18,7 @@ from sectow_fast.data.progress import progress
 from sectow_fast.hashes import THREADS
 from sectow_fast.types import UserError
 
-READING = 2  # of `images.as_seen`; another number forgets what earlier code found sound
+READING = 3  # of `images.as_seen`; another number forgets what earlier code found sound
 # What identifies a picture cheaply: its file and key, the file's bytes, and nanoseconds of its
 # last change.
 _Stamp = tuple[str, int, int]

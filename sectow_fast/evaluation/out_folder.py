@@ -46,7 +46,7 @@ class OutFolder:
         self._earlier_rows()
         path = self.path / "asked.json"
         asked = json.loads(json.dumps(asked))
-        before = json.loads(path.read_text()) if path.exists() else asked
+        before = _object(path) if path.exists() else asked
         other = [key for key in {**before, **asked} if asked.get(key) != before.get(key)]
         for key in other:
             name, counts = ("records", _judged) if other == ["judge"] else ("responses", _replied)
@@ -66,11 +66,13 @@ class OutFolder:
         path = self.path / "rows" / name
         path.mkdir(exist_ok=True, mode=0o700)
         kept = path / "model.json"
-        changed = kept.exists() and json.loads(kept.read_text()) != weights
+        before = _object(kept) if kept.exists() else weights
+        changed = [one for one in {**before, **weights} if before.get(one) != weights.get(one)]
         if changed and _any_row(path / "responses.jsonl", _replied):
             raise UserError(
-                f"{path}: found replies of other weights than those in {model} now; give the model"
-                " another name (--model NAME=FOLDER) or use another --out"
+                f"{path}: found replies of another model than {model} is now"
+                f" ({', '.join(changed[:5])} differs); give the model another name"
+                " (--model NAME=FOLDER) or use another --out"
             )
         write_private(kept, json.dumps(weights) + "\n")
         return path
@@ -95,7 +97,7 @@ class OutFolder:
 
     def _earlier_rows(self) -> list[dict[str, Any]]:
         path = self.path / "summary.json"
-        return evaluation_rows(path, json.loads(path.read_text())) if path.exists() else []
+        return evaluation_rows(path, _object(path)) if path.exists() else []
 
 
 @contextlib.contextmanager
@@ -151,8 +153,23 @@ def _any_row(path: Path, counts: Callable[[Mapping[str, Any]], bool]) -> bool:
             return any(counts(json.loads(line)) for line in lines if line.endswith(b"\n"))
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file that an evaluation wrote. UserError for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"a {type(found).__name__}, not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: found no readable JSON object ({reason}), expected what an evaluation wrote"
+            " there; mend the file, or use another --out"
+        ) from None
+    return found
 
 
 def _base(row: Mapping[str, Any]) -> tuple[str, str]:

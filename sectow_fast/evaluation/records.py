@@ -30,14 +30,17 @@ class JsonLines:
         self.path = path
         self.rows: dict[str, dict[str, Any]] = {}
         whole = 0
-        data = path.read_bytes() if path.exists() else b""
+        try:
+            data = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}), expected a file") from None
         for number, line in enumerate(data.splitlines(keepends=True), start=1):
             if not line.endswith(b"\n"):
                 break
             try:
                 row = json.loads(line)
                 self.rows[row["test_case_id"]] = row
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise UserError(
                     f"{path} line {number}: found no record, expected one per line; the file was"
                     " changed: mend the line or use another --out"

@@ -132,8 +132,17 @@ def _below(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def ids_in(value: int | Sequence[int] | None) -> tuple[int, ...]:
-    """A configuration's `eos_token_id`, which may be one id, several or none, as a tuple."""
-    return () if value is None else (value,) if isinstance(value, int) else tuple(value)
+    """A configuration's `eos_token_id`, which may be one id, several or none, as a tuple.
+
+    UserError where it is anything else.
+    """
+    found = () if value is None else value if isinstance(value, list | tuple) else (value,)
+    if any(type(one) is not int for one in found):
+        raise UserError(
+            f"model: found {value!r:.80} as eos_token_id, expected the number of a token, or a list"
+            " of numbers, in generation_config.json or config.json"
+        )
+    return tuple(found)
 
 
 def reply_ends(told: Sequence[int], model: Any) -> tuple[int, ...]:

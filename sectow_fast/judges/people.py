@@ -85,7 +85,7 @@ def _of_bench(judge_id: str, bench: str) -> list[WithPeople]:
             WithPeople(labels=Path(bench).stem, **{k: row[k] for k in _FIELDS}) for row in rows
         ]
         judge = found["judge"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         words = " ".join(str(error).split())[:120]
         raise UserError(
             f"--judge-bench {bench}: cannot be read ({words}), expected what"

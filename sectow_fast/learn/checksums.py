@@ -32,7 +32,7 @@ def is_ours(folder: Path) -> bool:
     """Whether a run wrote this checkpoint under this name. A person's copy has another name."""
     try:
         return json.loads((folder / NAME).read_text())["checkpoint"] == folder.name
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 
 
@@ -46,7 +46,7 @@ def changed(folder: Path) -> list[str]:
         table = json.loads(path.read_text())["files"]
         if not all(isinstance(one, str) for one in table.values()):
             raise ValueError("not a table of checksums")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: found no readable checksums ({error}), expected those of a checkpoint of this"
             " version; start the run anew with another --out"

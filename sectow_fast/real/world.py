@@ -195,6 +195,10 @@ class SuiteWorld:
     def meaning(self, words: str, case: Case | None) -> str:
         return words
 
+    def judge(self, case: Case, reply: str) -> Verdict:
+        """The verdict on one reply."""
+        return self.judge_all([(case, reply)])[0]
+
     def judge_all(self, pairs: Sequence[tuple[Case, str]]) -> list[Verdict]:
         """Verdicts in order; the unsafe ones go to the judge together."""
         out: list[Verdict | None] = [None] * len(pairs)

@@ -118,7 +118,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     """The object on a line, or None where the line is not one JSON object."""
     try:
         row = json.loads(line)
-    except ValueError:  # JSONDecodeError and UnicodeDecodeError both are
+    except (ValueError, RecursionError):  # of JSON or of UTF-8; lists in lists without end
         return None
     return row if isinstance(row, dict) else None
 

@@ -197,7 +197,7 @@ def write_report(out: str | Path, *, reveal: bool = False, private: bool = False
     out = Path(out)
     try:
         summary = json.loads((out / "summary.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(
             f"{out}: found no readable summary.json, expected the --out of an evaluation"
         ) from None

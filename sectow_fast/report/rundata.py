@@ -67,7 +67,7 @@ def read_summary(path: Path) -> RunSummary:
     """The summary of a run. UserError names the file and the field that is amiss."""
     try:
         found = json.loads(_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected a JSON object ({error})") from None
     return RunSummary.from_dict(found, where=str(path))
 

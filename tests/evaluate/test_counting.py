@@ -157,7 +157,9 @@ def test_requests_that_words_cannot_tell_apart_count_as_unseen(tmp_path):
     assert TrainedOn.read(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"suites": 3, "asked": []}', '{"asked": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[" * 100_000, '{"suites": 3, "asked": []}', '{"asked": []}']
+)
 def test_another_file_in_its_place_is_named(tmp_path, text):
     (tmp_path / "trained_on.json").write_text(text)
     with pytest.raises(UserError, match="found no record of training"):

@@ -147,14 +147,15 @@ def test_the_same_command_does_nothing_twice_and_other_settings_are_refused(
     ]
     assert main(arguments) == 0
     assert {path: path.read_bytes() for path in done.rglob("*.jsonl")} == before
+    count = len(before[done / "rows" / "qwen" / "responses.jsonl"].splitlines())
+    assert capsys.readouterr().err == f"qwen: {count} replies were there already\n"
     assert [row["name"] for row in summary(done)["rows"]] == ["llava", "qwen"]
-    capsys.readouterr()
     assert main([*arguments, "--seed", "3"]) == 2
     assert "found results of another seed" in capsys.readouterr().err
     assert main([*arguments[:4], *suites(toys, "figstep"), *arguments[-8:]]) == 2
     assert "found results of another suites" in capsys.readouterr().err
     assert main(["--model", f"qwen={llava}", *arguments[2:]]) == 2
-    assert "found replies of other weights" in capsys.readouterr().err
+    assert "found replies of another model" in capsys.readouterr().err
 
 
 # ---- defences

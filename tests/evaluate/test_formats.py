@@ -13,6 +13,8 @@ import pyarrow.parquet
 import pytest
 from places import loaded, opened, parquet, problem, table_of
 
+from sectow_fast.data.suites.choices import OddRow, right_answer
+
 # ---- parquet, other formats, other names
 
 
@@ -222,13 +224,19 @@ def test_an_odd_row_of_mmmu_is_left_out_by_its_id_and_counted(toys, tmp_path):
             3: {"options": "yes or no"},
             4: {"options": str([f"bado{i}" for i in range(27)])},
         }
-        odd = {at: change | {"question_type": "multiple-choice"} for at, change in odd.items()}
+        odd |= {
+            5: {"options": "[]", "answer": "A"},
+            6: {"options": "['yes', 'no']", "answer": "C"},
+            7: {"options": "['yes', 'no']", "answer": " "},
+            8: {"question": f"see <image 9> and <image {'9' * 5000}>"},
+        }
+        odd = {at: {"question_type": "multiple-choice"} | change for at, change in odd.items()}
         odd_mmmu(path, odd)
         notes: list[str] = []
         cases = opened(name, tmp_path / name).checked(notes)
         gone = [rows[at]["id"] for at in odd]
         assert [c.id for c in cases] == [c.id for c in whole if c.metadata["id"] not in gone]
-        assert len(notes) == 1 and f"4 of {len(whole)} rows left out" in notes[0]
+        assert len(notes) == 1 and f"8 of {len(whole)} rows left out" in notes[0]
         for number, reason in zip(
             gone, ("<image 8>", "list of its own", "no printed"), strict=False
         ):
@@ -242,6 +250,29 @@ def test_a_suite_of_odd_rows_alone_is_refused(toys, tmp_path):
         odd_mmmu(path, {at: {"question": "<image 3>"} for at in range(count)})
     said = problem(opened("mmmu", tmp_path / "mmmu").checked)
     assert "found no case of mmmu:validation" in said and "no image_3" in said
+
+
+def test_a_right_answer_is_one_that_a_reply_can_give():
+    assert right_answer("B", ["yes", "no"]) == "B"
+    assert right_answer("['1.5', '3/2']", ()) == "1.5\n3/2" and right_answer(7, ()) == "7"
+    assert right_answer("[0, 1)", ()) == "[0, 1)"
+    for text, options in (("", ()), (None, ()), ("[]", ()), ("b", ["yes", "no"])):
+        with pytest.raises(OddRow, match="right answer"):
+            right_answer(text, options)
+
+
+def test_a_record_of_vlguard_without_requests_and_a_column_twice_are_refused(toys, tmp_path):
+    shutil.copytree(toys / "vlguard", tmp_path / "vlguard")
+    path = tmp_path / "vlguard" / "test.json"
+    records = json.loads(path.read_text())
+    records[1]["instr-resp"] = []
+    path.write_text(json.dumps(records))
+    assert "test.json record 2: found no list 'instr-resp'" in problem(
+        opened("vlguard", tmp_path / "vlguard").checked
+    )
+    (tmp_path / "xstest_prompts.csv").write_text("id,prompt,prompt,type,label\n1,a,b,c,safe\n")
+    said = problem(opened("xstest", tmp_path).checked)
+    assert "found column 'prompt' twice" in said
 
 
 def test_a_blank_response_of_vlguard_teaches_nothing_and_is_asked(toys, tmp_path):

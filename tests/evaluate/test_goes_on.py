@@ -159,7 +159,7 @@ def test_where_no_request_fits_nothing_is_done_and_nothing_claimed(toys, qwen, t
     with open(copy / "generation_config.json", "a") as file:
         file.write(" ")
     assert main(["--model", f"q={copy}", *arguments[2:], "--max-new-tokens", "6"]) == 2
-    assert "found replies of other weights" in capsys.readouterr().err
+    assert "found replies of another model" in capsys.readouterr().err
     # Other refusals that count make another row.
     assert main([*arguments, "--max-new-tokens", "6", "--orr", "partial"]) == 0
     rows = [(row["name"], row["orr_counts"]) for row in summary(out)["rows"]]

@@ -13,6 +13,9 @@ from whole_commands import FEW, suites
 from sectow_fast.data.processor import load_model
 from sectow_fast.evaluate import main
 from sectow_fast.evaluation.identity import content_of
+from sectow_fast.evaluation.out_folder import OutFolder
+from sectow_fast.evaluation.records import JsonLines
+from sectow_fast.evaluation.repliers import TransformersReplier
 from sectow_fast.types import UserError
 
 
@@ -83,6 +86,64 @@ def test_a_model_file_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "config.json").symlink_to("/proc/self/mem")  # a file whose first byte is an error
     with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)"):
         content_of(tmp_path)
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("text", ["{", "[]", DEEP, "\udcff"], ids=["cut", "list", "deep", "bytes"])
+@pytest.mark.parametrize("name", ["asked.json", "summary.json", "rows/q/model.json"])
+def test_a_file_of_results_that_was_changed_is_one_line(tmp_path, name, text):
+    folder = OutFolder(tmp_path / "out")
+    folder.claim({"seed": 0})
+    folder.row("q", model="m", weights={"a": 1})
+    (folder.path / name).write_text(text, errors="surrogateescape")
+    with pytest.raises(UserError, match=rf"{name}: found .*, expected what an evaluation wrote"):
+        folder.claim({"seed": 0})
+        folder.row("q", model="m", weights={"a": 1})
+
+
+def test_the_file_of_a_model_that_changed_is_named(tmp_path):
+    folder = OutFolder(tmp_path / "out")
+    path = folder.row("q", model="m", weights={"model.safetensors": "1", "chat.jinja": "2"})
+    (path / "responses.jsonl").write_text('{"test_case_id": "a", "model_response": "b"}\n')
+    with pytest.raises(UserError, match=r"another model than m is now \(chat.jinja differs\)"):
+        folder.row("q", model="m", weights={"model.safetensors": "1", "chat.jinja": "3"})
+
+
+@pytest.mark.parametrize("text", ["{}", '{"rows": 3}', '{"rows": [3]}'])
+def test_a_summary_without_rows_is_one_line(tmp_path, text):
+    folder = OutFolder(tmp_path / "out")
+    (folder.path / "summary.json").write_text(text)
+    with pytest.raises(UserError, match=r"summary.json: found no field rows"):
+        folder.claim({})
+
+
+def test_records_that_were_changed_are_one_line(tmp_path):
+    for text in ("[1]\n", "{}\n", f"{DEEP}\n", "no\n"):
+        (tmp_path / "a.jsonl").write_text(text)
+        with pytest.raises(UserError, match=r"a.jsonl line 1: found no record"):
+            JsonLines(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"b.jsonl: cannot be read \(Is a directory\)"):
+        JsonLines(tmp_path / "b.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"eos_token_id": "2"}', "found '2' as eos_token_id"),
+        ('{"eos_token_id": [[2]]}', r"found \[\[2\]\] as eos_token_id"),
+        ("{", "generation_config.json' is not a valid JSON file"),
+    ],
+)
+def test_a_folder_that_names_no_end_as_it_should_is_one_line(qwen, tmp_path, text, words):
+    """transformers passes over a file that it cannot read, and a reply would end elsewhere."""
+    folder = tmp_path / "model"
+    shutil.copytree(qwen, folder)
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(UserError, match=words):
+        TransformersReplier(folder, batch=1, max_new_tokens=1, dtype="float32")
 
 
 @pytest.mark.parametrize("auto", ["AutoModelForImageTextToText", "AutoModelForCausalLM"])

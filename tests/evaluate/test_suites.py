@@ -179,8 +179,11 @@ def test_a_wording_file_names_its_mistakes(tmp_path):
     assert "did you mean figstep?" in problem(lambda: Wording.load(path))
     path.write_text('\ufefffigstep = "x"', encoding="utf-8")
     assert Wording.load(path).figstep == "x"
-    path.write_text('option = "{x}"')
-    assert "unknown field in option" in problem(lambda: Wording.load(path))
+    for field in ("{x}", "{letter.x}", "{letter[x]}"):
+        path.write_text(f'option = "{field}"')
+        assert "unknown field in option" in problem(lambda: Wording.load(path))
+    path.write_text("figstep = " + "[" * 5000 + "]" * 5000)
+    assert "found no valid TOML" in problem(lambda: Wording.load(path))
 
 
 # ---- bad input: one line each

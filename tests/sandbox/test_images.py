@@ -134,6 +134,21 @@ def test_a_picture_is_turned_as_its_camera_was_held(folder: Path, number: int) -
     assert images.size("turned.png") == theirs.size == ((40, 30) if number < 5 else (30, 40))
 
 
+def test_a_picture_that_would_be_shown_wrong_is_refused(folder: Path) -> None:
+    data = bytearray((folder / "good.png").read_bytes())
+    data[len(data) // 2] ^= 1  # Pillow decodes it, and shows what it makes of it
+    (folder / "flipped.png").write_bytes(data)
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(folder / "nothing.tiff")
+    for name in ("flipped.png", "nothing.tiff"):
+        assert "found a damaged file" in refusal(FolderImages(folder), name)
+
+
+def test_no_program_of_the_machine_is_asked_to_draw(folder: Path) -> None:
+    Image.new("RGB", (4, 4)).save(folder / "drawing.eps")
+    (folder / "drawing.eps").rename(folder / "drawing.png")
+    assert "found no known image format" in refusal(FolderImages(folder), "drawing.png")
+
+
 def test_a_pointer_of_git_lfs_is_named_as_one(folder: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     (folder / "pointer.png").write_text(pointer)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sectow_fast.data.suites import tables
 from sectow_fast.data.suites.cases import Part, Refused, SuiteCase
 from sectow_fast.data.suites.tables import Row
 
-MARK = re.compile(r"<image (\d+)>")
+MARK = re.compile(r"<image (\d{1,4})>")
 
 
 class OddRow(Exception):
@@ -46,6 +47,8 @@ def options_of(text: Any) -> tuple[str, ...]:
         raise OddRow(f"{len(found)} options, which is more than there are letters")
     if any(isinstance(one, list | tuple | dict) for one in found):
         raise OddRow("an option that is a list of its own")
+    if not found:
+        raise OddRow("no options")
     return tuple(str(one) for one in found)
 
 
@@ -77,12 +80,17 @@ def interleaved(text: str, keys: Mapping[int, str]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def right_answers(text: Any) -> str:
-    """The right answers of an open question, one per line; some are printed as a list."""
-    if isinstance(text, str) and text.strip().startswith("["):
-        try:
-            found = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return text
-        return "\n".join(str(one) for one in found)
-    return str(text)
+def right_answer(text: Any, options: Sequence[str]) -> str:
+    """The letter of the right option; without options the right answers, one per line, of which
+    some are printed as a list. OddRow where no reply could be right."""
+    words = "" if text is None else str(text).strip()
+    found: Any = words
+    if not options and words.startswith("["):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            found = ast.literal_eval(words)
+    answers = [str(one) for one in found] if isinstance(found, list) else [words]
+    if not answers or not all(answers):
+        raise OddRow("no right answer")
+    if options and words not in [chr(65 + at) for at in range(len(options))]:
+        raise OddRow(f"the right answer {words[:40]!r}, which is none of {len(options)} letters")
+    return "\n".join(answers)

@@ -60,7 +60,7 @@ class MMMU:
             format=kind,
             group=number,
             options=options,
-            answer=choices.right_answers(values["answer"]),
+            answer=choices.right_answer(values["answer"], options),
             where=where,
             metadata={"id": number, "subfield": tables.optional(values, "subfield")},
         )

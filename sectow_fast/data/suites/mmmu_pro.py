@@ -67,7 +67,7 @@ class MMMUPro:
             format=split,
             group=number,
             options=options,
-            answer=tables.field(values, "answer", where).strip(),
+            answer=choices.right_answer(values["answer"], options),
             where=where,
             metadata={"id": number},
         )

@@ -192,7 +192,10 @@ def open_parquet(path: Path) -> Any:
 
 
 def check_columns(path: Path, found: Sequence[str], needed: Sequence[str]) -> None:
-    """UserError naming the columns of `needed` that are not among `found`."""
+    """UserError naming the columns of `needed` that are not among `found`, or there twice."""
+    twice = [name for name in needed if list(found).count(name) > 1]
+    if twice:
+        raise UserError(f"{path}: found column {twice[0]!r} twice, expected it once; take one out")
     missing = [name for name in needed if name not in found]
     if missing:
         raise UserError(

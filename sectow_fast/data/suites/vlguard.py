@@ -43,10 +43,13 @@ class VLGuard:
         (path,) = layout.files(root, (f"{split}.json",))
         for number, row in enumerate(tables.json_file(path, list), start=1):
             where = f"{path} record {number}"
-            if not isinstance(row, dict) or not isinstance(row.get("instr-resp"), list):
-                raise UserError(f"{where}: found no list 'instr-resp', expected one")
+            pairs = row.get("instr-resp") if isinstance(row, dict) else None
+            if not isinstance(pairs, list) or not pairs:
+                raise UserError(
+                    f"{where}: found no list 'instr-resp' with something in it, expected one"
+                )
             picture = f"{split}/{tables.field(row, 'image', where)}"
-            for pair in row["instr-resp"]:
+            for pair in pairs:
                 names = [name for name in KINDS if isinstance(pair, dict) and name in pair]
                 if len(names) != 1:
                     raise UserError(

@@ -72,7 +72,7 @@ class Wording:
             values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise UserError(f"--wording {path}: cannot be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a huge number
             raise UserError(f"--wording {path}: found no valid TOML ({error})") from None
         known = [one.name for one in dataclasses.fields(cls)]
         for name, value in values.items():
@@ -86,7 +86,7 @@ class Wording:
         for name in ("option", "self_check"):
             try:
                 getattr(wording, name).format(letter="A", option="a", request="a", reply="a")
-            except (KeyError, IndexError, ValueError) as error:
+            except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
                 raise UserError(
                     f"--wording {path}: found an unknown field in {name}: {error}"
                 ) from None
