@@ -8,11 +8,10 @@ ten, and draws a letter at random where it finds none; both would turn refusals 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
+from sectow_fast.judges.markup import clean, tagged
 from sectow_fast.judges.numbers import equal_values, value_of, values_in
-from sectow_fast.judges.plain import said
 from sectow_fast.judges.rule import refusal_of
 
 # "The answer is" in the languages that `languages.py` knows: the noun, then what links it.
@@ -49,10 +48,6 @@ _IS_RIGHT = re.compile(
     r"(?:correct|right|best|accurate|appropriate|answer)\b",
     re.IGNORECASE,
 )
-_TAGGED = re.compile(
-    r"<(answer|ans|final|final_answer)>\s*(.*?)\s*</\1>|\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
-    re.DOTALL | re.IGNORECASE,
-)
 _MENTION = re.compile(
     r"(?:option|choice|alternativa|opción|opção)\s*[(\[]?(?:option )?", re.IGNORECASE
 )
@@ -69,12 +64,6 @@ _NOT = re.compile(
     r"\b(?:not|isn't|never|neither|nor|except|wrong|incorrect)\b[^.;\n]{0,12}\Z", re.IGNORECASE
 )
 _OR = re.compile(r"\A[)\"'.]{0,2}\s*(?:,? or|/|,? and|,) (?:option |choice )?[(\[]?([A-Z])\b")
-_LATEX = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname|rm|bf)\s*\{([^{}]*)\}")
-_MARKUP = re.compile(
-    r"\*{1,3}|(?<![A-Za-z0-9])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![A-Za-z0-9])|`{1,3}"
-    r"|\\[()\[\],;! ]|^\s*#{1,6}\s*",
-    re.MULTILINE,
-)
 SHORT = 20  # words: a longer reply must state its answer, not merely mention it
 
 
@@ -90,12 +79,12 @@ def choice_of(reply: str, options: Sequence[str]) -> str | None:
     'D'
     """
     letters = [chr(65 + i) for i in range(len(options))]
-    tagged = _tagged(reply)
-    if tagged is not None:
-        inner = _of_short(_clean(tagged), letters, options)
+    inside = tagged(reply)
+    if inside is not None:
+        inner = _of_short(clean(inside), letters, options)
         if inner is not None:
             return inner
-    text = _clean(reply)
+    text = clean(reply)
     stated = _stated(text, letters)
     if stated is not None:
         return stated or None
@@ -203,16 +192,16 @@ def open_right(reply: str, answers: Sequence[str]) -> bool:
     >>> open_right("0.5", ["1/2"]), open_right("5", ["-5"])
     (True, False)
     """
-    tagged = _tagged(reply)
-    text = _clean(tagged if tagged is not None else reply)
+    inside = tagged(reply)
+    text = clean(inside if inside is not None else reply)
     stated = _last_statement(text)
     # Where an answer is stated in as many words, it counts whatever stands before it.
-    unstated = tagged is None and stated is text
+    unstated = inside is None and stated is text
     if unstated and refusal_of(reply) == "full" and len(text.split()) > 3:
         return False
     words = _words(stated)
     for answer in answers:
-        wanted = _clean(answer)
+        wanted = clean(answer)
         if not wanted:
             continue
         if _same(stated, wanted) or _same(text, wanted):
@@ -232,24 +221,6 @@ def is_right(reply: str, answer: str, options: Sequence[str]) -> bool:
     if options:
         return choice_of(reply, options) == answer.strip()
     return open_right(reply, answer.split("\n"))
-
-
-def _tagged(reply: str) -> str | None:
-    """The last answer in a box or tag."""
-    # `said` takes off what looks like a token of a template, and GLM's box does.
-    boxes = reply.replace("<|begin_of_box|>", "<answer>").replace("<|end_of_box|>", "</answer>")
-    found = [match[2] or match[3] for match in _TAGGED.finditer(said(boxes))]
-    return next(filter(None, reversed(found)), None)
-
-
-def _clean(text: str) -> str:
-    """Without thinking, LaTeX and markdown, in compatibility form; lines stay lines."""
-    text = unicodedata.normalize("NFKC", said(text)).replace("\u2212", "-")
-    for _ in range(2):
-        text = _LATEX.sub(r"\1", text)
-    text = re.sub(r"\\d?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
-    text = re.sub(r"\\times|\\cdot", "x", text.replace("\\%", "%").replace("\\$", "$"))
-    return _MARKUP.sub("", text.replace("$", " ")).strip()
 
 
 # Several numbers and nothing that says which of them is meant.
@@ -300,7 +271,7 @@ def _by_text(told: str, letters: Sequence[str], options: Sequence[str]) -> str |
     spelled = [
         letter
         for letter, option in zip(letters, options, strict=True)
-        if said in (_squeezed(_clean(option)), _squeezed(letter + _clean(option)))
+        if said in (_squeezed(clean(option)), _squeezed(letter + clean(option)))
     ]
     return spelled[0] if len(spelled) == 1 and said else None
 

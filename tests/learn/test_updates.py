@@ -13,7 +13,7 @@ from test_grpo import CONFIG, rolled
 
 from sectow_fast.config import Config, GRPOConfig
 from sectow_fast.game.monitors import EntropyFloor
-from sectow_fast.learn.cuts import overlong, penalised
+from sectow_fast.learn.cuts import cut_share, overlong, penalised
 from sectow_fast.learn.grpo import grpo_step, learnt_from, normalizer_of
 from sectow_fast.learn.policy import Policy
 from sectow_fast.learn.ranks import ALONE
@@ -124,6 +124,24 @@ def test_a_reply_outside_its_bounds_is_left_out_as_if_it_taught_nothing(stage, m
     assert under["grad_norm"] == pytest.approx(masked["grad_norm"], rel=1e-4)
 
 
+def test_a_reply_of_one_token_is_held_to_the_bounds_too(stage, model):
+    """Its mean is that token's own ratio, and not half of it."""
+    groups = [
+        dataclasses.replace(
+            group,
+            completions=tuple(
+                dataclasses.replace(one, ids=one.ids[:1], logprobs=one.logprobs[:1])
+                for one in group.completions
+            ),
+        )
+        for group in rolled(stage, model)
+    ]
+    odd = told(groups, lambda i, j: -1.5 * (j == 0))
+    for bound, left in ((1.4, len(groups)), (1.6, 0)):
+        found = stepped(stage, model, odd, sequence_high=math.exp(bound), mismatch_max=1e9)
+        assert found["replies_left_out"] == left
+
+
 def test_momentum_moves_nothing_where_every_token_is_left_out(stage, model):
     groups = rolled(stage, model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
@@ -145,6 +163,7 @@ def test_cut_replies_have_no_loss_or_pay(stage, model):
     left = [one for group in kept for one in group.completions]
     assert len(left) == len(cut) - sum(cut) == sum(map(len, theirs))
     assert all(one.finish_reason == "stop" for one in left)
+    assert cut_share(groups) == sum(cut) / len(cut) < 1
     whole, _ = learnt_from(groups, rows, [False, *signal[1:]], GRPOConfig())
     assert whole == groups[1:]
     assert normalizer_of(whole, CONFIG) < normalizer_of(groups, CONFIG)
