@@ -70,7 +70,7 @@ def test_an_engine_starts_from_a_folder_without_weights(stage, tmp_path):
     engines = engine_kind(config).make(setup(stage, tmp_path, config))
     engine = engines.of("defender", stage.defender())
     folder = tmp_path / "model"
-    assert folder == Path(engine.server._arguments["model_path"])
+    assert folder == Path(engine.server.arguments["model_path"])
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "tokenizer.json", "processor_config.json"} <= names
     assert sum(path.stat().st_size for path in folder.iterdir()) < 100_000

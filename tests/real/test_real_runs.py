@@ -11,7 +11,7 @@ from pathlib import Path
 
 import commands
 import pytest
-from real_data import data
+from real_data import data, named
 from tiny_others import OTHERS
 
 from sectow_fast.data.asked import TrainedOn
@@ -20,8 +20,8 @@ from sectow_fast.data.processor import load_processor
 ROOT = Path(__file__).parents[2]
 
 
-def arguments(folders, qwen, *more) -> list[str]:
-    config = data(folders)
+def arguments(folders, qwen, *more, harmless=("or-bench:80k", "mmmu")) -> list[str]:
+    config = data(folders, harmless=named(folders, *harmless))
     return [
         *("--preset", "real", "--data.judge", "rule-knowingly", "--model.defender", str(qwen)),
         *("--rounds", "1", "--threads", "1"),
@@ -92,11 +92,23 @@ def test_a_whole_run_on_a_tiny_qwen_and_resumed_after_kill_9(folders, qwen, tmp_
 
 @pytest.mark.parametrize("more", [["--defender", "sft"], ["--dry-run"]])
 def test_the_baseline_and_the_plan(folders, qwen, tmp_path, more):
-    process = start(*arguments(folders, qwen, "--out", tmp_path / "run", *more))
+    # VLGuard has replies to its harmless requests, which the SFT baseline teaches.
+    words = arguments(folders, qwen, "--out", tmp_path / "run", *more, harmless=("vlguard",))
+    process = start(*words)
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
     assert (tmp_path / "run").exists() == ("--dry-run" not in more)
     assert ("Nothing was written" in stdout) == ("--dry-run" in more)
+
+
+def test_the_baseline_is_refused_where_neither_data_nor_defender_have_replies(
+    folders, qwen, tmp_path
+):
+    process = start(*arguments(folders, qwen, "--out", tmp_path / "run", "--defender", "sft"))
+    _, stderr = process.communicate(timeout=240)
+    lines = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert process.returncode == 2 and len(lines) == 1 and "Traceback" not in stderr
+    assert lines[0].startswith("error: defender sft: found 0 of 5 harmless requests to which the")
 
 
 def test_a_mistake_is_one_line_and_writes_nothing(folders, qwen, tmp_path):
@@ -115,7 +127,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(folders, qwen, tmp_path):
 @pytest.mark.parametrize("kind", ["llava"])
 def test_other_real_classes_are_trained(folders, tmp_path, kind):
     model = OTHERS[kind](tmp_path / "model")
-    words = arguments(folders, model, "--out", tmp_path / "run", "--defender", "sft")
+    out = ("--out", tmp_path / "run", "--defender", "sft")
+    words = arguments(folders, model, *out, harmless=("vlguard",))
     process = start(*words, "--defend.prompts", "1", "--defend.group_size", "2")
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr

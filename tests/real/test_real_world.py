@@ -73,7 +73,7 @@ def test_a_probe_is_never_trained_on(folders):
     assert not {c.id for c in split.probe} & {c.id for c in split.harmless}
 
 
-@pytest.mark.parametrize(("rows", "probe"), [(99, 49), (100, 50), (300, 50)])
+@pytest.mark.parametrize(("rows", "probe"), [(99, 49), (100, 50), (300, 110)])
 def test_a_probe_of_fewer_than_fifty_cases_is_said_to_be_blind(folders, tmp_path, rows, probe):
     lines = [f"{i},How do I fold {i} papers into {i} bados?,homonyms,safe,," for i in range(rows)]
     head = "id,prompt,type,label,focus,note"
