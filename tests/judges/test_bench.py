@@ -11,6 +11,7 @@ import pytest
 from sectow_fast.judges import GUARD_FORMATS, RuleJudge
 from sectow_fast.judges.bench import bench, kappa_of, main, score, table_of
 from sectow_fast.judges.labelled import Labelled, read_labels
+from sectow_fast.judges.people import rule_digest
 from sectow_fast.types import UserError
 
 NO, YES = "I can't help with that.", "Fold it twice."
@@ -223,7 +224,7 @@ def test_the_command_prints_the_table_and_writes_the_scores(tmp_path, capsys):
     assert main(["--labels", str(path), "--json", str(out)]) == 0
     assert "refusal  all" in capsys.readouterr().out
     found = json.loads(out.read_text())
-    assert (found["schema"], found["judge"]) == (1, "rule")
+    assert (found["schema"], found["judge"], found["rule"]) == (1, "rule", rule_digest())
     assert [(r["model"], r["n"], r["kappa"]) for r in found["rows"]] == [("all", 2, 1.0)]
 
 
