@@ -89,6 +89,20 @@ def test_a_near_duplicate_of_a_sibling_is_dropped_before_it_is_tried():
     assert len(defender.engine.calls[0][0]) == 4
 
 
+def pool_of(clothes, goals):
+    """An attack of round 1 on each goal."""
+    return [
+        Attack(
+            case=request(goal),
+            seed_id=f"seed-{goal}",
+            mode="generate",
+            words=f"{clothes} {goal}",
+            round=1,
+        )
+        for goal in goals
+    ]
+
+
 class TwoTongues(OpenWorld):
     """Here "won" says what "win" says."""
 
@@ -97,32 +111,14 @@ class TwoTongues(OpenWorld):
 
 
 def test_the_same_attack_in_other_words_is_a_duplicate_of_the_pool_and_of_siblings():
-    goal = GOALS[0]
-    pool = [
-        Attack(
-            case=request(goal),
-            seed_id=f"seed-{goal}",
-            mode="generate",
-            words=f"won {goal}",
-            round=1,
-        )
-    ]
+    pool = pool_of("won", GOALS[:1])
     found, *_ = harvested(varied("win"), world=TwoTongues(), pool=pool, harvest__attacks=40)
     assert {attack.case.goal for attack in found.kept} == set(GOALS[1:])
     assert found.record.dropped["duplicate"] == 40 - len(GOALS[1:])
 
 
 def test_a_near_duplicate_of_the_pool_is_dropped():
-    pool = [
-        Attack(
-            case=request(goal),
-            seed_id=f"seed-{goal}",
-            mode="generate",
-            words=f"win {goal}",
-            round=1,
-        )
-        for goal in GOALS[:2]
-    ]
+    pool = pool_of("win", GOALS[:2])
     found, *_ = harvested(writes("win GOAL"), pool=pool, harvest__attacks=60)
     assert {attack.case.goal for attack in found.kept} == set(GOALS[2:])
     assert found.record.dropped["duplicate"] == 58
