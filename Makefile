@@ -163,8 +163,8 @@ gpu-check:
 core:
 	@$(CHECK_PYTHON) setup.py -q build_ext --inplace
 
-# A pretrained model of 135 M parameters through the whole tug-of-war, within an hour on two idle
-# cores (docs/TRAINING.md). ARGS='--out DIR --xstest FOLDER ...'.
+# A pretrained model of 135 M parameters through the whole tug-of-war; meant to take an hour on two
+# idle cores, which was not seen yet (docs/TRAINING.md). ARGS='--out DIR --xstest FOLDER ...'.
 smol: $(VENV)/.installed-smol
 	$(RUN) -m sectow_fast.smol $(ARGS)
 

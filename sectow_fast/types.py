@@ -256,4 +256,9 @@ class JudgedBy:
         return f"judged by {self.by}; {self.people}"
 
 
+# Said of a judge that nobody has compared with people.
+AGREEMENT_UNKNOWN = (
+    "how far it agrees with people is not known (python -m sectow_fast.judges.bench measures it,"
+    " and evaluate shows its file by --judge-bench)"
+)
 NOT_SAID = JudgedBy(by="a judge that the run did not name", people="its agreement is not known")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sectow_fast.judges.formats import GUARD_FORMATS
-from sectow_fast.types import UserError
+from sectow_fast.types import AGREEMENT_UNKNOWN, UserError
 
 # What the rule is made of: the bench keeps their digest, so that its figures are today's.
 RULE_FILES = ("rule.py", "refusal_words.py", "languages.py", "plain.py")
@@ -39,7 +39,6 @@ class WithPeople:
         )
 
 
-UNKNOWN = "how far it agrees with people is not known (sectow_fast.judges.bench, --judge-bench)"
 # bench/results/judge-xstest.json, the row of all models.
 OF_THE_RULE = WithPeople(
     measure="refusal", kappa=0.830, low=0.805, high=0.859, n=2249, labels="XSTest"
@@ -101,7 +100,7 @@ def _of_bench(judge_id: str, bench: str) -> list[WithPeople]:
 def people_words(judge_id: str, bench: str) -> str:
     """`with_people` in one line, or that nothing is known."""
     known = with_people(judge_id, bench)
-    unknown = [] if any(not one.rule for one in known) else [UNKNOWN]
+    unknown = [] if any(not one.rule for one in known) else [AGREEMENT_UNKNOWN]
     return "; ".join((*unknown, *(one.words() for one in known)))
 
 

@@ -74,14 +74,12 @@ class RealLessons:
         pool: Sequence[Attack],
         *,
         harmless_share: float,
-        replies: Mapping[str, str],
+        answered: Sequence[tuple[Case, str]],
     ) -> tuple[Case, str]:
-        """Unsafe requests refused (VLGuard by its own replies), harmless ones answered: as the data
-        have it, and else by the model's own `replies`."""
+        """Unsafe requests refused (VLGuard by its own replies), harmless ones as `answered` has
+        them."""
         if rng.random() < harmless_share:
-            cases = self.world.train_cases("harmless")
-            taught = [(c, told) for c in cases if (told := self.right(c) or replies.get(c.id))]
-            return rng.choice(taught)
+            return rng.choice(answered)
         if pool and rng.random() < 0.5:
             return rng.choice(pool).case, self.world.wording.refusal
         case = rng.choice(self.world.train_cases("unsafe"))
@@ -95,6 +93,12 @@ class RealLessons:
             return case, replies[case.id]
         case = rng.choice(self.world.train_cases("unsafe"))
         return case, self._replies.get(case.id, self.world.wording.refusal)
+
+    def answered(self, replies: Mapping[str, str]) -> list[tuple[Case, str]]:
+        """Harmless cases with their right replies: the data's, and else the model's own `replies`;
+        a case that has neither is not there."""
+        cases = self.world.train_cases("harmless")
+        return [(c, told) for c in cases if (told := self.right(c) or replies.get(c.id))]
 
     def right(self, case: Case) -> str | None:
         """The reply that the data have for a harmless case."""
@@ -218,7 +222,8 @@ class RealStage:
     def safe_lesson(self, pool: Sequence[Attack], replies: Mapping[str, str]) -> Lesson:
         """See `protocols.Stage`."""
         share = self.config.defend.harmless_share
-        return partial(self._lessons.safe, pool=pool, harmless_share=share, replies=replies)
+        answered = self._lessons.answered(replies)
+        return partial(self._lessons.safe, pool=pool, harmless_share=share, answered=answered)
 
     def refusal_lesson(self, replies: Mapping[str, str]) -> Lesson:
         """See `protocols.Stage`."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sectow_fast.report.rundata import percent
+from sectow_fast.types import AGREEMENT_UNKNOWN
 
 TITLES = {
     "asr": "Attack success",
@@ -61,6 +62,5 @@ def seen_words(rows: Sequence[Mapping[str, Any]], suites: Mapping[str, Any]) -> 
 def people_words(summary: Mapping[str, Any]) -> str:
     """How far the judge agrees with people, or that nobody has said so."""
     found = summary.get("with_people", ())
-    unknown = "how far it agrees with people is not known (sectow_fast.judges.bench, --judge-bench)"
-    own = [] if any(not one.get("rule") for one in found) else [unknown]
+    own = [] if any(not one.get("rule") for one in found) else [AGREEMENT_UNKNOWN]
     return "; ".join((*own, *(one["words"] for one in found)))

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
-import pytest
 
 from sectow_fast.data.suites import OpenSuite, SuiteCase, SuiteSpec, open_suite
-from sectow_fast.types import UserError
 
 
 def opened(name: str, folder: Path, split: str = "") -> OpenSuite:
@@ -28,13 +26,6 @@ def loaded(name: str, folder: Path, split: str = "") -> list[SuiteCase]:
         for key in case.images:
             assert suite.images.open(key).mode == "RGB"
     return [replace(case, where="") for case in cases]
-
-
-def problem(call) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
 
 
 def hub_cache(source: Path, repository: Path, revision: str = "4f2a") -> Path:

@@ -7,7 +7,8 @@ import shutil
 
 import pyarrow
 import pyarrow.parquet
-from places import loaded, opened, parquet, problem, table_of
+from one_line import problem
+from places import loaded, opened, parquet, table_of
 
 from sectow_fast.data.suites.parquet_images import ParquetImages
 

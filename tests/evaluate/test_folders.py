@@ -7,7 +7,8 @@ from functools import partial
 
 import layouts
 import pytest
-from places import hub_cache, loaded, opened, problem
+from one_line import problem
+from places import hub_cache, loaded, opened
 
 from sectow_fast.data.images import FolderImages
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import layouts
 import pyarrow.parquet
 import pytest
-from places import loaded, opened, parquet, problem, table_of
+from one_line import problem
+from places import loaded, opened, parquet, table_of
 
 from sectow_fast.data.suites.choices import OddRow, right_answer
 

@@ -9,13 +9,13 @@ import shutil
 import layouts
 import numpy as np
 import pytest
+from one_line import problem
 
 from sectow_fast.data.images import FolderImages
 from sectow_fast.data.suites import SuiteSpec, open_suite, render_steps, suites
 from sectow_fast.data.suites.choices import OddRow, interleaved, options_of
 from sectow_fast.data.suites.registry import sampled
 from sectow_fast.data.suites.wording import Wording
-from sectow_fast.types import UserError
 
 CASES = {  # suite, split -> cases, of them unsafe
     ("jailbreakv", "28k"): (20, 20),
@@ -53,14 +53,6 @@ def folder(tmp_path):
 
     make.path = tmp_path
     return make
-
-
-def problem(call) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 @pytest.mark.parametrize(("name", "split"), CASES, ids="-".join)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from played import match_of, writes
+from played import match_of
 from scripted import OneWeight, ScriptedEngine
 
 from sectow_fast.game.league import play_league
@@ -120,4 +120,3 @@ def test_a_league_of_nobody_else_is_self_instruct_alone():
         config=match.config,
     )
     assert isinstance(found, LeagueRecord) and list(found.rates) == ["self-instruct"]
-    assert writes("write bado", 0, 0) == "win bado"

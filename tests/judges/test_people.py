@@ -9,14 +9,13 @@ import pytest
 
 from sectow_fast.judges.people import (
     OF_THE_RULE,
-    UNKNOWN,
     WithPeople,
     by_rule,
     people_words,
     rule_digest,
     with_people,
 )
-from sectow_fast.types import UserError
+from sectow_fast.types import AGREEMENT_UNKNOWN, UserError
 
 RESULTS = Path(__file__).parents[2] / "bench/results/judge-xstest.json"
 
@@ -51,7 +50,7 @@ def test_only_the_rule_is_the_rule():
 def test_a_guard_that_says_nothing_of_refusals_has_them_by_the_rule(tmp_path, format, own):
     judge = f"endpoint:a:b:{format}:controversial=unsafe"
     ours = "refusals are by the rule, which " + OF_THE_RULE.words()
-    assert people_words(judge, "") == (UNKNOWN if own else f"{UNKNOWN}; {ours}")
+    assert people_words(judge, "") == (AGREEMENT_UNKNOWN if own else f"{AGREEMENT_UNKNOWN}; {ours}")
     path = bench_file(tmp_path, judge=judge)
     told = people_words(judge, path)
     assert told.startswith("agrees with people on harm: kappa 0.76") and told.endswith(ours) != own

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from sectow_fast.config import DataConfig
-from sectow_fast.types import UserError
 
 
 def named(folders, *names) -> tuple[str, ...]:
@@ -19,11 +16,3 @@ def data(folders, **more) -> DataConfig:
         "test": named(folders, "figstep", "xstest", "mmmu-pro", "mossbench"),
     }
     return DataConfig(**given | more)
-
-
-def problem(call) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text

@@ -160,7 +160,10 @@ def test_the_sft_baseline_obeys_the_share_of_harmless_data(share):
     answered = dataclasses.replace(world.split.harmless[0], reply="By its number.")
     world.split = dataclasses.replace(world.split, harmless=[answered])
     rng, lessons = random.Random(0), RealLessons(world)
-    taught = [lessons.safe(rng, [], harmless_share=share, replies={})[0].label for _ in range(800)]
+    answered = lessons.answered({})
+    taught = [
+        lessons.safe(rng, [], harmless_share=share, answered=answered)[0].label for _ in range(800)
+    ]
     found = taught.count("harmless") / 800
     assert found == pytest.approx(share, abs=0.05 if share else 0.0)
 
@@ -176,7 +179,8 @@ def test_the_sft_baseline_answers_by_the_data_and_else_by_the_models_own_words()
     drawn = {
         (case.id, reply)
         for case, reply in (
-            lessons.safe(rng, [], harmless_share=1.0, replies=own) for _ in range(50)
+            lessons.safe(rng, [], harmless_share=1.0, answered=lessons.answered(own))
+            for _ in range(50)
         )
     }
     assert drawn == {(first.id, "With kill."), ("told", "By its number.")}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from real_data import data, named, problem
+from one_line import problem
+from real_data import data, named
 
 from sectow_fast.config import Config
 from sectow_fast.data.asked import asked_for

@@ -20,7 +20,9 @@ from sectow_fast.learn.ranks import ALONE
 from sectow_fast.match import Match
 from sectow_fast.players import Players
 from sectow_fast.report.console import LiveConsole
-from sectow_fast.run_folder import RunFolder
+from sectow_fast.rounds import MEASURES, RoundRecord
+from sectow_fast.run_folder import RunFolder, kept_at
+from sectow_fast.ties import continued
 from sectow_fast.types import UserError
 
 
@@ -84,6 +86,33 @@ def test_the_weights_that_a_player_may_go_back_to_are_kept_and_read_again(tmp_pa
     ):
         for name, one in player.weights().items():
             assert torch.equal(found[name], torch.full_like(one, value))
+
+
+def test_what_a_finished_round_kept_is_held_against_its_checksum(tmp_path):
+    """A later round's league reads it; that of the round under way may be written anew."""
+    players = two_players()
+    match = Match(config=Config(), stage=None, cast=players)
+    tables = {name: {} for name in MEASURES}
+    match.rounds = [RoundRecord(round=k, rates=tables, rates_t1=tables) for k in (0, 1)]
+    kept = [tmp_path / kept_at(k) / "defender" / "weights" for k in (0, 1, 2)]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.write_text("as it was")
+    (tmp_path / "checkpoints").mkdir()
+    console = LiveConsole(title="t", rounds=1, plain=True)
+    keeper = Keeper(match, players, folder=RunFolder(tmp_path), console=console, tie={})
+    keeper.save()
+    keeper._checkpoints.wait()
+
+    def changes():
+        return continued(tmp_path / "checkpoints", {}, accept=True)
+
+    kept[2].write_text("changed")
+    assert changes() == []
+    for path in kept[:2]:
+        path.write_text("changed")
+        assert changes() == [f"{path}: found other bytes than were written"]
+        path.write_text("as it was")
 
 
 def test_what_a_given_model_was_trained_on_is_read_before_anything_is_trained(tmp_path):
