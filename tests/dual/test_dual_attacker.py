@@ -57,6 +57,8 @@ def test_an_attack_that_is_made_again_in_other_words_means_the_same():
     assert again is not None
     meaning = WORLD.meaning(words, again)
     assert meaning == WORLD.meaning(f"{layer} <typo> {NAME} {PURPOSE}", first)
+    variant = replace(again, image=f"{again.image.rpartition('/')[0]}/9")
+    assert meaning == WORLD.meaning(words, variant)  # the same picture, drawn once more
     bare = made(f"<keep> {PURPOSE}", replace(seed("draw"), image=first.image))
     drawn = made(f"{layer} <draw> {NAME} {PURPOSE}", seed("draw"))
     assert len({meaning, WORLD.meaning("", bare), WORLD.meaning("", drawn)}) == 3

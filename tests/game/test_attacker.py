@@ -103,10 +103,11 @@ def test_what_stands_in_the_pool_already_is_wholly_alike():
 
 
 class OneMeaning(ScriptedWorld):
-    """Here whatever is no "other" says what "win" says."""
+    """Here "won" and "weak" say what "win" says."""
 
     def meaning(self, words, case):
-        return words if words.startswith("other") else f"win {words.split()[1]}"
+        clothes, _, goal = words.partition(" ")
+        return f"win {goal}" if clothes in ("won", "weak") else words
 
 
 def test_likeness_is_told_by_what_attacks_mean_and_not_by_their_words():
@@ -117,6 +118,13 @@ def test_likeness_is_told_by_what_attacks_mean_and_not_by_their_words():
     for row in scores.rewards:
         found = [reward.parts["similarity"] for reward in row]
         assert found == [1.0, 1.0, pytest.approx(1 / 3), pytest.approx(1 / 3)]
+    # Without a pool: the first two are siblings of one meaning in two words.
+    writes = attacker_writes("win GOAL", "weak GOAL", "other GOAL", "poor GOAL")
+    role = role_of(player(writes), world=OneMeaning(), attack__refine_share=0.0)
+    _, scores = step_of(role)
+    for row in scores.rewards:
+        found = [reward.parts["similarity"] for reward in row]
+        assert found == [pytest.approx(1 / 3), pytest.approx(1 / 3), 0.0, 0.0]
 
 
 def test_to_repeat_what_was_to_be_refined_is_wholly_alike():
