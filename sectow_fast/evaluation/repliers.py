@@ -154,7 +154,8 @@ class TransformersReplier:
             if len(asks) > 1:
                 return [reply for ask in asks for reply in self._batch([ask])]
             words = f"{length} prompt tokens and up to {self.max_new_tokens} new ones"
-            return [Reply(text=None, error=f"{words} do not fit {longest}", prompt_tokens=length)]
+            words += f" do not fit the model's {longest}; lower --max-new-tokens"
+            return [Reply(text=None, error=words, prompt_tokens=length)]
         for name, value in inputs.items():
             if torch.is_floating_point(value):
                 inputs[name] = value.to(self.model.dtype)

@@ -143,7 +143,8 @@ def test_where_no_request_fits_nothing_is_done_and_nothing_claimed(toys, qwen, t
     arguments += ["--limit", "3"]
     assert main([*arguments, "--max-new-tokens", "2030"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: q: found no reply to any of 3 requests") and "do not fit" in last
+    assert last.startswith("error: q: found no reply to any of 3 requests")
+    assert "; lower --max-new-tokens" in last
     assert not (out / "summary.json").exists()
     # Other settings may follow, and a copy of the model is the same model.
     assert main([*arguments, "--max-new-tokens", "6"]) == 0
